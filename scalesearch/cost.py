@@ -1,0 +1,199 @@
+"""What a network costs, in closed form: a fold over the same stage list that builds it.
+
+One multiply-add counts 1; macs = convolutions and linear layers, no bias, eval mode, batch 1 (what the
+EfficientNet paper calls FLOPs). `batch_norm` and `adaptive_avg_pool2d` follow fvcore's conventions (2 per
+element in eval mode; 1 per input element) and are kept apart. Knows nothing of torch; `nets.measure` is the
+independent second way to the same numbers.
+
+Odd kernels with symmetric padding give ceil(side / stride), and ceil(ceil(n / a) / b) = ceil(n / ab): the map
+behind a cumulative stride s has ceil(resolution / s)² pixels. So each layer is a number per pixel and a stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from scalesearch.spec import Network, Stage
+
+POOLED = 0
+"""The `stride` of a layer behind global pooling: its map is one pixel at any resolution."""
+
+
+class Layer(NamedTuple):
+    """One operator of the network, its work given per pixel of the map it runs on."""
+
+    operator: str
+    """`conv`, `linear`, `batch_norm` or `adaptive_avg_pool2d`."""
+    stride: int
+    """Cumulative stride of the map; `POOLED` = one pixel."""
+    work: int
+    """Multiply-adds (fvcore's unit for norm and pooling) per pixel."""
+    params: int
+    """Trainable parameters."""
+    activations: int
+    """Output elements of convolutions and linear layers per pixel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What one image costs in a forward pass, by operator, and what the network holds."""
+
+    conv: int = 0
+    linear: int = 0
+    batch_norm: int = 0
+    adaptive_avg_pool2d: int = 0
+    params: int = 0
+    """Trainable parameters; running statistics are not included."""
+    activations: int = 0
+    """Output elements of every convolution and linear layer."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of convolutions and linear layers, no bias: the project's measure of compute."""
+        return self.conv + self.linear
+
+    @property
+    def fvcore_total(self) -> int:
+        """fvcore's own total in eval mode: macs + batch norm + pooling."""
+        return self.macs + self.batch_norm + self.adaptive_avg_pool2d
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in Cost.__slots__})
+
+
+def pixels(resolution: int, stride: int) -> int:
+    """Pixels of the map behind a cumulative `stride` for an input of side `resolution` [px].
+
+    >>> pixels(224, 32), pixels(225, 32), pixels(224, POOLED)
+    (49, 64, 1)
+    """
+    return 1 if stride == POOLED else (-(-resolution // stride)) ** 2
+
+
+def _conv(stride: int, inputs: int, outputs: int, kernel: int = 1, groups: int = 1) -> tuple[Layer, Layer]:
+    weights = inputs // groups * kernel * kernel * outputs
+    return (
+        Layer("conv", stride, weights, weights, outputs),
+        Layer("batch_norm", stride, 2 * outputs, 2 * outputs, 0),
+    )
+
+
+def _squeeze_excite(stride: int, channels: int, squeezed: int) -> tuple[Layer, ...]:
+    weights = channels * squeezed
+    return (
+        Layer("adaptive_avg_pool2d", stride, channels, 0, 0),
+        Layer("conv", POOLED, weights, weights + squeezed, squeezed),
+        Layer("conv", POOLED, weights, weights + channels, channels),
+    )
+
+
+def _mbconv(stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer, ...]:
+    hidden = hidden_width(stage, inputs)
+    expand = _conv(before, inputs, hidden) if hidden != inputs else ()
+    depthwise = _conv(after, hidden, hidden, stage.kernel, groups=hidden)
+    squeeze = _squeeze_excite(after, hidden, squeezed_width(stage, inputs)) if stage.se_ratio else ()
+    return (*expand, *depthwise, *squeeze, *_conv(after, hidden, stage.width))
+
+
+def _separable(stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer, ...]:
+    return (*_conv(after, inputs, inputs, stage.kernel, groups=inputs), *_conv(after, inputs, stage.width))
+
+
+def _shortcut(stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer, ...]:
+    return _conv(after, inputs, stage.width) if before != after or inputs != stage.width else ()
+
+
+def _basic(stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer, ...]:
+    return (
+        *_conv(after, inputs, stage.width, stage.kernel),
+        *_conv(after, stage.width, stage.width, stage.kernel),
+        *_shortcut(stage, inputs, before, after),
+    )
+
+
+def _bottleneck(stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer, ...]:
+    hidden = hidden_width(stage, inputs)
+    return (
+        *_conv(before, inputs, hidden),
+        *_conv(after, hidden, hidden, stage.kernel),
+        *_conv(after, hidden, stage.width),
+        *_shortcut(stage, inputs, before, after),
+    )
+
+
+BLOCK_LAYERS = {"mbconv": _mbconv, "separable": _separable, "basic": _basic, "bottleneck": _bottleneck}
+
+
+def hidden_width(stage: Stage, inputs: int) -> int:
+    """Channels inside a block whose input has `inputs` channels."""
+    reference = stage.width if stage.block == "bottleneck" else inputs
+    return max(1, round(stage.expansion * reference))
+
+
+def squeezed_width(stage: Stage, inputs: int) -> int:
+    """Squeeze-excite channels, from the block's unexpanded input. Source: tensorflow/tpu, efficientnet_model.py."""
+    return max(1, int(stage.se_ratio * inputs))
+
+
+class Part(NamedTuple):
+    """A named piece of the network: a stem, one block of a stage, or a head."""
+
+    name: str
+    """`stem`, `stages.<i>` or `head`."""
+    block: int
+    """Index of the block in its stage; 0 in stem and head."""
+    layers: tuple[Layer, ...]
+
+
+def parts(network: Network) -> Iterator[Part]:
+    """The network as stem, every block of every stage, and head, in the order of the data."""
+    stem, inputs = network.stem, network.stem.width
+    yield Part("stem", 0, _conv(stem.stride, 3, inputs, stem.kernel))
+    stride = stem.stride * stem.pool
+    for index, stage in enumerate(network.stages):
+        layers = BLOCK_LAYERS[stage.block]
+        first = layers(stage, inputs, stride, stride * stage.stride)
+        stride, inputs = stride * stage.stride, stage.width
+        yield Part(f"stages.{index}", 0, first)
+        if stage.depth > 1:
+            repeated = layers(stage, inputs, stride, stride)
+            for block in range(1, stage.depth):
+                yield Part(f"stages.{index}", block, repeated)
+    features = network.head.width or inputs
+    widen = _conv(stride, inputs, features) if network.head.width else ()
+    pool = Layer("adaptive_avg_pool2d", stride, features, 0, 0)
+    weights = features * network.num_classes
+    classify = Layer("linear", POOLED, weights, weights + network.num_classes, network.num_classes)
+    yield Part("head", 0, (*widen, pool, classify))
+
+
+def _total(layers: Iterator[Layer], resolution: int) -> Cost:
+    work = {"conv": 0, "linear": 0, "batch_norm": 0, "adaptive_avg_pool2d": 0}
+    params = activations = 0
+    for layer in layers:
+        area = pixels(resolution, layer.stride)
+        work[layer.operator] += layer.work * area
+        params += layer.params
+        activations += layer.activations * area
+    return Cost(**work, params=params, activations=activations)
+
+
+def count(network: Network) -> Cost:
+    """The cost of a network in closed form.
+
+    >>> from scalesearch.families import FAMILIES
+    >>> count(FAMILIES["efficientnet"].baseline).macs
+    385814752
+    """
+    return _total((layer for part in parts(network) for layer in part.layers), network.resolution)
+
+
+def count_parts(network: Network) -> dict[str, Cost]:
+    """The cost of stem, each stage and head, by name; the values add up to `count`."""
+    found: dict[str, Cost] = {}
+    for part in parts(network):
+        cost = _total(iter(part.layers), network.resolution)
+        found[part.name] = found[part.name] + cost if part.name in found else cost
+    return found

@@ -1,0 +1,70 @@
+"""The error tree: every fault a user can cause, with the place and the mend in its message.
+
+Each class is also a child of the builtin that fits, keeps the offending objects as fields and builds its
+message in `__str__`. The command line catches `ScaleSearchError` in one place.
+"""
+
+from __future__ import annotations
+
+
+class ScaleSearchError(Exception):
+    """Root of the tree: one line that says what is wrong and where, and a `mend` that says what to do."""
+
+    def __init__(self, message: str, *, mend: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.mend}" if self.mend else self.message
+
+
+class SpecError(ScaleSearchError, ValueError):
+    """A network that cannot be built: field path, value, what is allowed."""
+
+
+class ScalingError(ScaleSearchError, ValueError):
+    """Coefficients, multipliers or growth outside their domain, or no legal network there."""
+
+
+class SpaceError(ScaleSearchError, ValueError):
+    """A search space with nothing in it, or a budget that asks for nothing."""
+
+
+class PlanError(ScaleSearchError, ValueError):
+    """Faults of a plan: all of them at once, one per entry of `faults`."""
+
+    def __init__(self, faults: list[str] | str, *, mend: str = "") -> None:
+        self.faults = [faults] if isinstance(faults, str) else list(faults)
+        super().__init__("; ".join(self.faults), mend=mend)
+
+
+class CostMismatchError(ScaleSearchError, RuntimeError):
+    """The closed form and fvcore disagree about a network."""
+
+    def __init__(self, *, part: str, quantity: str, counted: int, measured: int) -> None:
+        self.part, self.quantity, self.counted, self.measured = part, quantity, counted, measured
+        super().__init__(
+            f"{part}: {quantity} counted {counted:,}, measured {measured:,}",
+            mend="the network is not emitted; please report its config.yaml",
+        )
+
+
+class StudyError(ScaleSearchError, RuntimeError):
+    """A run folder that is missing, damaged, busy, or belongs to another plan."""
+
+
+class DataError(ScaleSearchError, ValueError):
+    """Images that cannot be used: the path and what is wrong with it."""
+
+
+class TrialDivergedError(ScaleSearchError, RuntimeError):
+    """A loss that is not finite: recorded as a failed trial, not a crash."""
+
+    def __init__(self, *, epoch: int) -> None:
+        self.epoch = epoch
+        super().__init__(f"diverged: the training loss of epoch {epoch} is not finite")
+
+
+class EmitError(ScaleSearchError, RuntimeError):
+    """A written file that does not read back as what was written."""

@@ -1,0 +1,54 @@
+"""EfficientNet: Table 1 as rows, and the published B0-B8 and L2 as data.
+
+The published coefficients are not on the formula: B1-B7 sit near phi = 0.5, 1, 2, 3.5, 5, 6, 7 of 1.2/1.1/1.15,
+rounded by hand. So the table is data and the rule is apart from it.
+"""
+
+from __future__ import annotations
+
+from scalesearch.scaling import Family, Published, Rounding
+from scalesearch.spec import Head, Network, Stage, Stem
+
+
+def _mbconv(depth: int, width: int, kernel: int, stride: int, expansion: int) -> Stage:
+    return Stage(
+        block="mbconv", depth=depth, width=width, kernel=kernel, stride=stride, expansion=expansion, se_ratio=0.25
+    )
+
+
+EFFICIENTNET = Family(
+    name="efficientnet",
+    baseline=Network(
+        stem=Stem(width=32, kernel=3, stride=2),
+        stages=(
+            _mbconv(1, 16, kernel=3, stride=1, expansion=1),
+            _mbconv(2, 24, kernel=3, stride=2, expansion=6),
+            _mbconv(2, 40, kernel=5, stride=2, expansion=6),
+            _mbconv(3, 80, kernel=3, stride=2, expansion=6),
+            _mbconv(3, 112, kernel=5, stride=1, expansion=6),
+            _mbconv(4, 192, kernel=5, stride=2, expansion=6),
+            _mbconv(1, 320, kernel=3, stride=1, expansion=6),
+        ),
+        head=Head(width=1280, dropout=0.2),
+        resolution=224,
+        num_classes=1000,
+        activation="silu",
+        norm_eps=1e-3,
+        norm_momentum=0.01,
+        drop_path=0.2,
+    ),
+    rounding=Rounding(divisor=8, floor=0.9),
+    published=(
+        Published(name="b0", width=1.0, depth=1.0, resolution=224, dropout=0.2),
+        Published(name="b1", width=1.0, depth=1.1, resolution=240, dropout=0.2),
+        Published(name="b2", width=1.1, depth=1.2, resolution=260, dropout=0.3),
+        Published(name="b3", width=1.2, depth=1.4, resolution=300, dropout=0.3),
+        Published(name="b4", width=1.4, depth=1.8, resolution=380, dropout=0.4),
+        Published(name="b5", width=1.6, depth=2.2, resolution=456, dropout=0.4),
+        Published(name="b6", width=1.8, depth=2.6, resolution=528, dropout=0.5),
+        Published(name="b7", width=2.0, depth=3.1, resolution=600, dropout=0.5),
+        Published(name="b8", width=2.2, depth=3.6, resolution=672, dropout=0.5),
+        Published(name="l2", width=4.3, depth=5.3, resolution=800, dropout=0.5),
+    ),
+    source="arXiv:1905.11946, Table 1 and sections 4-5; tensorflow/tpu, efficientnet_builder.py",
+)

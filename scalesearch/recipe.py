@@ -107,3 +107,17 @@ class Recipe:
             knots, heights = given["schedule"]["knots"], given["schedule"]["values"]
             given["schedule"] = Schedule(tuple(map(float, knots)), tuple(map(float, heights)))
         return cls(**given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochResult:
+    """What one epoch of training led to."""
+
+    epoch: int
+    """Epochs trained so far, from 1."""
+    train_loss: float
+    """Mean loss over the epoch's steps, with label smoothing [nats]."""
+    accuracy: float
+    """Correct validation images [%]."""
+    loss: float
+    """Mean validation cross-entropy [nats]."""

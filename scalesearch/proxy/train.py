@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,25 +16,11 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from scalesearch.errors import TrialDivergedError
-from scalesearch.proxy.data import DeviceImages
-from scalesearch.recipe import Recipe
+from scalesearch.proxy.device import DeviceImages
+from scalesearch.recipe import EpochResult, Recipe
 
 EVALUATION_BATCH = 500
 """Images per step without gradients."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochResult:
-    """What one epoch of training led to."""
-
-    epoch: int
-    """Epochs trained so far, from 1."""
-    train_loss: float
-    """Mean loss over the epoch's steps, with label smoothing [nats]."""
-    accuracy: float
-    """Correct validation images [%]."""
-    loss: float
-    """Mean validation cross-entropy [nats]."""
 
 
 class Training:

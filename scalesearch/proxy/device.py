@@ -1,4 +1,4 @@
-"""Images as uint8 tensors on the device: read, resized once per proxy, augmented and normalised in batches there."""
+"""Images as uint8 tensors on the device: resized once per proxy, augmented and normalised in batches there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms.v2 import functional as transforms
 
 from scalesearch.recipe import Recipe
 
@@ -59,7 +58,11 @@ def resized(images: Tensor, resolution: int) -> Tensor:
     """uint8 images of another side, bilinear with antialiasing; untouched where the side is right already."""
     if images.shape[-1] == resolution:
         return images
-    chunks = [transforms.resize(chunk, [resolution, resolution], antialias=True) for chunk in images.split(4096)]
+    side = (resolution, resolution)
+    chunks = [
+        functional.interpolate(chunk.float(), side, mode="bilinear", antialias=True).round_().clamp_(0, 255).byte()
+        for chunk in images.split(4096)
+    ]
     return torch.cat(chunks)
 
 

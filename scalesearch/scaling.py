@@ -48,7 +48,7 @@ class Multipliers:
         total = math.fsum(logs)
         if abs(total) < 1e-12:
             raise ScalingError(f"{self} leaves the compute as it is", mend="shares need a growth other than 1")
-        return logs[0] / total, logs[1] / total, logs[2] / total
+        return logs[0] / total + 0.0, logs[1] / total + 0.0, logs[2] / total + 0.0  # no -0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

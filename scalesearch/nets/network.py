@@ -29,7 +29,7 @@ def block_arguments(network: Network, stage: Stage, index: int, inputs: int, str
         arguments["squeezed"] = squeezed_width(stage, inputs) if stage.se_ratio else 0
     if stage.block != "separable":
         # survival falls linearly with the running index. Source: arXiv:1603.09382, section 3
-        arguments["drop_path"] = network.drop_path * index / network.depth
+        arguments["drop_path"] = round(network.drop_path * index / network.depth, 6)
     return arguments
 
 

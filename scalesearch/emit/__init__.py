@@ -1,0 +1,4 @@
+"""From members to files: config, standalone source, weights, manifest; every file is read back and compared."""
+
+from scalesearch.emit.load import load as load
+from scalesearch.emit.write import write as write

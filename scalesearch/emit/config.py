@@ -1,0 +1,72 @@
+"""A member's `config.yaml`: written for people and read back as the same values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scalesearch.errors import EmitError, ScaleSearchError, SpecError
+from scalesearch.members import Member, Rule
+from scalesearch.scaling import PAPER
+from scalesearch.spec import Network
+
+SCHEMA = 1
+
+
+def coefficients(rule: Rule | None) -> dict[str, Any]:
+    """The rule behind a family, with the paper's beside it."""
+    paper = {"alpha": PAPER.alpha, "beta": PAPER.beta, "gamma": PAPER.gamma}
+    if rule is None:
+        return {"evidence": "published", "rule": None, "paper_rule": paper}
+    given = rule.coefficients
+    found = {"alpha": given.alpha, "beta": given.beta, "gamma": given.gamma, "budget": rule.budget}
+    found |= {"shares": list(given.shares)}
+    return {"evidence": rule.evidence, "rule": found, "paper_rule": paper}
+
+
+def config(member: Member, rule: Rule | None, base: str, *, seed: int, weights_digest: str) -> dict[str, Any]:
+    """Everything about a member as plain values; `network` alone defines it."""
+    effective = member.scaled.effective
+    return {
+        "schema": SCHEMA,
+        "name": member.name,
+        "base": base,
+        **coefficients(rule),
+        "phi": member.phi,
+        "growth_asked": member.growth_asked,
+        "realised_growth": member.scaled.growth,
+        "effective": {"depth": effective.depth, "width": effective.width, "resolution": effective.resolution},
+        "macs": member.cost.macs,
+        "params": member.cost.params,
+        "activations": member.cost.activations,
+        "fvcore_total": member.cost.fvcore_total,
+        "digest": member.network.digest,
+        "weights": {"seed": seed, "sha256": weights_digest},
+        "network": member.network.to_dict(),
+    }
+
+
+def config_text(values: dict[str, Any]) -> str:
+    """The YAML text of a config."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+
+
+def read_config(path: Path) -> tuple[dict[str, Any], Network]:
+    """A config and its network.
+
+    Raises:
+        EmitError: the file cannot be read.
+        SpecError: the file does not hold a network.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise EmitError(f"{path}: {' '.join(str(error).split())}", mend="give a member's folder or config.yaml") from None
+    if not isinstance(values, dict) or "network" not in values:
+        raise SpecError(f"{path} has no key `network`", mend="give a config.yaml that `emit` wrote")
+    try:
+        return values, Network.from_dict(values["network"])
+    except ScaleSearchError as error:
+        raise SpecError(f"{path}: {error.message}", mend=error.mend) from None

@@ -1,0 +1,143 @@
+"""Write a family and prove it: each member is built, counted once by fvcore at full size, and its files read back."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scalesearch.cost import count
+from scalesearch.emit.config import coefficients, config, config_text, read_config
+from scalesearch.emit.source import source
+from scalesearch.emit.weights import weights_digest, write_weights
+from scalesearch.errors import EmitError
+from scalesearch.members import Member, Rule, Unreached
+from scalesearch.nets.measure import measure
+from scalesearch.nets.network import build
+from scalesearch.spec import Network
+
+COMPARED_SIDE = 64
+"""Side of the images on which written and built networks are compared [px]."""
+
+
+def write(
+    found: Sequence[Member | Unreached], rule: Rule | None, base: str, folder: Path, *, weights: bool, seed: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Write members one by one, yielding each one's row of the manifest; the manifest itself comes last.
+
+    Args:
+        found: the family; unreached members are listed in the manifest with their reason.
+        rule: what the family follows; None = the published table.
+        base: name of the base network.
+        folder: gets a folder per member and `manifest.json`.
+        weights: whether to write `model.safetensors` too.
+        seed: of the initial weights.
+    Raises:
+        CostMismatchError: fvcore counts another number than the closed form.
+        EmitError: a file does not read back as what was written.
+    """
+    rows: list[dict[str, Any]] = []
+    for member in found:
+        if isinstance(member, Member):
+            rows.append(_write_member(member, rule, base, folder, weights=weights, seed=seed))
+            yield rows[-1]
+    missing = [
+        {"name": one.name, "growth_asked": one.growth_asked, "reason": one.reason}
+        for one in found
+        if isinstance(one, Unreached)
+    ]
+    manifest = {"schema_version": 1, "base": base, **coefficients(rule), "members": rows, "unreached": missing}
+    _write_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+
+
+def _write_member(
+    member: Member, rule: Rule | None, base: str, folder: Path, *, weights: bool, seed: int
+) -> dict[str, Any]:
+    place = folder / member.name
+    place.mkdir(parents=True, exist_ok=True)
+    module = build(member.network, seed=seed)
+    measure(member.network, module)
+    values = config(member, rule, base, seed=seed, weights_digest=weights_digest(module))
+    _write_text(place / "config.yaml", config_text(values))
+    _write_text(place / "network.py", source(member.name, member.network, _about(member, rule, base)))
+    if weights:
+        write_weights(place / "model.safetensors", module)
+    _compare_config(place / "config.yaml", member)
+    _compare_source(place / "network.py", member.network, module)
+    files = ["config.yaml", "network.py", *(["model.safetensors"] if weights else [])]
+    return _row(member, values, [f"{member.name}/{file}" for file in files])
+
+
+def _about(member: Member, rule: Rule | None, base: str) -> str:
+    if rule is None:
+        return f"the published {member.name}, {member.scaled.growth:.2f} times the compute of {base}."
+    rule_text = "alpha {alpha:.4g}, beta {beta:.4g}, gamma {gamma:.4g}".format(**coefficients(rule)["rule"])
+    return f"{base} scaled to {member.scaled.growth:.2f} times its compute by {rule_text} ({rule.evidence})."
+
+
+def _row(member: Member, values: dict[str, Any], files: list[str]) -> dict[str, Any]:
+    kept = ("name", "phi", "growth_asked", "realised_growth", "macs", "params", "activations")
+    network = member.network
+    return {
+        **{key: values[key] for key in kept},
+        "resolution": network.resolution,
+        "depths": list(network.depths),
+        "widths": list(network.widths),
+        "stem": network.stem.width,
+        "head": network.head.width,
+        "dropout": network.head.dropout,
+        "digest": values["digest"],
+        "weights": values["weights"],
+        "files": files,
+    }
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _compare_config(path: Path, member: Member) -> None:
+    _, network = read_config(path)
+    if network != member.network or count(network) != member.cost:
+        raise EmitError(f"{path} does not read back as {member.name}", mend="please report this file")
+
+
+def _compare_source(path: Path, network: Network, module: nn.Module) -> None:
+    """Hold the written source to the built module: same names, shapes, parameters and outputs."""
+    other: nn.Module = _imported(path).network()
+    other.load_state_dict(module.state_dict())
+    images = torch.linspace(-1, 1, 2 * 3 * COMPARED_SIDE**2).view(2, 3, COMPARED_SIDE, COMPARED_SIDE)
+    ours, theirs = _outputs(module, images), _outputs(other, images)
+    if not torch.equal(ours, theirs) or not torch.isfinite(ours).all():
+        gap = float((ours - theirs).abs().max())
+        raise EmitError(f"{path}: outputs differ by {gap:g}", mend="please report this file")
+    if sum(weight.numel() for weight in other.parameters()) != count(network).params:
+        raise EmitError(f"{path}: another number of parameters", mend="please report this file")
+
+
+def _imported(path: Path) -> ModuleType:
+    found = importlib.util.spec_from_file_location(f"scalesearch_emitted_{path.parent.name}", path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+@torch.no_grad()
+def _outputs(module: nn.Module, images: Tensor) -> Tensor:
+    """Logits with batch statistics: fresh weights have no running ones, and deep networks would overflow."""
+    module.eval()
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.train()
+    return module(images)

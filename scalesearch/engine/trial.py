@@ -1,0 +1,59 @@
+"""One trial inside a worker: build the network, train it epoch by epoch, checkpoint after each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+import torch
+
+from scalesearch.engine.work import Work
+from scalesearch.nets.blocks import start_near_identity
+from scalesearch.nets.network import build
+from scalesearch.proxy.checkpoint import read_checkpoint, write_checkpoint
+from scalesearch.proxy.data import open_images
+from scalesearch.proxy.device import DeviceImages, on_device
+from scalesearch.proxy.train import train
+from scalesearch.recipe import EpochResult
+
+
+def train_trial(work: Work, device: torch.device) -> Iterator[EpochResult]:
+    """Train from the last checkpoint, or from the start; yields every epoch of the trial, checkpointed ones first.
+
+    Raises:
+        TrialDivergedError: the loss is not finite.
+        DataError: the prepared images are damaged.
+    """
+    module = build(work.network, seed=work.key.seed)
+    if work.recipe.near_identity:
+        start_near_identity(module)
+    module.to(device)
+    data = _images(work, device)
+    training, epochs = train(module, data, work.recipe, epochs=work.key.rung, seed=work.key.seed)
+    results: list[EpochResult] = []
+    identity = _identity(work)
+    stored = read_checkpoint(work.checkpoint, identity)
+    if stored is not None:
+        tensors, results = stored
+        training.restore(tensors, len(results))
+        yield from results
+    for result in epochs:
+        results = [*results, result]
+        write_checkpoint(work.checkpoint, training.tensors(), results, identity)
+        yield result
+
+
+def _images(work: Work, device: torch.device) -> DeviceImages:
+    images = open_images(work.data)
+    return on_device(
+        (torch.from_numpy(images.train_images), torch.from_numpy(images.train_labels)),
+        (torch.from_numpy(images.validation_images), torch.from_numpy(images.validation_labels)),
+        resolution=work.network.resolution,
+        device=device,
+    )
+
+
+def _identity(work: Work) -> str:
+    parts = [str(work.key), work.network.digest, json.dumps(work.recipe.to_dict(), sort_keys=True)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,0 +1,81 @@
+"""What an engine is handed and what it answers: plain values, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from scalesearch.recipe import EpochResult, Recipe
+from scalesearch.spec import Network
+from scalesearch.trials import TrialKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One trial, with all that a worker needs to train it."""
+
+    key: TrialKey
+    network: Network
+    recipe: Recipe
+    data: Path
+    """Folder of the prepared images."""
+    checkpoint: Path
+    """File that the state after each epoch is written to."""
+    log: Path
+    """File that a traceback is appended to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """An epoch of a trial is trained, evaluated and checkpointed."""
+
+    key: TrialKey
+    result: EpochResult
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A trial is trained to the end."""
+
+    key: TrialKey
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A trial stopped early."""
+
+    key: TrialKey
+    reason: str
+    final: bool
+    """Whether trying again would end the same way."""
+
+
+Event = Progress | Finished | Failed
+
+
+class Executor(Protocol):
+    """A pool of slots, each training one trial at a time."""
+
+    @property
+    def idle(self) -> int:
+        """Slots without work."""
+        ...
+
+    @property
+    def busy(self) -> int:
+        """Slots with work."""
+        ...
+
+    def submit(self, work: Work) -> None:
+        """Start a trial on an idle slot."""
+        ...
+
+    def events(self) -> Sequence[Event]:
+        """What happened since the last call, waiting for at least one event while any slot is busy."""
+        ...
+
+    def close(self) -> None:
+        """Stop every worker at once; checkpoints stay."""
+        ...

@@ -1,0 +1,145 @@
+"""The family of a rule: the base scaled to a row of growths, and the published tables, as values.
+
+Members are levelled, so that each costs the growth it is named for. Knows nothing of files or modules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from scalesearch.cost import Cost, count
+from scalesearch.errors import ScalingError
+from scalesearch.families import Base
+from scalesearch.levelling import TOLERANCE, Scaled, level
+from scalesearch.scaling import Coefficients, Family, Multipliers
+from scalesearch.spec import Network
+
+EFFICIENTNET_GROWTHS = {f"B{k}": 2.0**log for k, log in enumerate((0.5, 1, 2, 3.5, 5, 6, 7), start=1)}
+"""B1-B7 at the compute that the paper's spacing means. Source: fit of phi to the published table."""
+GROWTHS_UP = (2**0.5, 2.0, 4.0, 8.0, 16.0)
+GROWTHS_DOWN = (0.5**0.5, 0.5, 0.25)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Coefficients that spend a budget exactly, with what they rest on."""
+
+    coefficients: Coefficients
+    budget: float
+    evidence: str
+    """`quick look`, `standard`, `given` or `published`."""
+
+    @classmethod
+    def of(cls, shares: tuple[float, float, float], budget: float, evidence: str) -> Rule:
+        """The rule of log-compute shares, normalised so that alpha·beta²·gamma² = budget."""
+        return cls(coefficients=Coefficients.from_shares(shares, budget), budget=budget, evidence=evidence)
+
+    def phi(self, growth: float) -> float:
+        """The exponent at which the rule reaches a growth of compute."""
+        return math.log(growth) / math.log(self.budget)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A network of a family."""
+
+    name: str
+    phi: float | None
+    """Exponent of the rule; None for a published row, which is not on a rule."""
+    growth_asked: float | None
+    """Growth of compute it is named for; None for a published row."""
+    scaled: Scaled
+    cost: Cost
+
+    @property
+    def network(self) -> Network:
+        """The network itself."""
+        return self.scaled.network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreached:
+    """A member that no legal network stands for."""
+
+    name: str
+    growth_asked: float
+    reason: str
+
+
+def growths(base: Base, budget: float) -> dict[str, float]:
+    """The default members of a base by name: B1-B7 for B0 scaled up, else `<base>-x<growth>`."""
+    if budget < 1:
+        return named_growths(base, GROWTHS_DOWN)
+    return dict(EFFICIENTNET_GROWTHS) if base.name == "b0" else named_growths(base, GROWTHS_UP)
+
+
+def named_growths(base: Base, values: Sequence[float]) -> dict[str, float]:
+    """Members named after their growth.
+
+    Raises:
+        ScalingError: a growth that is not a positive number.
+    """
+    for value in values:
+        if not (math.isfinite(value) and 0 < value <= 4096):
+            raise ScalingError(f"growth {value:g}", mend="it must be a number in (0, 4096]")
+    return {f"{base.name}-x{value:.2g}" if value < 10 else f"{base.name}-x{value:.4g}": value for value in values}
+
+
+def members(rule: Rule, base: Base, asked: dict[str, float], *, classes: int | None) -> list[Member | Unreached]:
+    """Scale the base to each growth by the rule, levelled to within the tolerance.
+
+    Args:
+        rule: how compute is shared among the dimensions.
+        base: the network that is scaled.
+        asked: growth of compute by member name.
+        classes: outputs of the classifier; None = the base's.
+    """
+    start = replace(base.network, num_classes=classes or base.network.num_classes)
+    return [_member(name, growth, rule, base.family, start) for name, growth in asked.items()]
+
+
+def _member(name: str, growth: float, rule: Rule, family: Family, start: Network) -> Member | Unreached:
+    phi = rule.phi(growth)
+    point = rule.coefficients.at(phi)
+    scaled = level([point], start, family.rounding, growth)[0]
+    if scaled is None:
+        where = f"{point.depth:.3g}/{point.width:.3g}/{point.resolution:.3g}"
+        reason = f"no network within {TOLERANCE:.0%} of {growth:.4g}x near depth/width/resolution {where}"
+        return Unreached(name=name, growth_asked=growth, reason=reason)
+    head = replace(scaled.network.head, dropout=dropout(family, scaled.network))
+    scaled = replace(scaled, network=replace(scaled.network, head=head))
+    return Member(name=name, phi=phi, growth_asked=growth, scaled=scaled, cost=count(scaled.network))
+
+
+def dropout(family: Family, network: Network) -> float:
+    """Dropout for a network's compute: linear in log growth through the published table, constant beyond its ends."""
+    base_macs = count(replace(family.baseline, num_classes=network.num_classes)).macs
+    rows = [(math.log(count(family.member(row.name)).macs / count(family.baseline).macs), row.dropout) for row in family.published]
+    return round(_interpolated(sorted(rows), math.log(count(network).macs / base_macs)), 3)
+
+
+def _interpolated(rows: list[tuple[float, float]], x: float) -> float:
+    x = min(max(x, rows[0][0]), rows[-1][0])
+    for (x0, y0), (x1, y1) in zip(rows, rows[1:], strict=False):
+        if x <= x1:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return rows[-1][1]
+
+
+def published(base: Base, *, classes: int | None) -> list[Member]:
+    """The family's published members up to B7, rounded the paper's way."""
+    family = base.family
+    start = replace(family.baseline, num_classes=classes or family.baseline.num_classes)
+    base_macs = count(start).macs
+    found = []
+    for row in family.published[:8]:
+        network = replace(family.member(row.name), num_classes=start.num_classes)
+        cost = count(network)
+        effective = Multipliers(
+            depth=network.depth / start.depth, width=row.width, resolution=row.resolution / start.resolution
+        )
+        scaled = Scaled(network=network, effective=effective, growth=cost.macs / base_macs)
+        found.append(Member(name=row.name.upper(), phi=None, growth_asked=None, scaled=scaled, cost=cost))
+    return found

@@ -1,0 +1,145 @@
+"""The stored study: an Optuna study in the run folder with one trial per (proxy, seed). The only door to optuna.
+
+Trials are enqueued in canonical order and claimed in it. One coordinator writes; readers may look at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import optuna
+from sqlalchemy.exc import SQLAlchemyError
+
+from scalesearch.errors import StudyError
+from scalesearch.levelling import TOLERANCE
+from scalesearch.recipe import EpochResult
+from scalesearch.scaling import Coefficients
+from scalesearch.trials import TrialKey, TrialResult, TrialState
+
+STUDY_NAME = "scalesearch"
+STATES = {
+    optuna.trial.TrialState.WAITING: TrialState.WAITING,
+    optuna.trial.TrialState.RUNNING: TrialState.RUNNING,
+    optuna.trial.TrialState.COMPLETE: TrialState.COMPLETE,
+    optuna.trial.TrialState.FAIL: TrialState.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A trial to be enqueued, with what the study keeps of its proxy."""
+
+    key: TrialKey
+    rule: Coefficients
+    """The rule of the proxy's shares."""
+    digest: str
+    """Of the trained network."""
+    macs: int
+    growth: float
+    """Realised growth of the trained network."""
+
+
+class Study:
+    """Trials by key, stored by Optuna in SQLite."""
+
+    def __init__(self, path: Path, budget: float) -> None:
+        """Open the study in a file, making it if there is none.
+
+        Raises:
+            StudyError: the file is there and cannot be read as a study.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.budget = budget
+        try:
+            storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+            self._study = optuna.create_study(
+                storage=storage, study_name=STUDY_NAME, direction="maximize", load_if_exists=True
+            )
+            self._numbers = {_key(trial): trial.number for trial in self._study.get_trials(deepcopy=False)}
+        except (SQLAlchemyError, RuntimeError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise StudyError(f"{path} cannot be read as a study: {reason}", mend="run into a new folder") from None
+        self._trials: dict[TrialKey, optuna.Trial] = {}
+
+    def enqueue(self, entries: Sequence[Entry]) -> None:
+        """Add the trials that are not there yet, in order."""
+        self._distributions = _distributions(entries)
+        for entry in entries:
+            if entry.key not in self._numbers:
+                self._study.enqueue_trial(_parameters(entry), user_attrs=_attributes(entry))
+        self._numbers = {_key(trial): trial.number for trial in self._study.get_trials(deepcopy=False)}
+
+    def claim(self) -> TrialKey | None:
+        """The next waiting trial, now running; None when none waits."""
+        waiting = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
+        if not waiting:
+            return None
+        trial = self._study.ask(fixed_distributions=self._distributions)
+        key = _key(trial)
+        trial.set_constraint("compute", abs(trial.user_attrs["growth"] / self.budget - 1) - TOLERANCE)
+        self._trials[key] = trial
+        return key
+
+    def unfinished(self) -> list[TrialKey]:
+        """Trials that a coordinator left running when it ended, taken up again, in order."""
+        running = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        for trial in running:
+            self._trials[_key(trial)] = optuna.Trial(self._study, trial._trial_id)
+        return [_key(trial) for trial in running]
+
+    def report(self, key: TrialKey, result: EpochResult) -> None:
+        """Store an epoch of a running trial; one that is stored already stays as it is."""
+        trial = self._trials[key]
+        stored = trial.user_attrs.get("epochs", [])
+        if result.epoch > len(stored):
+            trial.set_user_attr("epochs", [*stored, asdict(result)])
+            trial.report(result.accuracy, step=result.epoch)
+
+    def complete(self, key: TrialKey) -> None:
+        """Close a running trial with the accuracy of its last epoch."""
+        trial = self._trials.pop(key)
+        self._study.tell(trial, trial.user_attrs["epochs"][-1]["accuracy"])
+
+    def fail(self, key: TrialKey, reason: str) -> None:
+        """Close a running trial without an accuracy."""
+        trial = self._trials.pop(key)
+        trial.set_user_attr("reason", reason)
+        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    def results(self) -> list[TrialResult]:
+        """Every trial as a record, in canonical order."""
+        return [_result(trial) for trial in self._study.get_trials(deepcopy=False)]
+
+
+def _key(trial: optuna.Trial | optuna.trial.FrozenTrial) -> TrialKey:
+    stored = trial.user_attrs
+    return TrialKey(proxy=stored["proxy"], seed=stored["seed"], rung=stored["rung"])
+
+
+def _result(trial: optuna.trial.FrozenTrial) -> TrialResult:
+    return TrialResult(
+        key=_key(trial),
+        state=STATES[trial.state],
+        epochs=tuple(EpochResult(**row) for row in trial.user_attrs.get("epochs", [])),
+        reason=trial.user_attrs.get("reason", ""),
+    )
+
+
+def _parameters(entry: Entry) -> dict[str, float | int]:
+    return {**asdict(entry.rule), "seed": entry.key.seed}
+
+
+def _attributes(entry: Entry) -> dict[str, object]:
+    return {**asdict(entry.key), "digest": entry.digest, "macs": entry.macs, "growth": entry.growth}
+
+
+def _distributions(entries: Iterable[Entry]) -> dict[str, optuna.distributions.BaseDistribution]:
+    rows = [_parameters(entry) for entry in entries]
+    found: dict[str, optuna.distributions.BaseDistribution] = {
+        name: optuna.distributions.FloatDistribution(min(row[name] for row in rows), max(row[name] for row in rows))
+        for name in ("alpha", "beta", "gamma")
+    }
+    found["seed"] = optuna.distributions.IntDistribution(0, max(int(row["seed"]) for row in rows))
+    return found

@@ -1,0 +1,22 @@
+"""Compound-scaling search for ConvNets: candidates of equal compute, honest rankings, built families.
+
+The command line is `scalesearch`; from Python, `scalesearch.load(path)` returns an emitted network as a module.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__version__ = _version("scalesearch")
+
+
+def load(path: str | Path) -> nn.Module:
+    """The module of an emitted member: see `scalesearch.emit.load.load`."""
+    from scalesearch.emit.load import load as load_member
+
+    return load_member(path)

@@ -21,6 +21,10 @@ POOLED = 0
 """The `stride` of a layer behind global pooling: its map is one pixel at any resolution."""
 
 
+OPERATORS = ("conv", "linear", "batch_norm", "adaptive_avg_pool2d")
+"""What is counted, under fvcore's names."""
+
+
 class Layer(NamedTuple):
     """One operator of the network, its work given per pixel of the map it runs on."""
 
@@ -56,7 +60,7 @@ class Cost:
 
     @property
     def fvcore_total(self) -> int:
-        """fvcore's own total in eval mode: macs + batch norm + pooling."""
+        """The total that fvcore prints in eval mode: macs + batch norm + pooling."""
         return self.macs + self.batch_norm + self.adaptive_avg_pool2d
 
     def __add__(self, other: Cost) -> Cost:
@@ -170,7 +174,7 @@ def parts(network: Network) -> Iterator[Part]:
 
 
 def _total(layers: Iterator[Layer], resolution: int) -> Cost:
-    work = {"conv": 0, "linear": 0, "batch_norm": 0, "adaptive_avg_pool2d": 0}
+    work = dict.fromkeys(OPERATORS, 0)
     params = activations = 0
     for layer in layers:
         area = pixels(resolution, layer.stride)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from scalesearch.cost import Cost, count
 from scalesearch.errors import ScalingError
@@ -116,13 +117,16 @@ def _member(name: str, growth: float, rule: Rule, family: Family, start: Network
 def dropout(family: Family, network: Network) -> float:
     """Dropout for a network's compute: linear in log growth through the published table, constant beyond its ends."""
     base_macs = count(replace(family.baseline, num_classes=network.num_classes)).macs
-    rows = [(math.log(count(family.member(row.name)).macs / count(family.baseline).macs), row.dropout) for row in family.published]
+    rows = [
+        (math.log(count(family.member(row.name)).macs / count(family.baseline).macs), row.dropout)
+        for row in family.published
+    ]
     return round(_interpolated(sorted(rows), math.log(count(network).macs / base_macs)), 3)
 
 
 def _interpolated(rows: list[tuple[float, float]], x: float) -> float:
     x = min(max(x, rows[0][0]), rows[-1][0])
-    for (x0, y0), (x1, y1) in zip(rows, rows[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(rows):
         if x <= x1:
             return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
     return rows[-1][1]

@@ -148,7 +148,9 @@ class Plan:
     def proxy_base(self) -> Scalable:
         """The base relaxed for small images and narrowed: what the trained proxies are scaled from."""
         base = self.found
-        return _narrowed(relaxed(base.network, self.resolution, self.data.num_classes), base.family.rounding, self.halvings)
+        return _narrowed(
+            relaxed(base.network, self.resolution, self.data.num_classes), base.family.rounding, self.halvings
+        )
 
     @property
     def image_passes(self) -> int:
@@ -204,7 +206,9 @@ def read_plan(folder: Path) -> Plan:
     try:
         return Plan.from_dict(_read_yaml(path))
     except ScaleSearchError as error:
-        raise StudyError(f"{path} is damaged: {error.message}", mend="restore the file, or run into a new folder") from None
+        raise StudyError(
+            f"{path} is damaged: {error.message}", mend="restore the file, or run into a new folder"
+        ) from None
 
 
 def relaxed(network: Network, resolution: int, num_classes: int) -> Network:
@@ -345,7 +349,9 @@ def _planned(
     images = min(plan.images, request.images or _affordable(plan, layout, preset))
     if images < FEWEST_IMAGES:
         mend = "train fewer candidates, seeds or epochs, or give --images yourself"
-        raise PlanError(f"the {preset.name} preset affords {images} training images, too few to rank anything", mend=mend)
+        raise PlanError(
+            f"the {preset.name} preset affords {images} training images, too few to rank anything", mend=mend
+        )
     return replace(plan, images=images), layout
 
 
@@ -358,5 +364,3 @@ def _affordable(plan: Plan, layout: Layout, preset: Preset) -> int:
     runs = plan.seeds * plan.epochs
     by_passes = preset.image_passes // (len(growths) * runs)
     return min(by_passes, int(preset.image_macs / (math.fsum(growths) * macs * runs)))
-
-

@@ -40,6 +40,7 @@ def parse_budget(text: str, base_macs: int) -> float:
     Args:
         text: a growth (`x`) or an amount of compute (`M`, `G`) [multiply-adds].
         base_macs: compute of the base [multiply-adds].
+
     Raises:
         SpaceError: no such form, not positive, out of reach, or nothing to scale.
 
@@ -108,7 +109,7 @@ class Space:
             nearest = min(every, key=lambda point: abs(point.nominal - self.budget))
             raise SpaceError(
                 f"no grid point has |alpha·beta²·gamma² - {self.budget:g}| < {self.tolerance:g}",
-                mend=f"the nearest is {_text(nearest)} with {nearest.nominal:.4g}: raise the tolerance or lower the step",
+                mend=f"the nearest is {_text(nearest)} with {nearest.nominal:.4g}; raise --tolerance or lower --step",
             )
         return sorted(near, key=lambda point: (point.alpha, point.beta, point.gamma))
 
@@ -232,9 +233,7 @@ def _by_paper(point: Coefficients, base: Scalable) -> Scaled:
     return Scaled(network=network, effective=effective, growth=count(network).macs / count(base.network).macs)
 
 
-def _levelled(
-    space: Space, points: _Points, base: Scalable, proxy_base: Scalable
-) -> Iterator[_Found | Exclusion]:
+def _levelled(space: Space, points: _Points, base: Scalable, proxy_base: Scalable) -> Iterator[_Found | Exclusion]:
     """Networks of equal compute: points are projected, single dimensions move alone."""
     projected = [entry for entry in points if entry[1] not in DIMENSIONS]
     networks = _project([point.at(1) for point, _ in projected], base, space.budget)
@@ -307,9 +306,7 @@ def _candidate(group: list[_Found], space: Space) -> Candidate:
     )
 
 
-def spread(
-    shares: Sequence[tuple[float, float, float]], first: Sequence[int], limit: int
-) -> list[int]:
+def spread(shares: Sequence[tuple[float, float, float]], first: Sequence[int], limit: int) -> list[int]:
     """Indices of at most `limit` points: those of `first` in order, then farthest-point sampling, ties to the earlier.
 
     >>> spread([(1, 0, 0), (0.9, 0.1, 0), (0, 1, 0), (0, 0, 1)], first=[0], limit=3)
@@ -336,5 +333,3 @@ def trained_proxies(found: Sequence[Candidate], limit: int | None) -> tuple[str,
     named = {name: place[one.proxy_id] for one in found for name in one.references}
     first = [named[name] for name in REFERENCES if name in named]
     return tuple(arms[index].id for index in sorted(spread([one.shares for one in arms], first, limit)))
-
-

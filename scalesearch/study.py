@@ -124,6 +124,7 @@ def _result(trial: optuna.trial.FrozenTrial) -> TrialResult:
         state=STATES[trial.state],
         epochs=tuple(EpochResult(**row) for row in trial.user_attrs.get("epochs", [])),
         reason=trial.user_attrs.get("reason", ""),
+        seconds=trial.duration.total_seconds() if trial.duration else None,
     )
 
 

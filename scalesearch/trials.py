@@ -45,6 +45,8 @@ class TrialResult:
     """One entry per finished epoch."""
     reason: str = ""
     """Why a failed trial failed."""
+    seconds: float | None = None
+    """Wall time from its start to its end, pauses included [s]; None while it has not ended."""
 
     @property
     def accuracy(self) -> float | None:

@@ -63,7 +63,9 @@ def read_config(path: Path) -> tuple[dict[str, Any], Network]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise EmitError(f"{path}: {' '.join(str(error).split())}", mend="give a member's folder or config.yaml") from None
+        raise EmitError(
+            f"{path}: {' '.join(str(error).split())}", mend="give a member's folder or config.yaml"
+        ) from None
     if not isinstance(values, dict) or "network" not in values:
         raise SpecError(f"{path} has no key `network`", mend="give a config.yaml that `emit` wrote")
     try:

@@ -17,9 +17,11 @@ def load(path: str | Path) -> nn.Module:
 
     Args:
         path: a member's folder or its `config.yaml`.
+
     Returns:
         A module in training mode, from images (batch, 3, resolution, resolution) to logits (batch, num_classes).
         Its weights come from `model.safetensors` beside the config, else from the seed that the config names.
+
     Raises:
         EmitError: a file is missing, damaged, or belongs to another network.
         SpecError: the config does not hold a network.

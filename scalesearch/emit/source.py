@@ -10,17 +10,19 @@ from scalesearch.nets import blocks
 from scalesearch.nets.network import head_arguments, stage_arguments, stem_arguments
 from scalesearch.spec import Network
 
-IMPORTS = "from __future__ import annotations\n\nimport json\nimport math\n\nimport torch\nfrom torch import Tensor, nn\n"
+IMPORTS = (
+    "from __future__ import annotations\n\nimport json\nimport math\n\nimport torch\nfrom torch import Tensor, nn\n"
+)
 COMMON = ("activation", "norm")
 """Arguments that every call of a network shares."""
-MAIN = '''
+MAIN = """
 if __name__ == "__main__":
     module = network().eval()
     with torch.no_grad():
         output = module(torch.zeros(1, 3, RESOLUTION, RESOLUTION))
     params = sum(weight.numel() for weight in module.parameters())
     print(json.dumps({"params": params, "output": list(output.shape)}))
-'''
+"""
 
 
 def source(name: str, network: Network, about: str) -> str:

@@ -45,4 +45,6 @@ def read_weights(path: Path, module: nn.Module) -> None:
     try:
         module.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise EmitError(f"{path}: {' '.join(str(error).split())[:300]}", mend="give the file written beside config.yaml") from None
+        raise EmitError(
+            f"{path}: {' '.join(str(error).split())[:300]}", mend="give the file written beside config.yaml"
+        ) from None

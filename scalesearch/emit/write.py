@@ -38,6 +38,7 @@ def write(
         folder: gets a folder per member and `manifest.json`.
         weights: whether to write `model.safetensors` too.
         seed: of the initial weights.
+
     Raises:
         CostMismatchError: fvcore counts another number than the closed form.
         EmitError: a file does not read back as what was written.

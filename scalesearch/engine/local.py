@@ -8,6 +8,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -76,10 +77,8 @@ class LocalExecutor:
         """Start a trial on an idle slot."""
         worker = next(worker for worker in self._workers if worker.work is None)
         worker.work = work
-        try:
+        with suppress(OSError):  # a worker that died between trials: `events` finds the closed pipe
             worker.pipe.send(work)
-        except OSError:
-            pass  # the worker died between trials: `events` finds the closed pipe and reports the trial
 
     def events(self) -> list[Event]:
         """What happened since the last call, waiting for at least one event while any slot is busy."""

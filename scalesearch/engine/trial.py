@@ -47,8 +47,8 @@ def train_trial(work: Work, device: torch.device) -> Iterator[EpochResult]:
 def _images(work: Work, device: torch.device) -> DeviceImages:
     images = open_images(work.data)
     return on_device(
-        (torch.from_numpy(images.train_images), torch.from_numpy(images.train_labels)),
-        (torch.from_numpy(images.validation_images), torch.from_numpy(images.validation_labels)),
+        (torch.tensor(images.train_images), torch.tensor(images.train_labels)),
+        (torch.tensor(images.validation_images), torch.tensor(images.validation_labels)),
         resolution=work.network.resolution,
         device=device,
     )

@@ -10,7 +10,7 @@ import warnings
 import torch
 from torch import nn
 
-from scalesearch.cost import Cost, count_parts
+from scalesearch.cost import OPERATORS, Cost, count_parts
 from scalesearch.errors import CostMismatchError
 from scalesearch.nets.network import build
 from scalesearch.spec import Network
@@ -19,8 +19,6 @@ with warnings.catch_warnings():  # fvcore decorates with torch.jit.script, which
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", FutureWarning)
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
-
-OPERATORS = ("conv", "linear", "batch_norm", "adaptive_avg_pool2d")
 
 
 def measure_parts(network: Network, module: nn.Module | None = None) -> dict[str, Cost]:

@@ -1,0 +1,53 @@
+"""The front door: parse, one call, print. The only place that prints, catches the error tree, and exits."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+
+import typer
+
+from scalesearch.cli.commands import app
+from scalesearch.errors import ScaleSearchError
+
+USAGE, INSIDE, INTERRUPTED = 2, 1, 130
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code.
+
+    Exit codes: 0 done, 1 a failure inside, 2 usage, bad config or data, 3 finished with failed trials,
+    130 interrupted with the state saved.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.exit(_code(arguments))
+
+
+def _code(arguments: list[str]) -> int:
+    try:
+        code = typer.main.get_command(app).main(arguments, prog_name="scalesearch", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.TyperException as error:
+        failure = ScaleSearchError(error.format_message().rstrip("."), mend="see scalesearch --help")
+        return _tell(failure, arguments, USAGE)
+    except ScaleSearchError as error:
+        return _tell(error, arguments, USAGE)
+    except BrokenPipeError:  # a reader such as `head` has seen enough
+        sys.stderr.close()
+        return INSIDE
+    except Exception as error:  # noqa: BLE001  the boundary of the program: no traceback unless asked for
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        failure = ScaleSearchError(f"failure inside: {reason}", mend="run again with `scalesearch --traceback …`")
+        return _tell(failure, arguments, INSIDE)
+
+
+def _tell(error: ScaleSearchError, arguments: list[str], code: int) -> int:
+    if "--traceback" in arguments:
+        traceback.print_exc()
+    if "--json" in arguments:
+        from scalesearch.documents import error_document
+
+        print(json.dumps(error_document(error), indent=1))
+    print(f"scalesearch: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,229 @@
+"""The commands. Heavy imports stand inside the bodies: `plan`, `status` and `--help` never import torch."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scalesearch.presets import PresetName
+from scalesearch.space import Policy
+
+if TYPE_CHECKING:
+    from scalesearch.plan import Request
+
+app = typer.Typer(
+    name="scalesearch",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Compound-scaling search for ConvNets: candidates of equal compute, honest rankings, built families.",
+)
+
+BaseName = Annotated[str | None, typer.Option("--base", help="Network to scale, b0 to b8 or l2; default b0.")]
+Budget = Annotated[
+    str | None, typer.Option("--budget", help="Growth (2x, 0.5x) or multiply-adds (800M, 1.2G); default 2x.")
+]
+Rounding = Annotated[
+    Policy | None, typer.Option("--rounding", help="level (default): equal compute; paper: the paper's way.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all text on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+Step = Annotated[float | None, typer.Option("--step", help="Step of the grid.")]
+Tolerance = Annotated[float | None, typer.Option("--tolerance", help="Of the constraint alpha·beta²·gamma² = budget.")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="ImageFolder, FILE.npz or torchvision:NAME; default: Fashion-MNIST subset.")
+]
+DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of torchvision datasets.")]
+PresetOption = Annotated[PresetName | None, typer.Option("--preset", help="Default: standard with a GPU, else quick.")]
+ProxyResolution = Annotated[int | None, typer.Option("--proxy-resolution", help="Of the proxy base [px].")]
+Trained = Annotated[int | None, typer.Option("--candidates", help="Distinct proxies to train, references first.")]
+Seeds = Annotated[int | None, typer.Option("--seeds", help="Trainings of each proxy.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Length of each training.")]
+Images = Annotated[int | None, typer.Option("--images", help="Training images, the same for all.")]
+StudyFile = Annotated[Path | None, typer.Option("--study", help="study.yaml; options on the command line win.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+@app.callback()
+def _globals(
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show the traceback of a failure.")] = False,
+) -> None:
+    """Compound-scaling search for ConvNets: candidates of equal compute, honest rankings, built families."""
+
+
+@app.command()
+def run(
+    base: BaseName = None,
+    budget: Budget = None,
+    rounding: Rounding = None,
+    step: Step = None,
+    tolerance: Tolerance = None,
+    data: Data = None,
+    data_root: DataRoot = None,
+    download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the dataset.")] = False,
+    preset: PresetOption = None,
+    candidates: Trained = None,
+    seeds: Seeds = None,
+    epochs: Epochs = None,
+    images: Images = None,
+    proxy_resolution: ProxyResolution = None,
+    study: StudyFile = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<named after the plan>.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Search a scaling rule: train proxies, rank them, and emit the scaled family. The same command resumes."""
+    from scalesearch.cli import show
+    from scalesearch.cli.progress import RunDisplay
+    from scalesearch.plan import resolve
+    from scalesearch.run import run as carry_out
+
+    plan, layout = resolve(_request(study, locals()))
+    folder = out or Path("runs") / plan.folder_name
+    display = RunDisplay(folder, quiet=quiet, on_stderr=as_json)
+    try:
+        with display:
+            outcome, manifest = carry_out(plan, layout, folder, display, download=download)
+    except KeyboardInterrupt:
+        display.interrupted(_resume_line())
+        raise typer.Exit(130) from None
+    show.run(folder, outcome, manifest, as_json=as_json)
+    if outcome.failed:
+        raise typer.Exit(3)
+
+
+@app.command()
+def plan(
+    base: BaseName = None,
+    budget: Budget = None,
+    rounding: Rounding = None,
+    step: Step = None,
+    tolerance: Tolerance = None,
+    data: Data = None,
+    data_root: DataRoot = None,
+    preset: PresetOption = None,
+    candidates: Trained = None,
+    seeds: Seeds = None,
+    epochs: Epochs = None,
+    images: Images = None,
+    proxy_resolution: ProxyResolution = None,
+    study: StudyFile = None,
+    as_json: Json = False,
+) -> None:
+    """List the candidates of a search with their cost and proxies. Trains nothing, imports no torch."""
+    from scalesearch.cli import show
+    from scalesearch.plan import resolve
+
+    show.plan(*resolve(_request(study, locals())), as_json=as_json)
+
+
+@app.command()
+def scale(
+    base: Annotated[str, typer.Option("--base", help="Network to scale, b0 to b8 or l2.")],
+    depth: Annotated[float, typer.Option("--depth", help="Multiplier.")] = 1.0,
+    width: Annotated[float, typer.Option("--width", help="Multiplier.")] = 1.0,
+    resolution: Annotated[int | None, typer.Option("--resolution", help="Side of the input [px].")] = None,
+    rounding: Rounding = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="Growth that level aims at, with --phi.")] = None,
+    phi: Annotated[float, typer.Option("--phi", help="Exponent on the budget.")] = 1.0,
+    classes: Annotated[int | None, typer.Option("--classes", help="Outputs of the classifier.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Count with fvcore too, and compare.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Describe a network, or scale it by given multipliers."""
+    from scalesearch.cli import show
+    from scalesearch.direct import scaled_base
+
+    found = scaled_base(
+        base,
+        depth=depth,
+        width=width,
+        resolution=resolution,
+        policy=rounding or "level",
+        budget=budget,
+        phi=phi,
+        classes=classes,
+    )
+    measured = None
+    if measure:
+        from scalesearch.nets.measure import measure as measure_network
+
+        measured = measure_network(found.scaled.network)
+    show.scale(found, measured, as_json=as_json)
+
+
+@app.command()
+def rank(folder: RunFolder, as_json: Json = False) -> None:
+    """Rank the trials of a run so far."""
+    from scalesearch.cli import show
+    from scalesearch.stored import read_outcome
+
+    show.rank(read_outcome(folder), as_json=as_json)
+
+
+@app.command()
+def status(folder: RunFolder, as_json: Json = False) -> None:
+    """Tell how far a run is."""
+    from scalesearch.cli import show
+    from scalesearch.stored import read_run
+
+    show.status(read_run(folder), as_json=as_json)
+
+
+@app.command()
+def emit(
+    folder: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run folder, for its rule.")] = None,
+    candidate: Annotated[str | None, typer.Option("--candidate", help="Id whose rule to take.")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="Network to scale, without a run.")] = None,
+    coefficients: Annotated[str | None, typer.Option("--coefficients", help="ALPHA,BETA,GAMMA.")] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="What the coefficients are normalised to.")] = None,
+    published: Annotated[bool, typer.Option("--published", help="The paper's own table.")] = False,
+    phi: Annotated[str | None, typer.Option("--phi", help="Exponents, such as 0.5,1,2.")] = None,
+    growth: Annotated[str | None, typer.Option("--growth", help="Growths of compute, such as 1.5,3.")] = None,
+    classes: Annotated[int | None, typer.Option("--classes", help="Outputs of the classifier.")] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="Write model.safetensors too.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; default: RUN/family or family.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write a scaled family: configs, standalone networks and, on request, weights."""
+    from scalesearch.cli import show
+    from scalesearch.cli.progress import EmitDisplay
+    from scalesearch.direct import FamilyRequest, asked_family
+    from scalesearch.run import write_family
+    from scalesearch.stored import read_outcome
+
+    request = FamilyRequest(
+        candidate=candidate,
+        base=base,
+        coefficients=coefficients,
+        budget=budget,
+        published=published,
+        phi=phi,
+        growth=growth,
+        classes=classes,
+    )
+    family = asked_family(request, read_outcome(folder) if folder else None)
+    place = out or (folder / "family" if folder else Path("family"))
+    with EmitDisplay(family, quiet=quiet, on_stderr=as_json) as display:
+        manifest = write_family(family.members, family.rule, family.base, place, display.emitted, weights=weights)
+    show.family(manifest, place, as_json=as_json)
+
+
+def _request(study: Path | None, given: dict[str, Any]) -> Request:
+    """What the command line asks for, on top of a study file; options that were not given are None."""
+    from scalesearch.plan import Request, read_request
+
+    names = {entry.name for entry in fields(Request)}
+    asked = {name: value for name, value in given.items() if name in names and value is not None}
+    if "data_root" in asked:
+        asked["data_root"] = str(asked["data_root"])
+    return replace(read_request(study) if study else Request(), **asked)
+
+
+def _resume_line() -> str:
+    return shlex.join(["scalesearch", *sys.argv[1:]])

@@ -1,0 +1,127 @@
+"""Live progress on a terminal, plain lines elsewhere, silence on request."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from scalesearch.cli.show import duration, stamp
+from scalesearch.direct import AskedFamily
+from scalesearch.engine.work import Event, Failed
+from scalesearch.engine.work import Progress as EpochDone
+from scalesearch.outcome import Outcome
+from scalesearch.plan import Plan
+from scalesearch.trials import TrialKey, TrialResult, TrialState
+
+
+class Display:
+    """A frame for progress: bars on a terminal, lines elsewhere."""
+
+    def __init__(self, *, quiet: bool, on_stderr: bool) -> None:
+        self.console = Console(stderr=on_stderr, highlight=False, soft_wrap=True, quiet=quiet)
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            disable=quiet or not self.console.is_terminal,
+            transient=True,
+        )
+
+    def __enter__(self) -> Display:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text)
+
+    def add(self, text: str, total: int, done: int = 0) -> TaskID:
+        """A new bar."""
+        return self.bars.add_task(text, total=total, completed=done, note="")
+
+    def emitted(self, row: dict[str, Any]) -> None:
+        """A member is written and proved."""
+        self.say(f"wrote {row['name']}: {row['macs'] / 1e6:,.0f} M macs, counted by fvcore, files read back")
+
+
+class RunDisplay(Display):
+    """How a run goes: all trials together with the time left, and each running trial by epoch."""
+
+    def __init__(self, folder: Path, *, quiet: bool, on_stderr: bool) -> None:
+        super().__init__(quiet=quiet, on_stderr=on_stderr)
+        self.folder = folder
+        self.trials: dict[TrialKey, TaskID] = {}
+        self.done = self.total = self.slots = self.finished_here = 0
+        self.start = 0.0
+
+    def started(self, plan: Plan, results: list[TrialResult], total: int, slots: int) -> None:
+        """Images are ready and training begins; `results` hold what earlier runs of the plan did."""
+        ended = [result for result in results if result.state in (TrialState.COMPLETE, TrialState.FAILED)]
+        self.done, self.total, self.slots, self.start = len(ended), total, slots, time.monotonic()
+        self.say(stamp(plan.evidence))
+        kept = f", {self.done} done before" if self.done else ""
+        self.say(
+            f"{plan.base} at {plan.budget} on {plan.data.name}: {total} trials on {slots} slots{kept}, in {self.folder}"
+        )
+        self.overall = self.add("all trials", total, self.done)
+
+    def happened(self, event: Event) -> None:
+        """A trial went on, finished or failed."""
+        if isinstance(event, EpochDone):
+            task = self.trials.get(event.key)
+            if task is None:
+                task = self.trials[event.key] = self.add(f"  {event.key}", event.key.rung)
+            self.bars.update(task, completed=event.result.epoch, note=f"{event.result.accuracy:.1f} %")
+            self.accuracy = event.result.accuracy
+        elif isinstance(event, Failed):
+            self.say(f"{event.key}: {event.reason}" + ("" if event.final else "; tried again"))
+        else:
+            self._finished(event.key)
+
+    def _finished(self, key: TrialKey) -> None:
+        self.done, self.finished_here = self.done + 1, self.finished_here + 1
+        pace = (time.monotonic() - self.start) / self.finished_here
+        left = f"about {duration(pace * (self.total - self.done))} left"
+        self.bars.update(self.overall, completed=self.done, note=left)
+        task = self.trials.pop(key, None)
+        if task is not None:
+            self.bars.remove_task(task)
+        if not self.console.is_terminal:
+            self.say(f"{self.done}/{self.total} {key}, {left}")
+
+    def ranked(self, outcome: Outcome) -> None:
+        """All trials have ended."""
+        self.bars.update(self.overall, note="done")
+        leader = outcome.leader.id if outcome.leader else "none"
+        self.say(f"trials done; highest mean: {leader}; writing the family")
+
+    def interrupted(self, command: str) -> None:
+        """The user stopped the run."""
+        print(f"interrupted; what is trained is kept. To go on: {command}", file=sys.stderr)
+
+
+class EmitDisplay(Display):
+    """How the writing of a family goes."""
+
+    def __init__(self, family: AskedFamily, *, quiet: bool, on_stderr: bool) -> None:
+        super().__init__(quiet=quiet, on_stderr=on_stderr)
+        self.bar = self.add("members", len(family.members))
+
+    def emitted(self, row: dict[str, Any]) -> None:
+        """A member is written and proved."""
+        super().emitted(row)
+        self.bars.advance(self.bar)

@@ -1,0 +1,256 @@
+"""What people see: tables and sentences on a terminal, or one JSON document on stdout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from scalesearch import documents
+from scalesearch.cost import Cost, count
+from scalesearch.direct import ScaledBase
+from scalesearch.members import Rule
+from scalesearch.outcome import Outcome
+from scalesearch.plan import Layout, Plan
+from scalesearch.ranking import verdict
+from scalesearch.scaling import PAPER
+from scalesearch.stored import StoredRun
+
+CONVENTION = "macs: multiply-adds of convolutions and linear layers, what the paper calls FLOPs"
+MILLION = 1e6
+NARROWEST = 110
+"""Least width that tables are laid out for [characters]; files and narrow terminals wrap."""
+
+
+def _out(as_json: bool) -> Console:
+    """Where text for people goes: stdout, or stderr when stdout carries a document."""
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    console.width = max(console.width, NARROWEST)
+    return console
+
+
+def _document(values: dict[str, Any]) -> None:
+    print(json.dumps(values, indent=1))
+
+
+def _table(*columns: str, title: str = "") -> Table:
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    return table
+
+
+def _numbers(values: Any) -> str:
+    return " ".join(map(str, values))
+
+
+def _percent(shares: Any) -> str:
+    return " ".join(f"{100 * share:3.0f}" for share in shares)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def stamp(evidence: str) -> str:
+    """The first line of everything that reports a search."""
+    paper = f"the paper's rule for B0 is α {PAPER.alpha:g} β {PAPER.beta:g} γ {PAPER.gamma:g}"
+    worth = " (short trainings of small proxies; enough to look, not to decide)" if evidence == "quick look" else ""
+    return f"evidence: {evidence}{worth}; {paper}"
+
+
+def rule_line(rule: Rule) -> str:
+    """Coefficients and shares of a rule."""
+    found = rule.coefficients
+    shares = zip(("depth", "width", "resolution"), found.shares, strict=True)
+    spent = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares)
+    return f"α {found.alpha:.4g} β {found.beta:.4g} γ {found.gamma:.4g} (α·β²·γ² = {rule.budget:.4g}; shares of log compute: {spent})"
+
+
+def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
+    """Candidates, proxies and what training them will take."""
+    if as_json:
+        _document(documents.plan_document(plan, layout))
+        return
+    out = _out(as_json)
+    found = layout.candidates
+    small = plan.proxy_base.network
+    trials = plan.seeds * (len(layout.trained) + 1)
+    out.print(stamp(plan.evidence))
+    out.print(
+        f"{plan.base} at {plan.budget}: {found.nominal_points} grid points, {len(found.candidates)} distinct networks, "
+        f"{len({one.proxy_id for one in found.candidates})} distinct proxies, {len(layout.trained)} of them trained"
+    )
+    out.print(
+        f"proxy base: {small.resolution} px, stem {small.stem.width}, widths {_numbers(small.widths)}, "
+        f"{count(small).macs / MILLION:.1f} M macs, {small.num_classes} classes of {plan.data.name}"
+    )
+    out.print(
+        f"{plan.preset} preset: {trials} trials of {plan.epochs} epochs of {plan.images:,} images "
+        f"({plan.image_passes * trials:,} image passes), {plan.validation_images:,} validation images"
+    )
+    out.print(_candidates_table(plan, layout))
+    for one in found.excluded:
+        at = one.coefficients
+        out.print(f"excluded {at.alpha:.4g}/{at.beta:.4g}/{at.gamma:.4g}: {one.reason}")
+    if any(one.proxy.network.resolution > plan.data.side for one in found.candidates):
+        out.print(f"↑ above the images' {plan.data.side} px: interpolation adds no information")
+    out.print("d w r %: shares of log compute of the proxy · shared: its proxy is trained for another candidate")
+    out.print(f"× off budget: more than 3 % from {plan.budget}, never tied with the best · {CONVENTION}")
+
+
+def _candidates_table(plan: Plan, layout: Layout) -> Table:
+    table = _table(
+        "candidate", "points", "M macs", "growth", "M params", "proxy px", "growth", "d w r %", "trained", "is"
+    )
+    for one in layout.candidates.candidates:
+        proxy = one.proxy.network
+        mark = "↑" if proxy.resolution > plan.data.side else ""
+        trained = "yes" if one.id in layout.trained else "shared" if one.proxy_id in layout.trained else ""
+        table.add_row(
+            one.id + (" ×" if one.off_budget else ""),
+            str(len(one.points)),
+            f"{one.cost.macs / MILLION:,.0f}",
+            f"{one.scaled.growth:.3f}",
+            f"{one.cost.params / MILLION:.2f}",
+            f"{mark}{proxy.resolution}",
+            f"{one.proxy.growth:.3f}",
+            _percent(one.shares),
+            trained,
+            " ".join(one.references),
+        )
+    return table
+
+
+def scale(found: ScaledBase, measured: Cost | None, *, as_json: bool) -> None:
+    """A network, stage by stage, with its cost."""
+    if as_json:
+        _document(documents.scale_document(found, measured))
+        return
+    out = _out(as_json)
+    network = found.scaled.network
+    if found.asked is not None:
+        target = "" if found.growth_asked is None else f", {found.growth_asked:.4g}x asked"
+        effective = found.scaled.effective
+        out.print(
+            f"{found.base} by {found.policy} rounding{target}: {found.scaled.growth:.4g}x realised at depth "
+            f"{effective.depth:.4g}, width {effective.width:.4g}, resolution {effective.resolution:.4g}"
+        )
+    table = _table(
+        "stage", "block", "depth", "width", "kernel", "stride", title=f"{found.base}, {network.resolution} px"
+    )
+    table.add_row("stem", "conv", "1", str(network.stem.width), str(network.stem.kernel), str(network.stem.stride))
+    for index, stage in enumerate(network.stages, start=1):
+        row = (stage.depth, stage.width, stage.kernel, stage.stride)
+        table.add_row(str(index), f"{stage.block} x{stage.expansion:g}", *map(str, row))
+    table.add_row("head", "conv, pool, linear", "1", str(network.head.width), "1", "1")
+    out.print(table)
+    _costs(out, count(network), measured)
+
+
+def _costs(out: Console, cost: Cost, measured: Cost | None) -> None:
+    out.print(f"macs {cost.macs:,} · params {cost.params:,} · activations {cost.activations:,}")
+    out.print(CONVENTION)
+    if measured is not None:
+        out.print(f"fvcore agrees operator by operator: conv {measured.conv:,}, linear {measured.linear:,}")
+        norms = f"batch norm {measured.batch_norm:,} and pooling {measured.adaptive_avg_pool2d:,}"
+        out.print(f"fvcore's own total, with {norms}: {measured.fvcore_total:,}")
+
+
+def rank(outcome: Outcome, *, as_json: bool) -> None:
+    """The verdict, the ranking and the rule."""
+    if as_json:
+        _document(documents.rank_document(outcome))
+    else:
+        _ranking(_out(as_json), outcome)
+
+
+def _ranking(out: Console, outcome: Outcome) -> None:
+    out.print(stamp(outcome.plan.evidence))
+    out.print(_ranking_table(outcome))
+    ranking = outcome.ranking
+    if ranking.noise_sd is not None:
+        out.print(f"noise between seeds: {ranking.noise_sd:.2f} points ({ranking.df} degrees of freedom)")
+    out.print(verdict(ranking))
+    for trial in outcome.failed:
+        out.print(f"failed: {trial.key}: {trial.reason}")
+    if outcome.leader is not None:
+        out.print(f"rule of {outcome.leader.id}, the highest mean: {rule_line(outcome.rule())}")
+
+
+def _ranking_table(outcome: Outcome) -> Table:
+    table = _table("candidate", "rank", "accuracy %", "95 % interval", "seeds", "P(best)", "tied", "d w r %", "is")
+    for row in outcome.ranking.rows:
+        table.add_row(
+            row.id + (" ×" if row.off_budget else ""),
+            str(row.rank),
+            f"{row.mean:.2f}",
+            "" if row.low is None else f"{row.low:.2f} – {row.high:.2f}",
+            str(row.seeds),
+            "" if row.p_best is None else f"{row.p_best:.2f}",
+            "tied" if row.tied_with_best else "",
+            _percent(outcome.layout.proxy(row.id).shares),
+            " ".join(row.references),
+        )
+    return table
+
+
+def family(manifest: dict[str, Any], folder: Path, *, as_json: bool) -> None:
+    """The members that were written."""
+    if as_json:
+        _document({**manifest, "folder": str(folder)})
+        return
+    out = _out(as_json)
+    out.print(stamp(manifest["evidence"]))
+    _family(out, manifest, folder)
+
+
+def _family(out: Console, manifest: dict[str, Any], folder: Path) -> None:
+    table = _table("member", "φ", "growth", "M macs", "M params", "px", "depths", "widths", "dropout")
+    for row in manifest["members"]:
+        table.add_row(
+            row["name"],
+            "" if row["phi"] is None else f"{row['phi']:.2f}",
+            f"{row['realised_growth']:.3f}",
+            f"{row['macs'] / MILLION:,.0f}",
+            f"{row['params'] / MILLION:.2f}",
+            str(row["resolution"]),
+            _numbers(row["depths"]),
+            _numbers(row["widths"]),
+            f"{row['dropout']:g}",
+        )
+    out.print(table)
+    for row in manifest["unreached"]:
+        out.print(f"not reached: {row['name']}: {row['reason']}")
+    if manifest["base"] == "b0" and manifest["rule"] is not None:
+        out.print("growth is over b0; the paper's own B1-B7 cost 1.78-97.8 times B0 and follow no single rule")
+    out.print(f"family: {folder}")
+
+
+def run(folder: Path, outcome: Outcome, manifest: dict[str, Any], *, as_json: bool) -> None:
+    """A finished run: ranking and family."""
+    if as_json:
+        _document(documents.run_document(folder, outcome, manifest))
+    out = _out(as_json)
+    _ranking(out, outcome)
+    _family(out, manifest, folder / "family")
+    out.print(f"run folder: {folder}")
+
+
+def status(stored: StoredRun, *, as_json: bool) -> None:
+    """How far a run is."""
+    document = documents.status_document(stored)
+    if as_json:
+        _document(document)
+        return
+    left = "" if not document["eta_s"] else f", about {duration(document['eta_s'])} left"
+    _out(as_json).print(
+        f"{document['state']}: {document['done']} of {document['total']} trials done, {document['running']} running, "
+        f"{document['failed']} failed{left}"
+    )

@@ -1,0 +1,161 @@
+"""Scaling and families without a search: what `scale` and `emit` are asked for, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from scalesearch.cost import count
+from scalesearch.errors import PlanError, ScalingError
+from scalesearch.families import Base, find_base
+from scalesearch.levelling import REACH, TOLERANCE, Scaled, level
+from scalesearch.members import Member, Rule, Unreached, growths, members, named_growths, published
+from scalesearch.outcome import Outcome
+from scalesearch.scaling import Coefficients, Multipliers, scale
+from scalesearch.space import Policy, parse_budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaledBase:
+    """A base, or a network made from it by multipliers."""
+
+    base: str
+    policy: Policy
+    asked: Multipliers | None
+    """None when the base itself is described."""
+    growth_asked: float | None
+    """Growth of compute that levelling aimed at; None under the paper's rounding."""
+    scaled: Scaled
+
+
+def scaled_base(
+    base: str,
+    *,
+    depth: float = 1.0,
+    width: float = 1.0,
+    resolution: int | None = None,
+    policy: Policy = "level",
+    budget: str | None = None,
+    phi: float = 1.0,
+    classes: int | None = None,
+) -> ScaledBase:
+    """Scale a base by depth and width multipliers and a side [px]; without any, describe it.
+
+    Under `level` the network costs budget^phi times the base where a budget is given, else depth·width²·(side
+    ratio)² times.
+
+    Raises:
+        SpecError: no such base, or a side below 1.
+        ScalingError: a multiplier that is not positive, or no legal network near the point.
+    """
+    found = find_base(base)
+    start = replace(found.network, num_classes=found.network.num_classes if classes is None else classes)
+    if resolution is not None and resolution < 1:
+        raise ScalingError(f"resolution {resolution}", mend="it must be at least 1")
+    side = start.resolution if resolution is None else resolution
+    asked = Multipliers(depth=depth, width=width, resolution=side / start.resolution)
+    if asked == Multipliers():
+        same = Scaled(network=start, effective=asked, growth=1.0)
+        return ScaledBase(base=found.name, policy=policy, asked=None, growth_asked=None, scaled=same)
+    if policy == "paper":
+        network = replace(scale(start, asked, found.family.rounding), resolution=side)
+        scaled = Scaled(network=network, effective=asked, growth=count(network).macs / count(start).macs)
+        return ScaledBase(base=found.name, policy=policy, asked=asked, growth_asked=None, scaled=scaled)
+    growth = parse_budget(budget, count(start).macs) ** phi if budget else asked.nominal
+    levelled = level([asked], start, found.family.rounding, growth)[0]
+    if levelled is None:
+        raise ScalingError(
+            f"no network within {TOLERANCE:.0%} of {growth:.4g}x lies within {REACH} of these multipliers",
+            mend="use --rounding paper for the plain rounding, or move the multipliers",
+        )
+    return ScaledBase(base=found.name, policy=policy, asked=asked, growth_asked=growth, scaled=levelled)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedFamily:
+    """A family to be written."""
+
+    base: str
+    rule: Rule | None
+    """None for the published table."""
+    members: Sequence[Member | Unreached]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyRequest:
+    """What `emit` is asked for, as typed."""
+
+    candidate: str | None = None
+    """Id whose rule to take, with a study."""
+    base: str | None = None
+    coefficients: str | None = None
+    """`ALPHA,BETA,GAMMA`."""
+    budget: str | None = None
+    """What the coefficients are normalised to."""
+    published: bool = False
+    phi: str | None = None
+    """Exponents with commas between them."""
+    growth: str | None = None
+    """Growths of compute with commas between them."""
+    classes: int | None = None
+
+
+def asked_family(request: FamilyRequest, outcome: Outcome | None) -> AskedFamily:
+    """The family of a study's rule, of given coefficients, or of the published table.
+
+    Raises:
+        PlanError: the request names none of the three, more than one, or contradicts itself.
+    """
+    _refuse_contradictions(request, outcome)
+    if outcome is not None:
+        base, rule = outcome.plan.found, outcome.rule(request.candidate)
+    else:
+        base = find_base(str(request.base))
+        if request.published:
+            return AskedFamily(base=base.name, rule=None, members=published(base, classes=request.classes))
+        rule = _given_rule(str(request.coefficients), request.budget, base)
+    asked = _asked_growths(base, rule, request)
+    return AskedFamily(base=base.name, rule=rule, members=members(rule, base, asked, classes=request.classes))
+
+
+def _refuse_contradictions(request: FamilyRequest, outcome: Outcome | None) -> None:
+    alone = outcome is None
+    without_run = request.base or request.coefficients or request.budget or request.published
+    sources = (request.coefficients is not None) + request.published
+    rules = {
+        "a run folder brings its own base and rule": not alone and bool(without_run),
+        "--candidate needs a run folder": alone and request.candidate is not None,
+        "nothing to emit": alone and (request.base is None or sources != 1),
+        "--published has its own sizes": request.published and bool(request.phi or request.growth or request.budget),
+        "--phi and --growth contradict each other": request.phi is not None and request.growth is not None,
+        f"--classes {request.classes}": request.classes is not None and request.classes < 1,
+    }
+    faults = [text for text, broken in rules.items() if broken]
+    if faults:
+        raise PlanError(faults, mend="give a run folder, or --base with either --coefficients A,B,G or --published")
+
+
+def _given_rule(text: str, budget: str | None, base: Base) -> Rule:
+    values = _numbers("--coefficients", text)
+    if len(values) != 3:
+        raise PlanError(f"--coefficients {text!r}", mend="give three numbers: ALPHA,BETA,GAMMA")
+    given = Coefficients(alpha=values[0], beta=values[1], gamma=values[2])
+    if abs(given.nominal - 1) <= TOLERANCE:
+        raise ScalingError(f"--coefficients {text} scale nothing", mend="alpha·beta²·gamma² must differ from 1")
+    growth = parse_budget(budget, count(base.network).macs) if budget else given.nominal
+    return Rule.of(given.shares, growth, "given")
+
+
+def _asked_growths(base: Base, rule: Rule, request: FamilyRequest) -> dict[str, float]:
+    if request.phi is not None:
+        return named_growths(base, [rule.budget**value for value in _numbers("--phi", request.phi)])
+    if request.growth is not None:
+        return named_growths(base, _numbers("--growth", request.growth))
+    return growths(base, rule.budget)
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise PlanError(f"{option} {text!r}", mend="give numbers with commas between them") from None

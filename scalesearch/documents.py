@@ -1,0 +1,179 @@
+"""Values as the JSON documents that others build on: one function per command, every document with its schema."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from scalesearch.cost import OPERATORS, Cost, count
+from scalesearch.direct import ScaledBase
+from scalesearch.errors import PlanError, ScaleSearchError
+from scalesearch.members import Rule
+from scalesearch.outcome import Outcome, twins
+from scalesearch.plan import Layout, Plan
+from scalesearch.ranking import verdict
+from scalesearch.scaling import Coefficients
+from scalesearch.space import Candidate
+from scalesearch.spec import Network
+from scalesearch.stored import StoredRun
+from scalesearch.trials import TrialState
+
+VERSION = {"schema_version": 1}
+Document = dict[str, Any]
+
+
+def point(coefficients: Coefficients) -> Document:
+    """alpha, beta, gamma."""
+    return {"alpha": coefficients.alpha, "beta": coefficients.beta, "gamma": coefficients.gamma}
+
+
+def shape(network: Network, cost: Cost) -> Document:
+    """What a network looks like and costs."""
+    return {
+        "depths": list(network.depths),
+        "widths": list(network.widths),
+        "stem": network.stem.width,
+        "head": network.head.width,
+        "resolution": network.resolution,
+        "macs": cost.macs,
+        "params": cost.params,
+        "activations": cost.activations,
+    }
+
+
+def plan_document(plan: Plan, layout: Layout) -> Document:
+    """Of `plan`: the base, the proxy base, and every candidate with the proxy that stands for it."""
+    found = layout.candidates
+    small = plan.proxy_base.network
+    return {
+        **VERSION,
+        "base": _base(plan.base, plan.scalable.network),
+        "proxy_base": {**shape(small, count(small)), "halvings": plan.halvings, "num_classes": small.num_classes},
+        "budget": plan.space.budget,
+        "rounding": plan.space.policy,
+        "preset": plan.preset,
+        "evidence": plan.evidence,
+        "data": plan.data.to_dict(),
+        "seeds": plan.seeds,
+        "epochs": plan.epochs,
+        "images": plan.images,
+        "validation_images": plan.validation_images,
+        "image_passes": plan.image_passes * plan.seeds * (len(layout.trained) + 1),
+        "digest": plan.digest,
+        "nominal_points": found.nominal_points,
+        "candidates": [candidate_document(one, plan, layout) for one in found.candidates],
+        "excluded": [{**point(one.coefficients), "reason": one.reason} for one in found.excluded],
+    }
+
+
+def _base(name: str, network: Network) -> Document:
+    cost = count(network)
+    kept = {"macs": cost.macs, "params": cost.params, "activations": cost.activations}
+    return {"name": name, **kept, "resolution": network.resolution}
+
+
+def candidate_document(one: Candidate, plan: Plan, layout: Layout) -> Document:
+    """A candidate with its points, references, network, and proxy."""
+    return {
+        "id": one.id,
+        **point(one.coefficients),
+        "points": [[at.alpha, at.beta, at.gamma] for at in one.points],
+        "references": list(one.references),
+        "off_budget": one.off_budget,
+        "effective": asdict(one.scaled.effective),
+        "shares": list(one.shares),
+        "nominal_growth": one.coefficients.nominal,
+        "realised_growth": one.scaled.growth,
+        **shape(one.scaled.network, one.cost),
+        "trained": one.proxy_id in layout.trained,
+        "proxy": _proxy(one, plan),
+    }
+
+
+def _proxy(one: Candidate, plan: Plan) -> Document:
+    network = one.proxy.network
+    return {
+        "id": one.proxy_id,
+        "macs": count(network).macs,
+        "growth": one.proxy.growth,
+        "effective": asdict(one.proxy.effective),
+        "depths": list(network.depths),
+        "widths": list(network.widths),
+        "resolution": network.resolution,
+        "upsampled": network.resolution > plan.data.side,
+    }
+
+
+def scale_document(found: ScaledBase, measured: Cost | None) -> Document:
+    """Of `scale`: a base, or a network made from it; `measured` is fvcore's count."""
+    scaled = found.scaled
+    document = {
+        **VERSION,
+        "base": found.base,
+        "rounding": found.policy,
+        "asked": asdict(found.asked) if found.asked else None,
+        "growth_asked": found.growth_asked,
+        "realised_growth": scaled.growth,
+        "effective": asdict(scaled.effective),
+        **shape(scaled.network, count(scaled.network)),
+    }
+    if measured is not None:
+        by_operator = {name: getattr(measured, name) for name in OPERATORS}
+        document["measured"] = {"macs": measured.macs, "by_operator": by_operator, "total": measured.fvcore_total}
+    return document
+
+
+def rule_document(rule: Rule) -> Document:
+    """A rule: coefficients and shares."""
+    return {**point(rule.coefficients), "shares": list(rule.coefficients.shares)}
+
+
+def rank_document(outcome: Outcome) -> Document:
+    """Of `rank`, and `ranking.json`: no times, paths or order of arrival, so that equal results give equal bytes."""
+    ranking = outcome.ranking.to_dict()
+    rows = ranking.pop("candidates")
+    for row in rows:
+        row["same_proxy"] = [one.id for one in twins(outcome.layout, row["id"])[1:]]
+        row["shares"] = [round(share, 4) for share in outcome.layout.proxy(row["id"]).shares]
+    chosen = None
+    if outcome.leader is not None:
+        chosen = {"id": outcome.leader.id, **rule_document(outcome.rule())}
+    failed = [{"trial": str(trial.key), "reason": trial.reason} for trial in outcome.failed]
+    return {
+        **VERSION,
+        "evidence": outcome.plan.evidence,
+        "verdict": verdict(outcome.ranking),
+        "verdict_kind": outcome.ranking.verdict_kind.value,
+        "chosen": chosen,
+        **ranking,
+        "unranked": ranking["failed"],
+        "failed": failed,
+        "candidates": rows,
+    }
+
+
+def status_document(stored: StoredRun) -> Document:
+    """Of `status`: how far a run is; `eta_s` is the time left [s], None while nothing is known of it."""
+    return {
+        **VERSION,
+        "state": stored.state,
+        "done": stored.count(TrialState.COMPLETE),
+        "running": stored.count(TrialState.RUNNING) if stored.is_live else 0,
+        "failed": stored.count(TrialState.FAILED),
+        "total": stored.total,
+        "eta_s": None if stored.eta is None else round(stored.eta, 1),
+    }
+
+
+def run_document(folder: Path, outcome: Outcome, manifest: Document) -> Document:
+    """Of `run`: the folder with its ranking and its family."""
+    return {**VERSION, "folder": str(folder), "ranking": rank_document(outcome), "manifest": manifest}
+
+
+def error_document(error: ScaleSearchError) -> Document:
+    """Of any command that fails."""
+    found: Document = {"kind": type(error).__name__, "message": error.message, "mend": error.mend}
+    if isinstance(error, PlanError):
+        found["faults"] = error.faults
+    return {**VERSION, "error": found}

@@ -1,0 +1,185 @@
+"""The main job from a plan to a finished run folder: images, trials, ranking, family.
+
+A run folder is the product. Running the same plan again continues it: finished trials stay, started ones go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from scalesearch import documents, emit
+from scalesearch.engine.local import LocalExecutor, Slot, local_slots
+from scalesearch.engine.work import Event
+from scalesearch.errors import ScaleSearchError
+from scalesearch.members import Member, Rule, Unreached, growths, members
+from scalesearch.outcome import Outcome, conclude
+from scalesearch.plan import Layout, Plan
+from scalesearch.proxy.data import Images, load, open_images, save
+from scalesearch.runfolder import claimed, write_text
+from scalesearch.search import entries, search
+from scalesearch.study import Study
+from scalesearch.trials import TrialResult
+
+LIBRARIES = ("scalesearch", "torch", "torchvision", "fvcore", "optuna", "numpy", "scipy", "pandas", "safetensors")
+
+
+class Observer(Protocol):
+    """What wants to know how a run goes."""
+
+    def started(self, plan: Plan, results: list[TrialResult], total: int, slots: int) -> None:
+        """Images are ready; `results` hold what earlier runs of the plan trained."""
+
+    def happened(self, event: Event) -> None:
+        """A trial went on, finished or failed."""
+
+    def ranked(self, outcome: Outcome) -> None:
+        """All trials have ended."""
+
+    def emitted(self, row: dict[str, Any]) -> None:
+        """A member of the family is written and proved."""
+
+
+def run(
+    plan: Plan, layout: Layout, folder: Path, observer: Observer, *, download: bool = False
+) -> tuple[Outcome, dict[str, Any]]:
+    """Carry out a plan in its run folder.
+
+    Args:
+        plan: what to do.
+        layout: its candidates.
+        folder: new, or that of an earlier run of the same plan.
+        observer: hears of progress.
+        download: whether torchvision may fetch the dataset.
+
+    Returns:
+        The ranking, and the manifest of the family.
+
+    Raises:
+        StudyError: the folder holds another plan, or another process works in it; no trial finished.
+        DataError: the images cannot be used.
+    """
+    slots = local_slots(plan.threads, need_gpu=plan.preset == "standard")
+    with claimed(folder, plan):
+        _write_environment(folder, slots)
+        _prepare_images(plan, layout, folder, download=download)
+        _write_candidates(plan, layout, folder)
+        study = Study(folder / "study.db", plan.space.budget)
+        observer.started(plan, study.results(), len(entries(plan, layout)), len(slots))
+        _train(plan, layout, study, slots, folder, observer)
+        outcome = conclude(plan, layout, study.results())
+        _write_ranking(outcome, study.results(), folder)
+        observer.ranked(outcome)
+        return outcome, _emit(outcome, folder, observer)
+
+
+def _train(plan: Plan, layout: Layout, study: Study, slots: list[Slot], folder: Path, observer: Observer) -> None:
+    executor = LocalExecutor(slots)
+    try:
+        search(plan, layout, study, executor, folder, observer.happened)
+    finally:
+        executor.close()
+
+
+def _emit(outcome: Outcome, folder: Path, observer: Observer) -> dict[str, Any]:
+    rule = outcome.rule()
+    base = outcome.plan.found
+    found = members(rule, base, growths(base, rule.budget), classes=None)
+    return write_family(found, rule, base.name, folder / "family", observer.emitted, weights=False)
+
+
+def write_family(
+    found: Sequence[Member | Unreached],
+    rule: Rule | None,
+    base: str,
+    folder: Path,
+    emitted: Callable[[dict[str, Any]], None],
+    *,
+    weights: bool,
+) -> dict[str, Any]:
+    """Write and prove a family, telling `emitted` of each member; returns its manifest."""
+    for row in emit.write(found, rule, base, folder, weights=weights):
+        emitted(row)
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+def _write_environment(folder: Path, slots: list[Slot]) -> None:
+    import torch
+
+    found = {
+        "versions": {name: version(name) for name in LIBRARIES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "slots": [{"device": slot.device, "threads": slot.threads} for slot in slots],
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    write_text(folder / "environment.json", json.dumps(found, indent=1) + "\n")
+
+
+def _prepare_images(plan: Plan, layout: Layout, folder: Path, *, download: bool) -> Images:
+    place = folder / "data"
+    try:
+        return open_images(place)
+    except ScaleSearchError:  # not there yet, or damaged: chosen again from the source, the same ones
+        side = max(one.proxy.network.resolution for one in layout.candidates.candidates)
+        found = load(
+            plan.data,
+            images=plan.images,
+            validation=plan.validation_images,
+            side=min(plan.data.side, side),
+            download=download,
+        )
+        save(found, place)
+        return found
+
+
+def _write_table(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    import pandas
+
+    write_text(path, pandas.DataFrame(list(rows)).to_csv(index=False))
+
+
+def _write_candidates(plan: Plan, layout: Layout, folder: Path) -> None:
+    rows = [documents.candidate_document(one, plan, layout) for one in layout.candidates.candidates]
+    _write_table(folder / "candidates.csv", (_flat(row) for row in rows))
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Nested documents as dotted columns, lists as text."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            found |= {f"{key}.{inner}": item for inner, item in _flat(value).items()}
+        else:
+            found[key] = " ".join(map(_cell, value)) if isinstance(value, list) else value
+    return found
+
+
+def _cell(value: Any) -> str:
+    return "/".join(f"{item:g}" for item in value) if isinstance(value, list) else str(value)
+
+
+def _write_ranking(outcome: Outcome, results: list[TrialResult], folder: Path) -> None:
+    write_text(folder / "ranking.json", json.dumps(documents.rank_document(outcome), indent=1) + "\n")
+    rows = [
+        {
+            "proxy": result.key.proxy,
+            "seed": result.key.seed,
+            "epochs": result.key.rung,
+            "state": result.state.value,
+            "accuracy": result.accuracy,
+            "loss": result.epochs[-1].loss if result.epochs else None,
+            "train_loss": result.epochs[-1].train_loss if result.epochs else None,
+            "reason": result.reason,
+        }
+        for result in results
+    ]
+    _write_table(folder / "trials.csv", rows)

@@ -1,0 +1,85 @@
+"""A run folder as a place: held by one coordinator, bound to one plan, its files written whole or not at all."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
+
+from scalesearch.errors import StudyError
+from scalesearch.plan import Plan, read_plan
+
+
+@contextmanager
+def claimed(folder: Path, plan: Plan) -> Iterator[None]:
+    """Hold a run folder for one coordinator, with the plan written down in it.
+
+    Raises:
+        StudyError: the folder holds another plan, other files, or another coordinator.
+    """
+    try:
+        for name in ("checkpoints", "logs"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=5)  # long enough for the workers of a killed coordinator to go
+    except Timeout:
+        raise StudyError(f"{folder} is in use by another run", mend="wait for it, or stop it first") from None
+    except OSError as error:
+        raise StudyError(
+            f"{folder} cannot be written: {error.strerror}", mend="choose another folder with --out"
+        ) from None
+    try:
+        _write_plan(folder, plan)
+        yield
+    finally:
+        lock.release()
+
+
+def is_live(folder: Path) -> bool:
+    """Whether a coordinator works in a run folder now."""
+    if not (folder / ".lock").is_file():
+        return False
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def _write_plan(folder: Path, plan: Plan) -> None:
+    path = folder / "plan.yaml"
+    if not path.exists():
+        if (folder / "study.db").exists():
+            raise StudyError(f"{folder} holds a study without a plan", mend="choose another folder with --out")
+        write_text(path, yaml.safe_dump(plan.to_dict(), sort_keys=False, allow_unicode=True))
+        return
+    stored = read_plan(folder)
+    if stored != plan:
+        raise StudyError(
+            f"{folder} holds another plan: {_difference(stored, plan)}", mend="choose another folder with --out"
+        )
+
+
+def _difference(stored: Plan, plan: Plan) -> str:
+    def lines(one: Plan) -> list[str]:
+        return yaml.safe_dump(one.to_dict(), default_flow_style=None, width=10_000).splitlines()
+
+    changed = [line for line in difflib.ndiff(lines(stored), lines(plan)) if line[0] in "+-"]
+    return " · ".join(f"{line[0]} {line[1:].strip()}" for line in changed[:8])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name and move it into place: a reader sees the old one or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,106 @@
+"""The coordinator: hands trials to an engine and writes what comes back. The only writer of the study."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from scalesearch.cost import count
+from scalesearch.engine.work import Event, Executor, Failed, Finished, Progress, Work
+from scalesearch.plan import ANCHOR, Layout, Plan
+from scalesearch.scaling import Coefficients
+from scalesearch.spec import Network
+from scalesearch.study import Entry, Study
+from scalesearch.trials import TrialKey
+
+ATTEMPTS = 3
+"""A trial is given up when it fails this often without finishing an epoch in between."""
+
+
+def entries(plan: Plan, layout: Layout) -> list[Entry]:
+    """Every trial of a plan in canonical order: a seed of the anchor and of every proxy, then the next seed."""
+    arms = [(ANCHOR, Coefficients(alpha=1.0, beta=1.0, gamma=1.0), plan.proxy_base.network, 1.0)]
+    for name in layout.trained:
+        one = layout.proxy(name)
+        arms.append(
+            (name, Coefficients.from_shares(one.shares, plan.space.budget), one.proxy.network, one.proxy.growth)
+        )
+    return [
+        Entry(
+            key=TrialKey(proxy=name, seed=seed, rung=plan.epochs),
+            rule=rule,
+            digest=network.digest,
+            macs=count(network).macs,
+            growth=growth,
+        )
+        for seed in range(plan.seeds)
+        for name, rule, network, growth in arms
+    ]
+
+
+def search(
+    plan: Plan, layout: Layout, study: Study, executor: Executor, folder: Path, observe: Callable[[Event], None]
+) -> None:
+    """Train what is not trained yet, at most one trial per slot at a time, until nothing is left.
+
+    Args:
+        plan: what to train.
+        layout: its candidates.
+        study: the store; trials that a coordinator left running are taken up first.
+        executor: where trials are trained.
+        folder: the run folder, with the prepared images in `data`.
+        observe: called with every event, after it is stored.
+    """
+    study.enqueue(entries(plan, layout))
+    again = deque(study.unfinished())
+    failures: dict[TrialKey, int] = {}
+    while True:
+        while executor.idle and (key := again.popleft() if again else study.claim()) is not None:
+            executor.submit(_work(key, plan, layout, folder))
+        if not executor.busy:
+            return
+        for event in executor.events():
+            if _is_retried(event, failures):
+                again.append(event.key)
+            else:
+                _store(event, study, folder)
+            observe(event)
+
+
+def _is_retried(event: Event, failures: dict[TrialKey, int]) -> bool:
+    if isinstance(event, Progress):
+        failures.pop(event.key, None)
+    if not isinstance(event, Failed) or event.final:
+        return False
+    failures[event.key] = failures.get(event.key, 0) + 1
+    return failures[event.key] < ATTEMPTS
+
+
+def _store(event: Event, study: Study, folder: Path) -> None:
+    if isinstance(event, Progress):
+        study.report(event.key, event.result)
+    elif isinstance(event, Finished):
+        study.complete(event.key)
+        _checkpoint(folder, event.key).unlink(missing_ok=True)
+    else:
+        study.fail(event.key, event.reason)
+
+
+def _checkpoint(folder: Path, key: TrialKey) -> Path:
+    return folder / "checkpoints" / f"{key}.safetensors"
+
+
+def _work(key: TrialKey, plan: Plan, layout: Layout, folder: Path) -> Work:
+    return Work(
+        key=key,
+        network=_network(key, plan, layout),
+        recipe=plan.recipe,
+        data=folder / "data",
+        checkpoint=_checkpoint(folder, key),
+        log=folder / "logs" / f"{key}.log",
+    )
+
+
+def _network(key: TrialKey, plan: Plan, layout: Layout) -> Network:
+    return plan.proxy_base.network if key.proxy == ANCHOR else layout.proxy(key.proxy).proxy.network

@@ -1,0 +1,79 @@
+"""Run folders as others read them: their ranking and their state. Imports no torch and changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from scalesearch.errors import StudyError
+from scalesearch.outcome import Outcome, conclude
+from scalesearch.plan import Layout, Plan, lay_out, read_plan
+from scalesearch.runfolder import is_live
+from scalesearch.study import Study
+from scalesearch.trials import TrialResult, TrialState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRun:
+    """What a run folder holds."""
+
+    folder: Path
+    plan: Plan
+    layout: Layout
+    results: tuple[TrialResult, ...]
+    """Empty before the first trial."""
+    is_live: bool
+    """Whether a coordinator works on it now."""
+
+    @property
+    def total(self) -> int:
+        """Trials of the plan, the anchor's included."""
+        return self.plan.seeds * (len(self.layout.trained) + 1)
+
+    def count(self, *states: TrialState) -> int:
+        """Trials in any of the states."""
+        return sum(result.state in states for result in self.results)
+
+    @property
+    def state(self) -> str:
+        """`running`, `finished` or `interrupted`."""
+        if self.is_live:
+            return "running"
+        return "finished" if self.left == 0 else "interrupted"
+
+    @property
+    def left(self) -> int:
+        """Trials that have not ended."""
+        return self.total - self.count(TrialState.COMPLETE, TrialState.FAILED)
+
+    @property
+    def eta(self) -> float | None:
+        """Time left at the median pace of the finished trials [s]; None while none has finished."""
+        paces = [result.seconds for result in self.results if result.state == TrialState.COMPLETE and result.seconds]
+        at_once = max(1, self.count(TrialState.RUNNING))
+        return median(paces) * self.left / at_once if paces else None
+
+
+def read_run(folder: Path) -> StoredRun:
+    """The plan and the trials of a run folder.
+
+    Raises:
+        StudyError: no run in that folder, or a damaged one.
+    """
+    plan = read_plan(folder)
+    file = folder / "study.db"
+    results = tuple(Study(file, plan.space.budget).results()) if file.is_file() else ()
+    return StoredRun(folder=folder, plan=plan, layout=lay_out(plan), results=results, is_live=is_live(folder))
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """The ranking of the trials that have finished so far.
+
+    Raises:
+        StudyError: no run in that folder, a damaged one, or no finished trial.
+    """
+    stored = read_run(folder)
+    if not any(result.accuracy is not None for result in stored.results):
+        raise StudyError(f"{folder} has no finished trial yet", mend="run the same command to go on")
+    return conclude(stored.plan, stored.layout, stored.results)

@@ -174,7 +174,7 @@ def parts(network: Network) -> Iterator[Part]:
 
 
 def _total(layers: Iterator[Layer], resolution: int) -> Cost:
-    work = dict.fromkeys(OPERATORS, 0)
+    work: dict[str, int] = dict.fromkeys(OPERATORS, 0)
     params = activations = 0
     for layer in layers:
         area = pixels(resolution, layer.stride)

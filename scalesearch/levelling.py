@@ -65,11 +65,13 @@ def spread_depth(total: int, depths: tuple[int, ...]) -> tuple[int, ...]:
 
     >>> spread_depth(19, (1, 2, 2, 3, 3, 4, 1))
     (1, 2, 2, 4, 4, 5, 1)
+    >>> spread_depth(4, (1, 2, 2))
+    (1, 2, 1)
     """
     whole = sum(depths)
     exact = [depth * total for depth in depths]
     shared = [max(1, part // whole) for part in exact]
-    order = sorted(range(len(depths)), key=lambda i: (-(exact[i] % whole), i))
+    order = sorted(range(len(depths)), key=lambda i: (shared[i] * whole - exact[i], i))
     while sum(shared) < total:
         for index in order[: total - sum(shared)]:
             shared[index] += 1
@@ -100,9 +102,8 @@ class _Profile:
         self.once: Counter[int] = Counter()
         self.repeats: list[Counter[int]] = []
         for part in cost.parts(twice):
-            target = self.once
-            if part.block == 1:
-                target = Counter()
+            target: Counter[int] = Counter() if part.block else self.once
+            if part.block:
                 self.repeats.append(target)
             for layer in part.layers:
                 if layer.operator in ("conv", "linear"):
@@ -233,9 +234,7 @@ def _as_scaled(found: tuple[float, float, _Legal] | None, base: Network, base_ma
     )
 
 
-def level_one(
-    dimension: str, base: Network, rounding: Rounding, growth: float, *, resolution_step: int = 4
-) -> Scaled:
+def level_one(dimension: str, base: Network, rounding: Rounding, growth: float, *, resolution_step: int = 4) -> Scaled:
     """Scale one dimension alone until the compute is as near to `growth` as it gets; ties to fewer macs.
 
     The result may lie outside the tolerance: a single dimension has coarse steps.

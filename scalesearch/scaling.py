@@ -159,6 +159,7 @@ def round_width(width: float, rounding: Rounding) -> int:
     Args:
         width: channels before rounding, > 0 [channels].
         rounding: divisor and floor.
+
     Returns:
         A positive multiple of the divisor [channels].
     Source:

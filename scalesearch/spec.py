@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from scalesearch.errors import SpecError
 
@@ -17,27 +18,38 @@ BlockName = Literal["mbconv", "separable", "basic", "bottleneck"]
 ActivationName = Literal["silu", "relu", "relu6"]
 SCHEMA = 1
 
-T = TypeVar("T")
+
+def _fault(path: str, value: object, allowed: str) -> SpecError:
+    return SpecError(f"{path} = {value!r}", mend=f"it must be {allowed}")
 
 
 def _require(condition: bool, path: str, value: object, allowed: str) -> None:
     if not condition:
-        raise SpecError(f"{path} = {value!r}", mend=f"it must be {allowed}")
+        raise _fault(path, value, allowed)
 
 
-def _whole(path: str, value: object, *, least: int = 1) -> None:
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    _require(is_whole and value >= least, path, value, f"a whole number of at least {least}")  # type: ignore[operator]
+def _whole(path: str, value: object, *, least: int = 1) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise _fault(path, value, f"a whole number of at least {least}")
+    return value
 
 
 def _kernel(path: str, value: object) -> None:
-    _whole(path, value)
-    _require(int(value) % 2 == 1, path, value, "odd, so that padding is symmetric")  # type: ignore[call-overload]
+    _require(_whole(path, value) % 2 == 1, path, value, "odd, so that padding is symmetric")
+
+
+def _number(value: object) -> float:
+    """The value, or nan, which lies in no range, where it is not a number."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
 def _ratio(path: str, value: object) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    _require(is_number and 0 <= value < 1, path, value, "a number in [0, 1)")  # type: ignore[operator]
+    _require(0 <= _number(value) < 1, path, value, "a number in [0, 1)")
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether a value has its declared type: callers may not run a type checker."""
+    return isinstance(value, kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +101,7 @@ class Stage:
         for name in ("depth", "width", "stride"):
             _whole(f"stage.{name}", getattr(self, name))
         _kernel("stage.kernel", self.kernel)
-        is_number = isinstance(self.expansion, int | float) and not isinstance(self.expansion, bool)
-        _require(is_number and 0 < self.expansion <= 64, "stage.expansion", self.expansion, "a number in (0, 64]")
+        _require(0 < _number(self.expansion) <= 64, "stage.expansion", self.expansion, "a number in (0, 64]")
         _ratio("stage.se_ratio", self.se_ratio)
         _require(
             self.se_ratio == 0 or self.block == "mbconv", "stage.se_ratio", self.se_ratio, "0 unless block is mbconv"
@@ -137,8 +148,12 @@ class Network:
     """Stochastic depth: probability of dropping the last block's residual branch, linear in the block index."""
 
     def __post_init__(self) -> None:
+        _require(_is(self.stem, Stem), "stem", self.stem, "a Stem")
+        _require(_is(self.stages, tuple), "stages", self.stages, "a tuple")
         _require(len(self.stages) > 0, "stages", self.stages, "at least one stage")
-        _require(isinstance(self.stages, tuple), "stages", self.stages, "a tuple")
+        for index, stage in enumerate(self.stages):
+            _require(_is(stage, Stage), f"stages[{index}]", stage, "a Stage")
+        _require(_is(self.head, Head), "head", self.head, "a Head")
         _whole("resolution", self.resolution)
         _whole("num_classes", self.num_classes)
         allowed = get_args(ActivationName)
@@ -186,29 +201,42 @@ class Network:
             values
             | {
                 "stem": _construct(Stem, "stem", values.get("stem", {})),
-                "stages": tuple(_construct(Stage, f"stages[{i}]", row) for i, row in enumerate(rows)),
+                "stages": tuple(_stage(f"stages[{index}]", row) for index, row in enumerate(rows)),
                 "head": _construct(Head, "head", values.get("head", {})),
             },
         )
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON of `to_dict`: the identity of the network."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the canonical JSON of `to_dict`: the identity of the network. Equal networks have equal ones."""
+        numbers = json.loads(json.dumps(self.to_dict()), parse_int=float)  # an expansion of 6 is one of 6.0
+        text = json.dumps(numbers, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _mapping(path: str, values: object) -> Mapping[str, Any]:
-    _require(isinstance(values, Mapping), path, values, "a mapping")
-    return values  # type: ignore[return-value]
+    if not isinstance(values, Mapping):
+        raise _fault(path, values, "a mapping")
+    return cast("Mapping[str, Any]", values)
+
+
+T = TypeVar("T", Stem, Stage, Head, Network)
 
 
 def _construct(cls: type[T], path: str, values: object) -> T:
     given = _mapping(path, values)
-    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    known = [field.name for field in fields(cls)]
     unknown = sorted(str(key) for key in given if key not in known)
     _require(not unknown, path, ", ".join(unknown), f"made of {', '.join(known)}")
     try:
         return cls(**given)
     except TypeError as error:
         raise SpecError(f"{path}: {str(error).split('__init__() ')[-1]}", mend="add the missing keys") from None
+
+
+def _stage(path: str, values: object) -> Stage:
+    """A stage whose faults name its place in the list."""
+    try:
+        return _construct(Stage, path, values)
+    except SpecError as fault:
+        raise SpecError(fault.message.replace("stage.", f"{path}.", 1), mend=fault.mend) from None

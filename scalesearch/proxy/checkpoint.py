@@ -24,7 +24,9 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], results: list[Epoch
         identity: what the state belongs to; `read_checkpoint` must be given the same.
     """
     rows = json.dumps([asdict(result) for result in results])
-    content = save({name: value.contiguous() for name, value in tensors.items()}, {"results": rows, "identity": identity})
+    content = save(
+        {name: value.contiguous() for name, value in tensors.items()}, {"results": rows, "identity": identity}
+    )
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         file.write(content)

@@ -5,14 +5,13 @@ The command line is `scalesearch`; from Python, `scalesearch.load(path)` returns
 
 from __future__ import annotations
 
-from importlib.metadata import version as _version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
 
-__version__ = _version("scalesearch")
+__version__ = "0.1.0"
 
 
 def load(path: str | Path) -> nn.Module:

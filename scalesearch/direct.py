@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from scalesearch.cost import count
 from scalesearch.errors import PlanError, ScalingError
 from scalesearch.families import Base, find_base
 from scalesearch.levelling import REACH, TOLERANCE, Scaled, level
 from scalesearch.members import Member, Rule, Unreached, growths, members, named_growths, published
-from scalesearch.outcome import Outcome
 from scalesearch.scaling import Coefficients, Multipliers, scale
 from scalesearch.space import Policy, parse_budget
+
+if TYPE_CHECKING:
+    from scalesearch.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

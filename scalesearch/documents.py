@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from scalesearch.candidates import Candidate
 from scalesearch.cost import OPERATORS, Cost, count
-from scalesearch.direct import ScaledBase
 from scalesearch.errors import PlanError, ScaleSearchError
 from scalesearch.members import Rule
-from scalesearch.outcome import Outcome, twins
 from scalesearch.plan import Layout, Plan
-from scalesearch.ranking import verdict
 from scalesearch.scaling import Coefficients
-from scalesearch.space import Candidate
 from scalesearch.spec import Network
-from scalesearch.stored import StoredRun
 from scalesearch.trials import TrialState
+
+if TYPE_CHECKING:
+    from scalesearch.direct import ScaledBase
+    from scalesearch.outcome import Outcome
+    from scalesearch.stored import StoredRun
 
 VERSION = {"schema_version": 1}
 Document = dict[str, Any]
@@ -131,10 +132,12 @@ def rule_document(rule: Rule) -> Document:
 
 def rank_document(outcome: Outcome) -> Document:
     """Of `rank`, and `ranking.json`: no times, paths or order of arrival, so that equal results give equal bytes."""
+    from scalesearch.verdict import verdict  # brings scipy, which `plan` does without
+
     ranking = outcome.ranking.to_dict()
     rows = ranking.pop("candidates")
     for row in rows:
-        row["same_proxy"] = [one.id for one in twins(outcome.layout, row["id"])[1:]]
+        row["same_proxy"] = [one.id for one in outcome.layout.twins(row["id"])[1:]]
         row["shares"] = [round(share, 4) for share in outcome.layout.proxy(row["id"]).shares]
     chosen = None
     if outcome.leader is not None:

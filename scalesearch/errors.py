@@ -63,7 +63,7 @@ class TrialDivergedError(ScaleSearchError, RuntimeError):
 
     def __init__(self, *, epoch: int) -> None:
         self.epoch = epoch
-        super().__init__(f"diverged: the training loss of epoch {epoch} is not finite")
+        super().__init__(f"diverged: the loss of epoch {epoch} is not finite")
 
 
 class EmitError(ScaleSearchError, RuntimeError):

@@ -8,11 +8,13 @@ one nearest to it in log space. Knows nothing of grids or training.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count as count_from
+from itertools import groupby
+from operator import mul
 from typing import NamedTuple
 
 from scalesearch import cost
@@ -81,44 +83,46 @@ def spread_depth(total: int, depths: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(shared)
 
 
-def _width_choices(base: Network, rounding: Rounding, low: float, high: float) -> list[_Widths]:
-    """Every distinct tuple of channels for multipliers in [low, high], with its range of multipliers."""
-    choices: list[_Widths] = []
-    for step in range(math.ceil(round(low / WIDTH_STEP, 6)), math.floor(round(high / WIDTH_STEP, 6)) + 1):
-        factor = round(step * WIDTH_STEP, 6)
-        channels = scale_widths(base, factor, rounding)
-        if choices and choices[-1].channels == channels:
-            choices[-1] = choices[-1]._replace(high=factor)
-        else:
-            choices.append(_Widths(channels, factor, factor))
-    return choices
+def _width_choices(base: Network, rounding: Rounding, start: float, stop: float) -> Iterator[_Widths]:
+    """Every distinct tuple of channels for multipliers from `start` to `stop`, either way, with its range."""
+    step = 1 if stop >= start else -1
+    outward = (math.ceil, math.floor) if step > 0 else (math.floor, math.ceil)
+    first, last = (whole(round(end / WIDTH_STEP, 6)) for whole, end in zip(outward, (start, stop), strict=True))
+    factors = (round(index * WIDTH_STEP, 6) for index in range(max(first, 1), last + step, step))
+    for channels, group in groupby(factors, lambda factor: scale_widths(base, factor, rounding)):
+        ends = list(group)
+        yield _Widths(channels, min(ends), max(ends))
 
 
-class _Profile:
-    """macs of a network of given channels as Σ work(stride) · pixels(stride), linear in the depths."""
+class _Work:
+    """macs of networks of given channels: work per pixel at each cumulative stride, linear in the depths."""
 
     def __init__(self, base: Network, channels: tuple[int, ...]) -> None:
         twice = resize(base, depths=(2,) * len(base.stages), widths=channels, resolution=base.resolution)
-        self.once: Counter[int] = Counter()
-        self.repeats: list[Counter[int]] = []
+        once: Counter[int] = Counter()
+        repeats: list[Counter[int]] = []
         for part in cost.parts(twice):
-            target: Counter[int] = Counter() if part.block else self.once
+            target: Counter[int] = Counter() if part.block else once
             if part.block:
-                self.repeats.append(target)
+                repeats.append(target)
             for layer in part.layers:
                 if layer.operator in ("conv", "linear"):
                     target[layer.stride] += layer.work
+        self.strides = tuple(once)
+        self._once = [once[stride] for stride in self.strides]
+        self._repeats = [[(self.strides.index(stride), value) for stride, value in one.items()] for one in repeats]
 
-    def at(self, depths: tuple[int, ...]) -> list[tuple[int, int]]:
-        work = dict(self.once)
-        for depth, repeat in zip(depths, self.repeats, strict=True):
-            for stride, value in repeat.items():
-                work[stride] = work.get(stride, 0) + (depth - 1) * value
-        return list(work.items())
+    def at(self, depths: tuple[int, ...]) -> list[int]:
+        """Work per pixel at each of `strides` for a network of these depths."""
+        work = list(self._once)
+        for depth, repeat in zip(depths, self._repeats, strict=True):
+            for place, value in repeat:
+                work[place] += (depth - 1) * value
+        return work
 
 
-def _macs(work: list[tuple[int, int]], resolution: int) -> int:
-    return sum(value * cost.pixels(resolution, stride) for stride, value in work)
+def _macs(work: list[int], areas: tuple[int, ...]) -> int:
+    return sum(map(mul, work, areas))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,38 +164,66 @@ def _legal(base: Network, rounding: Rounding, growth: float, tolerance: float, w
     asked = growth * cost.count(base).macs
     least, most = asked * (1 - tolerance), asked * (1 + tolerance)
     spreads = [(total, math.log(total / base.depth), spread_depth(total, base.depths)) for total in window.depths]
+    sides: list[tuple[int, float, tuple[int, ...]]] = []
     for widths in _width_choices(base, rounding, *window.widths):
-        profile = _Profile(base, widths.channels)
+        channels_work = _Work(base, widths.channels)
+        sides = sides or [_side(side, base, channels_work.strides) for side in window.resolutions]
         for total, log_depth, depths in spreads:
-            work = profile.at(depths)
-            first = bisect_left(window.resolutions, least, key=lambda side, work=work: _macs(work, side))
-            for side in window.resolutions[first:]:
-                macs = _macs(work, side)
+            work = channels_work.at(depths)
+            first = bisect_left(sides, least, key=lambda side, work=work: _macs(work, side[2]))
+            for side, log_side, areas in sides[first:]:
+                macs = _macs(work, areas)
                 if macs > most:
                     break
-                log_side = math.log(side / base.resolution)
                 yield _Legal(total, log_depth, log_side, math.log(macs / asked), macs, widths, side)
 
 
-def _nearest(point: Multipliers, legal: dict[int, list[_Legal]], base: Network) -> tuple[float, float, _Legal] | None:
-    """(distance, width multiplier, network) nearest to the point within `REACH`; ties to fewer macs."""
-    log_depth, log_resolution = math.log(point.depth), math.log(point.resolution)
-    best: tuple[tuple[float, int, int, int], float, _Legal] | None = None
+def _side(side: int, base: Network, strides: tuple[int, ...]) -> tuple[int, float, tuple[int, ...]]:
+    """A side with its logarithm over the base's and the pixels of its map at each stride."""
+    return side, math.log(side / base.resolution), tuple(cost.pixels(side, stride) for stride in strides)
+
+
+class _Shelf(NamedTuple):
+    """The legal networks of one depth, in rising order of resolution."""
+
+    log_depth: float
+    log_resolutions: list[float]
+    networks: list[_Legal]
+
+
+def _shelves(legal: Iterator[_Legal]) -> list[_Shelf]:
+    by_depth: dict[float, list[_Legal]] = {}
+    for one in legal:
+        by_depth.setdefault(one.log_depth, []).append(one)
+    ordered = [(depth, sorted(shelf, key=lambda one: one.resolution)) for depth, shelf in by_depth.items()]
+    return [_Shelf(depth, [one.log_resolution for one in shelf], shelf) for depth, shelf in ordered]
+
+
+_Found = tuple[tuple[float, int, int, int], float, _Legal]
+"""What orders the networks near a point (squared distance, macs, depth, side), the width multiplier, the network."""
+
+
+def _nearest(point: Multipliers, shelves: list[_Shelf]) -> _Found | None:
+    """The legal network nearest to the point within `REACH`; ties go to fewer macs."""
+    log_depth, log_side = math.log(point.depth), math.log(point.resolution)
+    best: _Found | None = None
     limit = REACH**2
-    for total, networks in legal.items():
-        offset = (math.log(total / base.depth) - log_depth) ** 2
+    for shelf in sorted(shelves, key=lambda shelf: abs(shelf.log_depth - log_depth)):
+        offset = (shelf.log_depth - log_depth) ** 2
         if offset > limit:
-            continue
-        for one in networks:
+            break
+        reach = math.sqrt(limit - offset) / 2
+        first = bisect_left(shelf.log_resolutions, log_side - reach)
+        last = bisect_right(shelf.log_resolutions, log_side + reach)
+        for one in shelf.networks[first:last]:
             width = min(max(point.width, one.widths.low), one.widths.high)
-            squared = offset + 4 * (one.log_resolution - log_resolution) ** 2 + one.log_error**2
+            squared = offset + 4 * (one.log_resolution - log_side) ** 2 + one.log_error**2
             if width != point.width:
                 squared += 4 * math.log(width / point.width) ** 2
-            if squared <= limit:
-                key = (round(squared, 12), one.macs, one.depth, one.resolution)
-                if best is None or key < best[0]:
-                    best, limit = (key, width, one), squared + 1e-12
-    return None if best is None else (math.sqrt(best[0][0]), best[1], best[2])
+            key = (round(squared, 12), one.macs, one.depth, one.resolution)
+            if squared <= limit and (best is None or key < best[0]):
+                best, limit = (key, width, one), squared + 1e-12  # equal distances stay in the race
+    return best
 
 
 def level(
@@ -214,23 +246,21 @@ def level(
         One entry per point, in order; None where no legal network lies within `REACH`.
     """
     window = _window(points, base, growth, resolution_step)
-    by_depth: dict[int, list[_Legal]] = {}
-    for one in _legal(base, rounding, growth, tolerance, window):
-        by_depth.setdefault(one.depth, []).append(one)
+    shelves = _shelves(_legal(base, rounding, growth, tolerance, window))
     base_macs = cost.count(base).macs
-    return [_as_scaled(_nearest(point, by_depth, base), base, base_macs) for point in points]
+    return [_as_scaled(_nearest(point, shelves), base, base_macs) for point in points]
 
 
-def _as_scaled(found: tuple[float, float, _Legal] | None, base: Network, base_macs: int) -> Scaled | None:
+def _as_scaled(found: _Found | None, base: Network, base_macs: int) -> Scaled | None:
     if found is None:
         return None
-    distance, width, one = found
+    (squared, *_), width, one = found
     depths = spread_depth(one.depth, base.depths)
     return Scaled(
         network=resize(base, depths=depths, widths=one.widths.channels, resolution=one.resolution),
         effective=Multipliers(depth=one.depth / base.depth, width=width, resolution=one.resolution / base.resolution),
         growth=one.macs / base_macs,
-        distance=distance,
+        distance=math.sqrt(squared),
     )
 
 
@@ -273,9 +303,7 @@ def _steps(
         for side in (side for side in sides if side != base.resolution):
             yield Multipliers(resolution=side / base.resolution), replace(base, resolution=side)
     else:
-        low, high = (1.0, 1.5 * growth) if growth > 1 else (growth / 2, 1.0)
-        choices = _width_choices(base, rounding, low, high)
-        for choice in choices if growth > 1 else reversed(choices):
+        for choice in _width_choices(base, rounding, 1.0, 1.5 * growth if growth > 1 else growth / 2):
             if choice.channels != channels:
                 factor = min(max(math.sqrt(growth), choice.low), choice.high)
                 network = resize(base, depths=base.depths, widths=choice.channels, resolution=base.resolution)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scalesearch.candidates import Candidate
 from scalesearch.errors import StudyError
 from scalesearch.members import Rule
 from scalesearch.plan import Layout, Plan
 from scalesearch.ranking import Arm, Ranking, rank
-from scalesearch.space import Candidate
 from scalesearch.trials import TrialResult
 
 
@@ -48,11 +48,6 @@ def _find(layout: Layout, candidate: str) -> Candidate:
     raise StudyError(f"no candidate {candidate!r}", mend=f"ids look like {names}: see `rank` or candidates.csv")
 
 
-def twins(layout: Layout, proxy_id: str) -> list[Candidate]:
-    """Every candidate that stands on a proxy, the first one first."""
-    return [one for one in layout.candidates.candidates if one.proxy_id == proxy_id]
-
-
 def conclude(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Outcome:
     """Rank the trained proxies of a plan by the results so far. The anchor takes no part."""
     accuracies: dict[str, list[float]] = {}
@@ -65,7 +60,7 @@ def conclude(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Outc
 
 
 def _arm(layout: Layout, proxy_id: str) -> Arm:
-    shared = twins(layout, proxy_id)
+    shared = layout.twins(proxy_id)
     return Arm(
         id=proxy_id,
         references=tuple(name for one in shared for name in one.references),

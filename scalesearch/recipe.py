@@ -30,7 +30,9 @@ class Schedule:
     def __post_init__(self) -> None:
         rising = all(left < right for left, right in zip(self.knots, self.knots[1:], strict=False))
         if len(self.knots) != len(self.values) or len(self.knots) < 2 or not rising:
-            raise PlanError(f"schedule knots {self.knots} and values {self.values}", mend="give rising knots, one value each")
+            raise PlanError(
+                f"schedule knots {self.knots} and values {self.values}", mend="give rising knots, one value each"
+            )
         if self.knots[0] != 0 or self.knots[-1] != 1:
             raise PlanError(f"schedule knots {self.knots}", mend="the first is 0 and the last is 1")
 
@@ -44,10 +46,13 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Training hyper-parameters of every proxy of a plan."""
+    """Training hyper-parameters of every proxy of a plan.
+
+    The defaults are for some hundred steps on a CPU, chosen in studies/quick-recipe.
+    """
 
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 0.01
     """Peak learning rate."""
     schedule: Schedule = field(default=Schedule((0.0, 0.2, 1.0), (0.0, 1.0, 0.0)))
     """Factor on the learning rate."""
@@ -55,17 +60,17 @@ class Recipe:
     """Nesterov momentum of sgd; first beta of adamw."""
     weight_decay: float = 0.05
     """On convolution and classifier weights; norms and biases are spared."""
-    batch_size: int = 64
+    batch_size: int = 24
     """Images per step."""
     label_smoothing: float = 0.1
-    average: float = 0.0
-    """Horizon of the moving average of the weights, as a share of the run; 0 = no average."""
+    average: float = 0.1
+    """Horizon of the moving average of the weights that is evaluated, as a share of the run; 0 = no average."""
     norm_images: int = 512
     """Training images that re-estimate the batch-norm statistics before each evaluation."""
-    crop: float = 0.1
-    """Padding on each side before the random crop, as a share of the side."""
-    flip: bool = True
-    """Whether images are mirrored at random."""
+    crop: float = 0.0
+    """Padding on each side before the random crop, as a share of the side; wants runs of more than a few epochs."""
+    flip: bool = False
+    """Whether images are mirrored at random; wants runs of more than a few epochs."""
     near_identity: bool = True
     """Whether residual branches start at zero."""
 
@@ -81,7 +86,9 @@ class Recipe:
             "norm_images": self.norm_images >= 2,
             "crop": 0 <= self.crop < 0.5,
         }
-        faults = [f"recipe.{name} = {getattr(self, name)!r} is out of range" for name, holds in rules.items() if not holds]
+        faults = [
+            f"recipe.{name} = {getattr(self, name)!r} is out of range" for name, holds in rules.items() if not holds
+        ]
         if faults:
             raise PlanError(faults, mend="correct the recipe")
 

@@ -10,6 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -110,15 +111,12 @@ def write_family(
 
 
 def _write_environment(folder: Path, slots: list[Slot]) -> None:
-    import torch
-
     found = {
         "versions": {name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processors": os.cpu_count(),
-        "slots": [{"device": slot.device, "threads": slot.threads} for slot in slots],
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "slots": [asdict(slot) for slot in slots],
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     write_text(folder / "environment.json", json.dumps(found, indent=1) + "\n")

@@ -84,6 +84,11 @@ class Coefficients:
         """Log-compute share of depth, width and resolution."""
         return self.at(1.0).shares
 
+    @property
+    def text(self) -> str:
+        """alpha/beta/gamma, for messages."""
+        return f"{self.alpha:.4g}/{self.beta:.4g}/{self.gamma:.4g}"
+
     def at(self, phi: float) -> Multipliers:
         """The multipliers (alpha^phi, beta^phi, gamma^phi).
 

@@ -1,22 +1,19 @@
-"""The search space: a budget, the grid of (alpha, beta, gamma) under the constraint, references, and candidates.
+"""The search space: a budget, the grid of (alpha, beta, gamma) under the constraint, and the reference points.
 
-A candidate is a distinct network of the base with all grid points that lead to it, and the proxy that is really
-trained for it. Knows nothing of training, seeds or files.
+Knows nothing of networks: `candidates` turns the points into them.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
-from scalesearch.cost import Cost, count
-from scalesearch.errors import ScalingError, SpaceError
-from scalesearch.levelling import TOLERANCE, Scaled, level, level_one
-from scalesearch.scaling import DIMENSIONS, PAPER, Coefficients, Multipliers, Rounding, scale
-from scalesearch.spec import Network
+from scalesearch.errors import SpaceError
+from scalesearch.levelling import TOLERANCE
+from scalesearch.scaling import PAPER, Coefficients
 
 Policy = Literal["level", "paper"]
 LARGEST_BUDGET = 64.0
@@ -109,7 +106,7 @@ class Space:
             nearest = min(every, key=lambda point: abs(point.nominal - self.budget))
             raise SpaceError(
                 f"no grid point has |alpha·beta²·gamma² - {self.budget:g}| < {self.tolerance:g}",
-                mend=f"the nearest is {_text(nearest)} with {nearest.nominal:.4g}; raise --tolerance or lower --step",
+                mend=f"the nearest is {nearest.text} with {nearest.nominal:.4g}; raise --tolerance or lower --step",
             )
         return sorted(near, key=lambda point: (point.alpha, point.beta, point.gamma))
 
@@ -124,212 +121,3 @@ class Space:
 
 def _point(alpha: float, beta: float, gamma: float) -> Coefficients:
     return Coefficients(alpha=alpha, beta=beta, gamma=gamma)
-
-
-def _text(point: Coefficients) -> str:
-    return f"{point.alpha:.4g}/{point.beta:.4g}/{point.gamma:.4g}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scalable:
-    """A network with the rounding that its scaled versions follow: the base, or the proxy base."""
-
-    network: Network
-    rounding: Rounding
-    resolution_step: int
-    """Sides of levelled networks are multiples of this [px]."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A distinct network of the base, with every point that leads to it and the proxy trained for it."""
-
-    id: str
-    coefficients: Coefficients
-    """The nearest of its points, or its reference point."""
-    points: tuple[Coefficients, ...]
-    """Grid points that this network stands for; empty if it is only a reference."""
-    references: tuple[str, ...]
-    scaled: Scaled
-    cost: Cost
-    proxy: Scaled
-    """The network that is really trained, made from the proxy base."""
-    proxy_id: str
-    """Id of the first candidate with the same proxy: they are trained once."""
-    off_budget: bool
-    """A single-dimension reference that its coarse steps leave outside the tolerance."""
-
-    @property
-    def shares(self) -> tuple[float, float, float]:
-        """Log-compute shares of the trained proxy."""
-        return self.proxy.effective.shares
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exclusion:
-    """A point that leads to no candidate, with the reason."""
-
-    coefficients: Coefficients
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidates:
-    """Everything a space holds on a base."""
-
-    nominal_points: int
-    candidates: tuple[Candidate, ...]
-    """In rising order of effective depth, width, resolution."""
-    excluded: tuple[Exclusion, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A point with its network and proxy, before identical networks are merged."""
-
-    coefficients: Coefficients
-    reference: str
-    """Name of the reference point; empty for a grid point."""
-    scaled: Scaled
-    proxy: Scaled
-
-
-def candidates(space: Space, base: Scalable, proxy_base: Scalable) -> Candidates:
-    """Every distinct network of the space, references included, with its levelled proxy.
-
-    Raises:
-        SpaceError: no candidate is left; the message gives a reason.
-    """
-    grid = space.grid()
-    named = {name: Coefficients.from_shares(shares, space.budget) for name, shares in REFERENCES.items()}
-    points = [*((point, "") for point in grid), *((point, name) for name, point in named.items())]
-    make = _levelled if space.policy == "level" else _rounded
-    found: list[_Found] = []
-    excluded: list[Exclusion] = []
-    for outcome in make(space, points, base, proxy_base):
-        (found if isinstance(outcome, _Found) else excluded).append(outcome)  # type: ignore[arg-type]
-    if not found:
-        raise SpaceError("no candidate is left", mend=f"for example {_text(grid[0])}: {excluded[0].reason}")
-    merged = _merged(found, space)
-    return Candidates(nominal_points=len(grid), candidates=tuple(merged), excluded=tuple(excluded))
-
-
-_Points = Sequence[tuple[Coefficients, str]]
-
-
-def _rounded(space: Space, points: _Points, base: Scalable, proxy_base: Scalable) -> Iterator[_Found]:
-    """The paper's rounding: a point scales the base and the proxy base alike."""
-    for point, name in points:
-        yield _Found(point, name, _by_paper(point, base), _by_paper(point, proxy_base))
-
-
-def _by_paper(point: Coefficients, base: Scalable) -> Scaled:
-    network = scale(base.network, point.at(1), base.rounding)
-    effective = Multipliers(
-        depth=network.depth / base.network.depth,
-        width=point.beta,
-        resolution=network.resolution / base.network.resolution,
-    )
-    return Scaled(network=network, effective=effective, growth=count(network).macs / count(base.network).macs)
-
-
-def _levelled(space: Space, points: _Points, base: Scalable, proxy_base: Scalable) -> Iterator[_Found | Exclusion]:
-    """Networks of equal compute: points are projected, single dimensions move alone."""
-    projected = [entry for entry in points if entry[1] not in DIMENSIONS]
-    networks = _project([point.at(1) for point, _ in projected], base, space.budget)
-    reached = [one.effective for one in networks if one is not None]
-    proxies = dict(zip(reached, _project(reached, proxy_base, space.budget), strict=True))
-    for (point, name), scaled in zip(projected, networks, strict=True):
-        proxy = proxies[scaled.effective] if scaled is not None else None
-        if scaled is not None and proxy is not None:
-            yield _Found(point, name, scaled, proxy)
-        else:
-            what = "proxy" if scaled is not None else "network"
-            yield Exclusion(coefficients=point, reason=_unreachable(what, space.budget))
-    for point, name in points:
-        if name in DIMENSIONS:
-            yield _single(point, name, space.budget, base, proxy_base)
-
-
-def _unreachable(what: str, budget: float) -> str:
-    return f"no {what} within {TOLERANCE:.0%} of {budget:.4g}x is near enough to stand for this point"
-
-
-def _project(points: list[Multipliers], base: Scalable, budget: float) -> list[Scaled | None]:
-    return level(points, base.network, base.rounding, budget, resolution_step=base.resolution_step) if points else []
-
-
-def _single(point: Coefficients, name: str, budget: float, base: Scalable, proxy_base: Scalable) -> _Found | Exclusion:
-    def alone(one: Scalable) -> Scaled:
-        return level_one(name, one.network, one.rounding, budget, resolution_step=one.resolution_step)
-
-    try:
-        return _Found(point, name, alone(base), alone(proxy_base))
-    except ScalingError as error:
-        return Exclusion(coefficients=point, reason=error.message)
-
-
-def _merged(found: Iterable[_Found], space: Space) -> list[Candidate]:
-    groups: dict[Network, list[_Found]] = {}
-    for one in found:
-        groups.setdefault(one.scaled.network, []).append(one)
-    made = sorted((_candidate(group, space) for group in groups.values()), key=_order)
-    first: dict[Network, str] = {}
-    for one in made:
-        first.setdefault(one.proxy.network, one.id)
-    return [replace(one, proxy_id=first[one.proxy.network]) for one in made]
-
-
-def _order(candidate: Candidate) -> tuple[float, float, float]:
-    effective = candidate.scaled.effective
-    return effective.depth, effective.width, effective.resolution
-
-
-def _candidate(group: list[_Found], space: Space) -> Candidate:
-    # a single-dimension reference keeps its proxy, which moves nothing else; else the nearest point speaks
-    chosen = min(group, key=lambda one: (one.reference not in DIMENSIONS, one.reference != "", one.scaled.distance))
-    off = space.policy == "level" and any(
-        abs(one.growth / space.budget - 1) > TOLERANCE for one in (chosen.scaled, chosen.proxy)
-    )
-    network, effective = chosen.scaled.network, chosen.scaled.effective
-    name = f"d{network.depth}-w{effective.width:.3f}-r{network.resolution}"
-    return Candidate(
-        id=name,
-        coefficients=chosen.coefficients,
-        points=tuple(one.coefficients for one in group if not one.reference),
-        references=tuple(one.reference for one in group if one.reference),
-        scaled=chosen.scaled,
-        cost=count(network),
-        proxy=chosen.proxy,
-        proxy_id=name,
-        off_budget=off,
-    )
-
-
-def spread(shares: Sequence[tuple[float, float, float]], first: Sequence[int], limit: int) -> list[int]:
-    """Indices of at most `limit` points: those of `first` in order, then farthest-point sampling, ties to the earlier.
-
-    >>> spread([(1, 0, 0), (0.9, 0.1, 0), (0, 1, 0), (0, 0, 1)], first=[0], limit=3)
-    [0, 2, 3]
-    """
-    chosen = list(dict.fromkeys(first))[:limit]
-    if not chosen and shares and limit:
-        chosen = [0]
-    gaps = [min((math.dist(point, shares[index]) for index in chosen), default=math.inf) for point in shares]
-    while len(chosen) < min(limit, len(shares)):
-        left = [index for index in range(len(shares)) if index not in chosen]
-        farthest = max(left, key=lambda index: (round(gaps[index], 12), -index))
-        chosen.append(farthest)
-        gaps = [min(gap, math.dist(point, shares[farthest])) for gap, point in zip(gaps, shares, strict=True)]
-    return chosen
-
-
-def trained_proxies(found: Sequence[Candidate], limit: int | None) -> tuple[str, ...]:
-    """Ids of the proxies to train, in candidate order: all, or a subset spread over the shares, references first."""
-    arms = [one for one in found if one.id == one.proxy_id]
-    if limit is None:
-        return tuple(one.id for one in arms)
-    place = {one.id: index for index, one in enumerate(arms)}
-    named = {name: place[one.proxy_id] for one in found for name in one.references}
-    first = [named[name] for name in REFERENCES if name in named]
-    return tuple(arms[index].id for index in sorted(spread([one.shares for one in arms], first, limit)))

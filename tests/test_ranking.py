@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from scalesearch.errors import StudyError
-from scalesearch.ranking import Arm, Ranking, Verdict, rank, verdict
+from scalesearch.ranking import Arm, Ranking, Verdict, rank
+from scalesearch.verdict import verdict
 
 CAVEAT = "Intervals are conditional on this validation split."
 

@@ -14,7 +14,7 @@ from scalesearch.presets import PresetName
 from scalesearch.space import Policy
 
 if TYPE_CHECKING:
-    from scalesearch.plan import Request
+    from scalesearch.request import Request
 
 app = typer.Typer(
     name="scalesearch",
@@ -79,7 +79,7 @@ def run(
     """Search a scaling rule: train proxies, rank them, and emit the scaled family. The same command resumes."""
     from scalesearch.cli import show
     from scalesearch.cli.progress import RunDisplay
-    from scalesearch.plan import resolve
+    from scalesearch.request import resolve
     from scalesearch.run import run as carry_out
 
     plan, layout = resolve(_request(study, locals()))
@@ -116,7 +116,7 @@ def plan(
 ) -> None:
     """List the candidates of a search with their cost and proxies. Trains nothing, imports no torch."""
     from scalesearch.cli import show
-    from scalesearch.plan import resolve
+    from scalesearch.request import resolve
 
     show.plan(*resolve(_request(study, locals())), as_json=as_json)
 
@@ -216,7 +216,7 @@ def emit(
 
 def _request(study: Path | None, given: dict[str, Any]) -> Request:
     """What the command line asks for, on top of a study file; options that were not given are None."""
-    from scalesearch.plan import Request, read_request
+    from scalesearch.request import Request, read_request
 
     names = {entry.name for entry in fields(Request)}
     asked = {name: value for name, value in given.items() if name in names and value is not None}

@@ -6,18 +6,20 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from scalesearch.cli.show import duration, stamp
-from scalesearch.direct import AskedFamily
 from scalesearch.engine.work import Event, Failed
 from scalesearch.engine.work import Progress as EpochDone
-from scalesearch.outcome import Outcome
 from scalesearch.plan import Plan
 from scalesearch.trials import TrialKey, TrialResult, TrialState
+
+if TYPE_CHECKING:
+    from scalesearch.direct import AskedFamily
+    from scalesearch.outcome import Outcome
 
 
 class Display:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from scalesearch import documents
 from scalesearch.cost import Cost, count
-from scalesearch.direct import ScaledBase
 from scalesearch.members import Rule
-from scalesearch.outcome import Outcome
 from scalesearch.plan import Layout, Plan
-from scalesearch.ranking import verdict
 from scalesearch.scaling import PAPER
-from scalesearch.stored import StoredRun
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from scalesearch.direct import ScaledBase
+    from scalesearch.outcome import Outcome
+    from scalesearch.stored import StoredRun
 
 CONVENTION = "macs: multiply-adds of convolutions and linear layers, what the paper calls FLOPs"
 MILLION = 1e6
@@ -27,6 +28,8 @@ NARROWEST = 110
 
 def _out(as_json: bool) -> Console:
     """Where text for people goes: stdout, or stderr when stdout carries a document."""
+    from rich.console import Console  # a document does without
+
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     console.width = max(console.width, NARROWEST)
     return console
@@ -37,6 +40,8 @@ def _document(values: dict[str, Any]) -> None:
 
 
 def _table(*columns: str, title: str = "") -> Table:
+    from rich.table import Table
+
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
@@ -70,7 +75,8 @@ def rule_line(rule: Rule) -> str:
     found = rule.coefficients
     shares = zip(("depth", "width", "resolution"), found.shares, strict=True)
     spent = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares)
-    return f"α {found.alpha:.4g} β {found.beta:.4g} γ {found.gamma:.4g} (α·β²·γ² = {rule.budget:.4g}; shares of log compute: {spent})"
+    values = f"α {found.alpha:.4g} β {found.beta:.4g} γ {found.gamma:.4g}"
+    return f"{values} (α·β²·γ² = {rule.budget:.4g}; shares of log compute: {spent})"
 
 
 def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
@@ -177,7 +183,7 @@ def _ranking(out: Console, outcome: Outcome) -> None:
     ranking = outcome.ranking
     if ranking.noise_sd is not None:
         out.print(f"noise between seeds: {ranking.noise_sd:.2f} points ({ranking.df} degrees of freedom)")
-    out.print(verdict(ranking))
+    out.print(documents.rank_document(outcome)["verdict"])
     for trial in outcome.failed:
         out.print(f"failed: {trial.key}: {trial.reason}")
     if outcome.leader is not None:

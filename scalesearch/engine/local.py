@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import signal
 import threading
 import traceback
@@ -25,6 +26,8 @@ class Slot:
 
     device: str
     """`cpu` or `cuda:<index>`."""
+    name: str
+    """What the hardware calls itself."""
     threads: int
     """CPU threads of torch."""
 
@@ -44,9 +47,12 @@ def local_slots(threads: int, *, need_gpu: bool) -> list[Slot]:
             mend="install the CUDA build of torch that fits the driver, or give --preset quick",
         )
     if gpus:
-        return [Slot(device=f"cuda:{index}", threads=threads) for index in range(gpus)]
+        names = [torch.cuda.get_device_name(index) for index in range(gpus)]
+        return [Slot(device=f"cuda:{index}", name=name, threads=threads) for index, name in enumerate(names)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [Slot(device="cpu", threads=threads)] * max(1, cores // threads)
+    return [Slot(device="cpu", name=platform.processor() or platform.machine(), threads=threads)] * max(
+        1, cores // threads
+    )
 
 
 @dataclass(slots=True)

@@ -74,9 +74,7 @@ def assemble(network: Network) -> blocks.ConvNet:
     stem: nn.Module = blocks.ConvNorm(**stem_arguments(network))
     if network.stem.pool > 1:
         stem = nn.Sequential(stem, nn.MaxPool2d(3, network.stem.pool, padding=1))
-    stages = [
-        nn.Sequential(*(getattr(blocks, name)(**row) for row in rows)) for name, rows in stage_arguments(network)
-    ]
+    stages = [nn.Sequential(*(getattr(blocks, name)(**row) for row in rows)) for name, rows in stage_arguments(network)]
     return blocks.ConvNet(stem, stages, blocks.Head(**head_arguments(network)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from scalesearch.recipe import Recipe
+
+NORMALISATION_IMAGES = 4096
+"""At most so many images, evenly spread over the set, measure its mean and deviation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,11 @@ class DeviceImages:
         shape = (1, -1, 1, 1)
         values = (images.float() - self.mean.view(shape)) / self.deviation.view(shape)
         return values.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+
+    def sample(self, count: int) -> Tensor:
+        """Indices of at most `count` training images: a fixed random choice, however the set is sorted."""
+        order = torch.randperm(len(self.train_labels), generator=torch.Generator().manual_seed(0))
+        return order[:count].to(self.train_images.device)
 
     def augmented(self, batch: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
         """The training images of the indices `batch`, cropped, mirrored and normalised."""
@@ -71,7 +80,7 @@ def on_device(
 ) -> DeviceImages:
     """Move (images, labels) pairs to the device at a proxy's resolution and measure the normalisation there."""
     train_images = resized(train[0].to(device), resolution)
-    pixels = train_images[:4096].float()
+    pixels = train_images[:: math.ceil(len(train_images) / NORMALISATION_IMAGES)].float()
     return DeviceImages(
         train_images=train_images,
         train_labels=train[1].to(device),

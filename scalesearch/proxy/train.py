@@ -6,6 +6,7 @@ number comes from (seed, epoch), so a training resumed at an epoch continues wit
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -13,13 +14,13 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from scalesearch.errors import TrialDivergedError
+from scalesearch.errors import DataError, TrialDivergedError
 from scalesearch.proxy.device import DeviceImages
 from scalesearch.recipe import EpochResult, Recipe
 
-EVALUATION_BATCH = 500
+EVALUATION_BATCH = 250
 """Images per step without gradients."""
 
 
@@ -32,10 +33,10 @@ class Training:
         self.steps = steps
         self.epoch = 0
         self.optimizer = _optimizer(module, recipe)
-        self.averaged = _averaged(module, recipe, steps)
+        self.averaged = copy.deepcopy(module).requires_grad_(False) if recipe.average else None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state, under flat names."""
+        """Every tensor of the state, under flat names: the live ones, to be written or cloned before training on."""
         found = {f"module.{name}": value for name, value in self.module.state_dict().items()}
         if self.averaged is not None:
             found |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
@@ -44,14 +45,15 @@ class Training:
         return found
 
     def restore(self, tensors: dict[str, Tensor], epoch: int) -> None:
-        """Take up the state that `tensors` gave after `epoch` epochs."""
+        """Take up copies of the state that `tensors` gave after `epoch` epochs."""
         self.module.load_state_dict(_under("module.", tensors))
         if self.averaged is not None:
             self.averaged.load_state_dict(_under("averaged.", tensors))
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _under("optimizer.", tensors).items():
             index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
+            state.setdefault(int(index), {})[key] = _laid_out_as(weights[int(index)], value)
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
         self.epoch = epoch
 
@@ -60,20 +62,33 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
+def _laid_out_as(weight: Tensor, value: Tensor) -> Tensor:
+    # fused optimizers walk through weight and state in memory order, and a file gives contiguous tensors back
+    if value.shape != weight.shape:
+        return value.clone()
+    return torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
 def _optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     decayed = [weight for weight in module.parameters() if weight.ndim > 1]
     spared = [weight for weight in module.parameters() if weight.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    rate, momentum = recipe.learning_rate, recipe.momentum
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, 0.99))
+        return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0, fused=True)
+    return torch.optim.AdamW(groups, lr=rate, betas=(momentum, 0.99), fused=True)
 
 
-def _averaged(module: nn.Module, recipe: Recipe, steps: int) -> AveragedModel | None:
-    if not recipe.average:
-        return None
-    decay = 1 - 1 / max(1.0, recipe.average * steps)
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))
+def _average(training: Training, step: int) -> None:
+    """Move the average towards the weights after step `step` of the run: a plain mean first, then exponential.
+
+    The mean over the first steps keeps the starting weights out of an average that is read early.
+    """
+    if training.averaged is None:
+        return
+    horizon = max(1.0, training.recipe.average * training.steps)
+    decay = 1 - 1 / min(horizon, step + 1)
+    get_ema_multi_avg_fn(decay)(list(training.averaged.parameters()), list(training.module.parameters()), step)
 
 
 def steps_per_epoch(images: int, recipe: Recipe) -> int:
@@ -92,11 +107,16 @@ def train(
         recipe: hyper-parameters.
         epochs: length of the run.
         seed: fixes order, augmentation and dropout.
+
     Returns:
         The training, to be saved or restored between epochs, and the iterator over the epochs that are left.
+
     Raises:
-        TrialDivergedError: from the iterator, when an epoch's loss is not finite.
+        DataError: fewer than two training images, of which batch norm knows no statistics.
+        TrialDivergedError: from the iterator, when an epoch's training or validation loss is not finite.
     """
+    if len(data.train_labels) < 2:
+        raise DataError(f"{len(data.train_labels)} training images", mend="a proxy needs at least 2")
     training = Training(module, recipe, steps=epochs * steps_per_epoch(len(data.train_labels), recipe))
     return training, _epochs(training, data, epochs=epochs, seed=seed)
 
@@ -105,9 +125,9 @@ def _epochs(training: Training, data: DeviceImages, *, epochs: int, seed: int) -
     while training.epoch < epochs:
         train_loss = _train_epoch(training, data, seed=seed)
         training.epoch += 1
-        if not math.isfinite(train_loss):
-            raise TrialDivergedError(epoch=training.epoch)
         accuracy, loss = evaluate(training, data)
+        if not math.isfinite(train_loss + loss):
+            raise TrialDivergedError(epoch=training.epoch)
         yield EpochResult(epoch=training.epoch, train_loss=train_loss, accuracy=accuracy, loss=loss)
 
 
@@ -122,7 +142,8 @@ def _train_epoch(training: Training, data: DeviceImages, *, seed: int) -> float:
     total = torch.zeros((), device=device)
     for step in range(steps):
         batch = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-        rate = recipe.learning_rate * recipe.schedule((training.epoch * steps + step + 0.5) / training.steps)
+        done = training.epoch * steps + step
+        rate = recipe.learning_rate * recipe.schedule((done + 0.5) / training.steps)
         for group in training.optimizer.param_groups:
             group["lr"] = rate
         images = data.augmented(batch, recipe, generator)
@@ -133,8 +154,7 @@ def _train_epoch(training: Training, data: DeviceImages, *, seed: int) -> float:
         training.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         training.optimizer.step()
-        if training.averaged is not None:
-            training.averaged.update_parameters(module)
+        _average(training, done)
         total += loss.detach()
     return float(total) / steps
 
@@ -164,20 +184,23 @@ def evaluate(training: Training, data: DeviceImages) -> tuple[float, float]:
 
 
 def _estimate_norms(module: nn.Module, data: DeviceImages, recipe: Recipe) -> None:
-    """Running statistics as the plain mean over `norm_images` training images, one batch at a time."""
+    """Running statistics as the plain mean over batches of `norm_images` training images, the same at every call."""
     norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
+    module.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative mean
         norm.train()
-    images = data.train_images[: recipe.norm_images]
-    module.eval()
-    for norm in norms:
-        norm.train()
-    batch = max(2, min(recipe.norm_images, 256))
-    for start in range(0, max(1, len(images) - batch + 1), batch):
+    for images in norm_batches(data, recipe):
         with _numerics(images.device):
-            module(data.normalised(images[start : start + batch]))
+            module(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def norm_batches(data: DeviceImages, recipe: Recipe) -> Iterator[Tensor]:
+    """The normalised images that batch-norm statistics are measured on, in batches that differ by one image at most."""
+    chosen = data.sample(recipe.norm_images)
+    for part in chosen.tensor_split(math.ceil(len(chosen) / EVALUATION_BATCH)):
+        yield data.normalised(data.train_images[part])

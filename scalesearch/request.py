@@ -1,0 +1,160 @@
+"""What a user asks for, from arguments and `study.yaml`, and its resolution to a plan. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from scalesearch.cost import count
+from scalesearch.dataset import Dataset, describe
+from scalesearch.errors import PlanError, ScaleSearchError
+from scalesearch.families import Base, find_base
+from scalesearch.plan import Layout, Plan, lay_out, read_yaml
+from scalesearch.presets import PRESETS, Preset, PresetName, default_preset
+from scalesearch.proxy_base import halvings_to_fit, proxy_side, relaxed
+from scalesearch.recipe import Recipe
+from scalesearch.space import Policy, Space, parse_budget
+
+FEWEST_IMAGES = 256
+"""Fewer training images than this rank nothing."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a user asks for; None leaves the choice to the preset or to a rule."""
+
+    base: str = "b0"
+    budget: str = "2x"
+    rounding: Policy = "level"
+    step: float | None = None
+    tolerance: float | None = None
+    data: str | None = None
+    data_root: str | None = None
+    preset: PresetName | None = None
+    candidates: int | None = None
+    """Distinct proxies to train."""
+    seeds: int | None = None
+    epochs: int | None = None
+    images: int | None = None
+    """Training images."""
+    proxy_resolution: int | None = None
+    """Resolution of the proxy base [px]."""
+    recipe: dict[str, Any] | None = None
+    """Keys of `Recipe` that differ from the preset's."""
+
+
+def read_request(path: Path) -> Request:
+    """A `study.yaml`, checked by pydantic.
+
+    Raises:
+        PlanError: the file cannot be read, or all its faults at once, each with its key.
+    """
+    from pydantic import TypeAdapter, ValidationError
+    from pydantic.dataclasses import dataclass as checked
+
+    values = read_yaml(path)
+    known = [entry.name for entry in fields(Request)]
+    faults = [f"{path}: {key} is not a key{_near(str(key), known)}" for key in values if key not in known]
+    given = {key: value for key, value in values.items() if key in known}
+    try:
+        TypeAdapter(checked(Request, config={"extra": "forbid", "strict": True})).validate_python(given)  # type: ignore[call-overload]
+    except ValidationError as error:
+        faults += [f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    if faults:
+        raise PlanError(faults, mend=f"keys: {', '.join(known)}")
+    return Request(**given)
+
+
+def _near(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def resolve(request: Request) -> tuple[Plan, Layout]:
+    """Turn what is asked for into a plan, by the preset's numbers and the rules of docs/design.md.
+
+    Raises:
+        PlanError: everything that is wrong with the request, at once.
+    """
+    faults: list[ScaleSearchError] = []
+    preset = PRESETS[request.preset or default_preset()]
+    base = _attempt(faults, lambda: find_base(request.base))
+    data = _attempt(faults, lambda: describe(request.data, root=Path(request.data_root) if request.data_root else None))
+    recipe = _attempt(faults, lambda: Recipe.from_dict(preset.recipe.to_dict() | (request.recipe or {})))
+    macs = count(base.network).macs if base else 1_000_000_000
+    space = _attempt(faults, lambda: _space(request, parse_budget(request.budget, macs)))
+    faults += _out_of_range(request)
+    if base is None or data is None or recipe is None or space is None or faults:
+        raise faults[0] if len(faults) == 1 else PlanError([str(fault) for fault in faults])
+    return _planned(request, preset, base, data, recipe, space)
+
+
+def _attempt(faults: list[ScaleSearchError], make: Callable[[], T]) -> T | None:
+    try:
+        return make()
+    except ScaleSearchError as error:
+        faults.append(error)
+        return None
+
+
+def _space(request: Request, growth: float) -> Space:
+    return Space.of(growth, policy=request.rounding, step=request.step, tolerance=request.tolerance)
+
+
+def _out_of_range(request: Request) -> list[ScaleSearchError]:
+    least = {"candidates": 2, "seeds": 1, "epochs": 1, "images": FEWEST_IMAGES, "proxy_resolution": 8}
+    asked = {name: getattr(request, name) for name in least}
+    return [
+        PlanError(f"{name.replace('_', '-')} {asked[name]}", mend=f"it must be at least {low}")
+        for name, low in least.items()
+        if asked[name] is not None and asked[name] < low
+    ]
+
+
+def _planned(
+    request: Request, preset: Preset, base: Base, data: Dataset, recipe: Recipe, space: Space
+) -> tuple[Plan, Layout]:
+    side = request.proxy_resolution or proxy_side(data, space.budget, preset)
+    small = relaxed(base.network, side, data.num_classes)
+    validation = min(preset.validation_images, max(data.num_classes, data.train_count // 5))
+    plan = Plan(
+        base=base.name,
+        budget=request.budget.strip(),
+        space=space,
+        preset=preset.name,
+        data=data,
+        resolution=side,
+        halvings=halvings_to_fit(small, base.family.rounding, preset.proxy_macs),
+        trained=request.candidates or preset.trained,
+        seeds=request.seeds or preset.seeds,
+        epochs=request.epochs or preset.epochs,
+        images=data.train_count if data.has_validation else data.train_count - validation,
+        validation_images=validation,
+        threads=1,
+        recipe=recipe,
+    )
+    layout = lay_out(plan)
+    images = min(plan.images, request.images or _affordable(plan, layout, preset))
+    if images < FEWEST_IMAGES:
+        mend = "train fewer candidates, seeds or epochs, or give --images yourself"
+        raise PlanError(
+            f"the {preset.name} preset affords {images} training images, too few to rank anything", mend=mend
+        )
+    return replace(plan, images=images), layout
+
+
+def _affordable(plan: Plan, layout: Layout, preset: Preset) -> int:
+    """Training images that keep all trials together within the preset's image passes and image-macs."""
+    if preset.image_passes is None or preset.image_macs is None:
+        return plan.images
+    macs = count(plan.proxy_base.network).macs
+    growths = [1.0, *(layout.proxy(name).proxy.growth for name in layout.trained)]
+    runs = plan.seeds * plan.epochs
+    by_passes = preset.image_passes // (len(growths) * runs)
+    return min(by_passes, int(preset.image_macs / (math.fsum(growths) * macs * runs)))

@@ -1,0 +1,381 @@
+"""The training loop of a proxy: what is repeatable, what a checkpoint holds, what augmentation and norms do."""
+
+import math
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from scalesearch.errors import DataError, PlanError, TrialDivergedError
+from scalesearch.nets.blocks import start_near_identity
+from scalesearch.nets.network import build
+from scalesearch.proxy.device import on_device, resized
+from scalesearch.proxy.train import EVALUATION_BATCH, evaluate, norm_batches, steps_per_epoch, train
+from scalesearch.recipe import Recipe, Schedule
+from scalesearch.spec import Head, Network, Stage, Stem
+
+NETWORK = Network(
+    stem=Stem(width=8, stride=1),
+    stages=(
+        Stage(block="mbconv", depth=1, width=8, stride=2),
+        Stage(block="mbconv", depth=2, width=12, expansion=2.0, kernel=5, se_ratio=0.25),
+    ),
+    head=Head(width=16, dropout=0.1),
+    resolution=8,
+    num_classes=3,
+    drop_path=0.1,
+)
+RECIPE = Recipe(batch_size=16, learning_rate=0.02, average=0.3, crop=0.125, flip=True, norm_images=40)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def stripes(count, *, channels=1, side=8, seed=0):
+    """Images of three classes that differ in the direction of their stripes, with noise on top."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    patterns = torch.stack([rows % 2, columns % 2, (rows + columns) % 2]).float()
+    noise = torch.rand(count, channels, side, side, generator=generator)
+    return (255 * (0.5 * patterns[labels].unsqueeze(1) + 0.5 * noise)).byte(), labels
+
+
+def images(count=96, *, channels=1, validation=60):
+    return on_device(
+        stripes(count, channels=channels), stripes(validation, channels=channels, seed=1), resolution=8, device=CPU
+    )
+
+
+def started(data, recipe=RECIPE, *, epochs=3, seed=5, network=NETWORK):
+    module = build(network, seed=seed)
+    start_near_identity(module)
+    return train(module, data, recipe, epochs=epochs, seed=seed)
+
+
+def copied(tensors):
+    return {name: value.clone() for name, value in tensors.items()}
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+RECIPES = pytest.mark.parametrize(
+    "recipe",
+    [RECIPE, replace(RECIPE, average=0.0), replace(RECIPE, optimizer="sgd", learning_rate=0.1, momentum=0.8)],
+    ids=["adamw-averaged", "adamw", "sgd-averaged"],
+)
+
+
+# Repeating and resuming
+
+
+@RECIPES
+def test_the_same_seed_gives_the_same_bits(recipe):
+    data = images()
+    (first, results), (second, again) = started(data, recipe), started(data, recipe)
+    assert list(results) == list(again)
+    assert same(first.tensors(), second.tensors())
+
+
+def test_another_seed_gives_another_run():
+    data = images()
+    assert list(started(data, seed=1)[1]) != list(started(data, seed=2)[1])
+
+
+@RECIPES
+@pytest.mark.parametrize("as_in_a_file", [torch.clone, lambda value: value.contiguous().clone()])
+def test_a_training_restored_after_any_epoch_ends_as_if_it_had_never_stopped(recipe, as_in_a_file):
+    data = images()
+    whole, results = started(data, recipe)
+    expected = []
+    states = []
+    for result in results:
+        expected.append(result)
+        states.append({name: as_in_a_file(value) for name, value in whole.tensors().items()})
+    for epoch in (1, 2):
+        resumed, rest = started(data, recipe, seed=5)
+        resumed.restore(states[epoch - 1], epoch)
+        assert list(rest) == expected[epoch:]
+        assert same(resumed.tensors(), whole.tensors())
+
+
+def test_restoring_takes_copies():
+    data = images()
+    training, results = started(data)
+    next(results)
+    state = copied(training.tensors())
+    kept = copied(state)
+    resumed, rest = started(data)
+    resumed.restore(state, 1)
+    list(rest)
+    assert same(state, kept)
+
+
+def test_an_evaluation_leaves_the_run_as_it_is():
+    data = images()
+    plain, results = started(data)
+    looked_at, others = started(data)
+    for result in others:
+        assert (result.accuracy, result.loss) == evaluate(looked_at, data)
+        assert result == next(results)
+    assert same(plain.tensors(), looked_at.tensors())
+
+
+# The steps
+
+
+def test_schedules_pass_through_their_knots_and_run_straight_between_them():
+    schedule = Schedule((0.0, 0.25, 0.5, 1.0), (0.0, 1.0, 1.0, 0.2))
+    assert [schedule(x) for x in (0.0, 0.125, 0.25, 0.4, 0.5)] == [0.0, 0.5, 1.0, 1.0, 1.0]
+    assert schedule(0.75) == pytest.approx(0.6)
+    assert schedule(1 - 1e-12) == pytest.approx(0.2)
+
+
+@given(st.floats(0, 1, exclude_max=True), st.floats(0.01, 0.99))
+def test_warm_up_and_linear_decay_have_their_closed_form(progress, peak):
+    value = Schedule((0.0, peak, 1.0), (0.0, 1.0, 0.0))(progress)
+    assert value == pytest.approx(min(progress / peak, (1 - progress) / (1 - peak)), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("knots", "values"), [((0, 1), (1,)), ((0, 0, 1), (1, 1, 1)), ((0.1, 1), (1, 1)), ((0,), (1,))]
+)
+def test_schedules_refuse_knots_that_are_none(knots, values):
+    with pytest.raises(PlanError):
+        Schedule(knots, values)
+
+
+def test_the_learning_rate_of_every_step_is_the_schedule_at_the_middle_of_the_step(monkeypatch):
+    data, recipe = images(), replace(RECIPE, schedule=Schedule((0.0, 0.5, 1.0), (0.0, 1.0, 0.0)))
+    training, results = started(data, recipe, epochs=2)
+    rates = []
+    original = training.optimizer.step
+    monkeypatch.setattr(
+        training.optimizer, "step", lambda: (rates.append(training.optimizer.param_groups[0]["lr"]), original())
+    )
+    list(results)
+    assert len(rates) == 2 * 96 // 16
+    middles = [(step + 0.5) / len(rates) for step in range(len(rates))]
+    assert rates == pytest.approx([0.02 * min(2 * x, 2 - 2 * x) for x in middles])
+
+
+@given(st.integers(1, 2000), st.integers(2, 300))
+def test_an_epoch_has_full_batches_only_unless_the_set_is_smaller_than_one(count, batch):
+    steps = steps_per_epoch(count, Recipe(batch_size=batch))
+    assert steps == (count // batch if count >= batch else 1)
+
+
+def test_the_fused_step_is_adamw_as_it_is_written_down():
+    # arXiv:1711.05101, algorithm 2, on weights that lie in memory as channels_last
+    data, recipe = images(16), replace(RECIPE, average=0.0, crop=0.0, flip=False, weight_decay=0.3)
+    network = replace(NETWORK, drop_path=0.0, head=Head(width=16))
+    training, results = started(data, recipe, epochs=1, network=network)
+    reference = build(network, seed=5)
+    start_near_identity(reference)
+    normal = data.normalised(data.train_images)
+    functional.cross_entropy(reference(normal), data.train_labels, label_smoothing=recipe.label_smoothing).backward()
+    next(results)
+    rate = recipe.learning_rate * recipe.schedule(0.5)
+    trained = dict(training.module.named_parameters())
+    for name, weight in reference.named_parameters():
+        gradient = weight.grad
+        decay = recipe.weight_decay if weight.ndim > 1 else 0.0
+        expected = weight * (1 - rate * decay) - rate * gradient / (gradient.abs() + 1e-8)
+        clear = gradient.abs() > 1e-4  # near 0 the sign of a gradient depends on the order of summation
+        torch.testing.assert_close(trained[name][clear], expected[clear], rtol=1e-3, atol=1e-4)
+
+
+def test_the_average_is_a_plain_mean_first_and_exponential_from_its_horizon_on(monkeypatch):
+    data, recipe = images(), replace(RECIPE, average=0.25)  # 12 steps, horizon 3
+    training, results = started(data, recipe, epochs=2)
+    trail = []
+    original = training.optimizer.step
+    monkeypatch.setattr(
+        training.optimizer,
+        "step",
+        lambda: (original(), trail.append([weight.detach().clone() for weight in training.module.parameters()])),
+    )
+    list(results)
+    mean = [torch.stack(values).mean(0) for values in zip(*trail[:3], strict=True)]
+    for weights in trail[3:]:
+        mean = [old + (new - old) / 3 for old, new in zip(mean, weights, strict=True)]
+    for expected, average in zip(mean, training.averaged.parameters(), strict=True):
+        torch.testing.assert_close(average, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial():
+    training, results = started(images(), replace(RECIPE, learning_rate=1e30, average=0.0))
+    with pytest.raises(TrialDivergedError) as caught:
+        list(results)
+    assert caught.value.epoch == training.epoch
+    assert not math.isfinite(sum(float(weight.detach().sum()) for weight in training.module.parameters()))
+
+
+def test_weights_that_the_last_step_ruins_end_the_trial_too():
+    _, results = started(images(16), replace(RECIPE, learning_rate=1e30, average=0.0), epochs=1)
+    with pytest.raises(TrialDivergedError):
+        next(results)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_and_colour_images_are_learnt(channels):
+    data = images(192, channels=channels)
+    *_, last = started(data, epochs=4)[1]
+    assert last.accuracy > 80
+    assert last.loss < math.log(3) / 2
+
+
+@pytest.mark.parametrize("count", [2, 5, 17])
+def test_sets_smaller_than_a_batch_and_of_odd_sizes_are_trained(count):
+    data = images(count, validation=3)
+    assert [result.epoch for result in started(data, epochs=2)[1]] == [1, 2]
+
+
+def test_a_single_image_is_refused():
+    with pytest.raises(DataError):
+        started(images(1))
+
+
+# Augmentation and normalisation
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3]))
+def test_a_crop_is_a_shift_with_black_let_in(seed, channels):
+    data = images(12, channels=channels)
+    recipe = replace(RECIPE, crop=0.25, flip=False)  # 2 px of 8
+    batch = torch.tensor([3, 7, 7, 0])
+    changed = data.augmented(batch, recipe, torch.Generator().manual_seed(seed))
+    for index, found in zip(batch, changed, strict=True):
+        black = functional.pad(data.train_images[index], (2, 2, 2, 2))
+        shifts = [black[:, row : row + 8, column : column + 8] for row in range(5) for column in range(5)]
+        assert any(torch.equal(found, data.normalised(shift[None])[0]) for shift in shifts)
+
+
+def test_a_flip_mirrors_about_half_of_the_images_and_touches_no_other():
+    data = images(96)
+    batch = torch.arange(96)
+    changed = data.augmented(batch, replace(RECIPE, crop=0.0), torch.Generator().manual_seed(0))
+    plain = data.normalised(data.train_images)
+    mirrored = [torch.equal(found, image.flip(-1)) for found, image in zip(changed, plain, strict=True)]
+    kept = [torch.equal(found, image) for found, image in zip(changed, plain, strict=True)]
+    assert all(one != other for one, other in zip(mirrored, kept, strict=True))
+    assert 24 < sum(mirrored) < 72
+
+
+def test_without_crop_and_flip_images_stay_as_they_are():
+    data = images()
+    batch = torch.tensor([5, 1, 1])
+    changed = data.augmented(batch, replace(RECIPE, crop=0.0, flip=False), torch.Generator())
+    assert torch.equal(changed, data.normalised(data.train_images[batch]))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalised_training_images_have_mean_0_and_deviation_1_in_three_channels(channels):
+    data = images(60, channels=channels)
+    values = data.normalised(data.train_images)
+    assert values.shape == (60, 3, 8, 8)
+    assert values.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(values.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(values.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
+
+
+def test_a_sorted_set_is_normalised_by_all_of_its_classes():
+    dark, bright = torch.zeros(5000, 1, 2, 2, dtype=torch.uint8), torch.full((5000, 1, 2, 2), 200, dtype=torch.uint8)
+    pair = torch.cat([dark, bright]), torch.zeros(10000, dtype=torch.int64)
+    assert on_device(pair, pair, resolution=2, device=CPU).mean.item() == pytest.approx(100, abs=0.1)
+
+
+def test_resizing_keeps_bytes_flat_images_and_the_right_side():
+    flat = torch.full((3, 1, 28, 28), 77, dtype=torch.uint8)
+    assert torch.equal(resized(flat, 20), flat[..., :20, :20])
+    assert resized(flat, 28) is flat
+    black_and_white = 255 * (torch.rand(5, 3, 9, 9) < 0.5).byte()
+    assert resized(black_and_white, 14).dtype == torch.uint8
+
+
+# Batch norm
+
+
+def norm_inputs(module, batches):
+    """Per batch-norm layer, the inputs that it meets when every layer normalises by its batch."""
+    seen = {name: [] for name, layer in module.named_modules() if isinstance(layer, nn.BatchNorm2d)}
+    hooks = [
+        module.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: seen[name].append(args[0]))
+        for name in seen
+    ]
+    with torch.no_grad():
+        for batch in batches:
+            module(batch)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("average", [0.0, 0.3])
+def test_norms_are_evaluated_with_the_plain_mean_of_the_batches_statistics(average):
+    # no dropout and no drop path, so that a module in training mode differs in its norms alone
+    network = replace(NETWORK, drop_path=0.0, head=Head(width=16))
+    data, recipe = images(600), replace(RECIPE, average=average, norm_images=300)
+    training, results = started(data, recipe, epochs=1, network=network)
+    list(results)
+    module = training.module if training.averaged is None else training.averaged
+    estimated = copied(module.state_dict())
+    order = torch.randperm(600, generator=torch.Generator().manual_seed(0))[:300]
+    batches = [data.normalised(data.train_images[part]) for part in (order[:150], order[150:])]
+    inputs = norm_inputs(module.train(), batches)
+    assert inputs
+    for name, values in inputs.items():
+        mean = torch.stack([value.mean((0, 2, 3)) for value in values]).mean(0)
+        variance = torch.stack([value.var((0, 2, 3)) for value in values]).mean(0)
+        torch.testing.assert_close(estimated[f"{name}.running_mean"], mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(estimated[f"{name}.running_var"], variance, rtol=1e-4, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(2, 700), st.integers(2, 600))
+def test_no_batch_of_the_norms_is_too_small_to_have_a_variance(count, asked):
+    data = on_device(stripes(count, side=2), stripes(2, side=2), resolution=2, device=CPU)
+    sizes = [len(batch) for batch in norm_batches(data, Recipe(norm_images=asked))]
+    assert sum(sizes) == min(count, asked)
+    assert max(sizes) <= EVALUATION_BATCH
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= 2
+
+
+def test_the_momentum_of_the_norms_outlives_the_evaluation():
+    training, results = started(images())
+    list(islice(results, 1))
+    assert {layer.momentum for layer in training.averaged.modules() if isinstance(layer, nn.BatchNorm2d)} == {0.1}
+
+
+# The recipe
+
+
+def test_a_recipe_survives_its_dict_form():
+    recipe = replace(RECIPE, schedule=Schedule((0.0, 0.5, 1.0), (1.0, 0.5, 0.0)))
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+def test_a_recipe_names_all_its_faults_at_once():
+    with pytest.raises(PlanError) as caught:
+        Recipe(learning_rate=-1.0, batch_size=1, crop=0.7)
+    assert len(caught.value.faults) == 3
+
+
+def test_a_recipe_refuses_a_key_that_is_none():
+    with pytest.raises(PlanError, match="learning_rte"):
+        Recipe.from_dict({"learning_rte": 1.0})

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from scalesearch.cost import Cost, count
 from scalesearch.errors import ScalingError, SpaceError
 from scalesearch.levelling import TOLERANCE, Scaled, level, level_one
-from scalesearch.scaling import DIMENSIONS, Coefficients, Multipliers, Rounding, scale
+from scalesearch.scaling import DIMENSIONS, Coefficients, Multipliers, Rounding, resize, scale
 from scalesearch.space import REFERENCES, Space
 from scalesearch.spec import Network
 
@@ -124,10 +124,9 @@ def _levelled(space: Space, points: _Points, base: Scalable, proxy_base: Scalabl
     """Networks of equal compute: points are projected, single dimensions move alone."""
     projected = [entry for entry in points if entry[1] not in DIMENSIONS]
     networks = _project([point.at(1) for point, _ in projected], base, space.budget)
-    reached = [one.effective for one in networks if one is not None]
-    proxies = dict(zip(reached, _project(reached, proxy_base, space.budget), strict=True))
+    proxies = iter(_proxies([one for one in networks if one is not None], base, proxy_base, space.budget))
     for (point, name), scaled in zip(projected, networks, strict=True):
-        proxy = proxies[scaled.effective] if scaled is not None else None
+        proxy = next(proxies) if scaled is not None else None
         if scaled is not None and proxy is not None:
             yield _Found(point, name, scaled, proxy)
         else:
@@ -136,6 +135,28 @@ def _levelled(space: Space, points: _Points, base: Scalable, proxy_base: Scalabl
     for point, name in points:
         if name in DIMENSIONS:
             yield _single(point, name, space.budget, base, proxy_base)
+
+
+def _proxies(networks: Sequence[Scaled], base: Scalable, proxy_base: Scalable, budget: float) -> list[Scaled | None]:
+    """The proxy of each network: itself where the proxy base is the base as it is, else projected on the proxy base."""
+    if not _is_as_it_is(base.network, proxy_base.network):
+        return _project([one.effective for one in networks], proxy_base, budget)
+    same = [_as_it_is(one, proxy_base.network) for one in networks]
+    # another number of classes moves the growth a little
+    kept = [one if abs(one.growth / budget - 1) <= TOLERANCE else None for one in same]
+    return [one or _project([two.effective], proxy_base, budget)[0] for one, two in zip(kept, same, strict=True)]
+
+
+def _is_as_it_is(network: Network, small: Network) -> bool:
+    """Whether a proxy base differs from the base in classes and regularisation only."""
+    head = replace(small.head, dropout=network.head.dropout)
+    return replace(small, head=head, drop_path=network.drop_path, num_classes=network.num_classes) == network
+
+
+def _as_it_is(one: Scaled, small: Network) -> Scaled:
+    widths = (one.network.stem.width, *one.network.widths, one.network.head.width)
+    network = resize(small, depths=one.network.depths, widths=widths, resolution=one.network.resolution)
+    return Scaled(network=network, effective=one.effective, growth=count(network).macs / count(small).macs)
 
 
 def _unreachable(what: str, budget: float) -> str:
@@ -151,7 +172,8 @@ def _single(point: Coefficients, name: str, budget: float, base: Scalable, proxy
         return level_one(name, one.network, one.rounding, budget, resolution_step=one.resolution_step)
 
     try:
-        return _Found(point, name, alone(base), alone(proxy_base))
+        scaled, is_same = alone(base), _is_as_it_is(base.network, proxy_base.network)
+        return _Found(point, name, scaled, _as_it_is(scaled, proxy_base.network) if is_same else alone(proxy_base))
     except ScalingError as error:
         return Exclusion(coefficients=point, reason=error.message)
 

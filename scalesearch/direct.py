@@ -62,7 +62,8 @@ def scaled_base(
         return ScaledBase(base=found.name, policy=policy, asked=None, growth_asked=None, scaled=same)
     if policy == "paper":
         network = replace(scale(start, asked, found.family.rounding), resolution=side)
-        scaled = Scaled(network=network, effective=asked, growth=count(network).macs / count(start).macs)
+        effective = replace(asked, depth=network.depth / start.depth)
+        scaled = Scaled(network=network, effective=effective, growth=count(network).macs / count(start).macs)
         return ScaledBase(base=found.name, policy=policy, asked=asked, growth_asked=None, scaled=scaled)
     growth = parse_budget(budget, count(start).macs) ** phi if budget else asked.nominal
     levelled = level([asked], start, found.family.rounding, growth)[0]

@@ -54,6 +54,10 @@ class StudyError(ScaleSearchError, RuntimeError):
     """A run folder that is missing, damaged, busy, or belongs to another plan."""
 
 
+class SearchFailedError(ScaleSearchError, RuntimeError):
+    """A search that ended without anything to rank."""
+
+
 class DataError(ScaleSearchError, ValueError):
     """Images that cannot be used: the path and what is wrong with it."""
 

@@ -18,11 +18,13 @@ from typing import Any, Protocol
 from scalesearch import documents, emit
 from scalesearch.engine.local import LocalExecutor, Slot, local_slots
 from scalesearch.engine.work import Event
-from scalesearch.errors import ScaleSearchError
+from scalesearch.errors import ScaleSearchError, SearchFailedError
 from scalesearch.members import Member, Rule, Unreached, growths, members
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan
-from scalesearch.proxy.data import Images, load, open_images, save
+from scalesearch.presets import gpu_listed
+from scalesearch.proxy.data import load
+from scalesearch.proxy.images import Images, open_images, save
 from scalesearch.runfolder import claimed, write_text
 from scalesearch.search import entries, search
 from scalesearch.study import Study
@@ -63,19 +65,26 @@ def run(
         The ranking, and the manifest of the family.
 
     Raises:
-        StudyError: the folder holds another plan, or another process works in it; no trial finished.
+        StudyError: the folder holds another plan, or another process works in it.
+        SearchFailedError: every trial that could be ranked failed.
         DataError: the images cannot be used.
     """
-    slots = local_slots(plan.threads, need_gpu=plan.preset == "standard")
+    todo = entries(plan, layout)
+    slots = local_slots(plan.threads, need_gpu=plan.preset == "standard" and gpu_listed())[: len(todo)]
     with claimed(folder, plan):
         _write_environment(folder, slots)
         _prepare_images(plan, layout, folder, download=download)
         _write_candidates(plan, layout, folder)
         study = Study(folder / "study.db", plan.space.budget)
-        observer.started(plan, study.results(), len(entries(plan, layout)), len(slots))
+        observer.started(plan, study.results(), len(todo), len(slots))
         _train(plan, layout, study, slots, folder, observer)
         outcome = conclude(plan, layout, study.results())
         _write_ranking(outcome, study.results(), folder)
+        if outcome.leader is None:
+            reasons = "; ".join(sorted({trial.reason for trial in outcome.failed}))
+            raise SearchFailedError(
+                f"no trial of a candidate on budget has finished: {reasons}", mend=f"see {folder}/logs"
+            )
         observer.ranked(outcome)
         return outcome, _emit(outcome, folder, observer)
 

@@ -16,8 +16,8 @@ from scalesearch.levelling import TOLERANCE
 from scalesearch.scaling import PAPER, Coefficients
 
 Policy = Literal["level", "paper"]
-LARGEST_BUDGET = 64.0
-"""Budgets reach from 1/64 to 64 times the base."""
+LARGEST_BUDGET = 16.0
+"""Budgets reach from 1/16 to 16 times the base: a search at phi = 1 is a small step."""
 
 REFERENCES: dict[str, tuple[float, float, float]] = {
     "depth": (1.0, 0.0, 0.0),

@@ -9,7 +9,7 @@ import traceback
 import typer
 
 from scalesearch.cli.commands import app
-from scalesearch.errors import ScaleSearchError
+from scalesearch.errors import CostMismatchError, EmitError, ScaleSearchError, SearchFailedError
 
 USAGE, INSIDE, INTERRUPTED = 2, 1, 130
 
@@ -31,6 +31,8 @@ def _code(arguments: list[str]) -> int:
     except typer.TyperException as error:
         failure = ScaleSearchError(error.format_message().rstrip("."), mend="see scalesearch --help")
         return _tell(failure, arguments, USAGE)
+    except (CostMismatchError, EmitError, SearchFailedError) as error:
+        return _tell(error, arguments, INSIDE)
     except ScaleSearchError as error:
         return _tell(error, arguments, USAGE)
     except BrokenPipeError:  # a reader such as `head` has seen enough

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CONVENTION = "macs: multiply-adds of convolutions and linear layers, what the paper calls FLOPs"
 MILLION = 1e6
-NARROWEST = 110
+NARROWEST = 120
 """Least width that tables are laid out for [characters]; files and narrow terminals wrap."""
 
 

@@ -17,8 +17,9 @@ from scalesearch.emit.config import coefficients, config, config_text, read_conf
 from scalesearch.emit.source import source
 from scalesearch.emit.weights import weights_digest, write_weights
 from scalesearch.errors import EmitError
+from scalesearch.files import write_whole
 from scalesearch.members import Member, Rule, Unreached
-from scalesearch.nets.measure import measure
+from scalesearch.nets.measure import measure, one_thread
 from scalesearch.nets.network import build
 from scalesearch.spec import Network
 
@@ -54,7 +55,8 @@ def write(
         if isinstance(one, Unreached)
     ]
     manifest = {"schema_version": 1, "base": base, **coefficients(rule), "members": rows, "unreached": missing}
-    _write_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
 
 
 def _write_member(
@@ -65,8 +67,8 @@ def _write_member(
     module = build(member.network, seed=seed)
     measure(member.network, module)
     values = config(member, rule, base, seed=seed, weights_digest=weights_digest(module))
-    _write_text(place / "config.yaml", config_text(values))
-    _write_text(place / "network.py", source(member.name, member.network, _about(member, rule, base)))
+    write_whole(place / "config.yaml", config_text(values).encode())
+    write_whole(place / "network.py", source(member.name, member.network, _about(member, rule, base)).encode())
     if weights:
         write_weights(place / "model.safetensors", module)
     _compare_config(place / "config.yaml", member)
@@ -99,13 +101,6 @@ def _row(member: Member, values: dict[str, Any], files: list[str]) -> dict[str, 
     }
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def _compare_config(path: Path, member: Member) -> None:
     _, network = read_config(path)
     if network != member.network or count(network) != member.cost:
@@ -117,7 +112,8 @@ def _compare_source(path: Path, network: Network, module: nn.Module) -> None:
     other: nn.Module = _imported(path).network()
     other.load_state_dict(module.state_dict())
     images = torch.linspace(-1, 1, 2 * 3 * COMPARED_SIDE**2).view(2, 3, COMPARED_SIDE, COMPARED_SIDE)
-    ours, theirs = _outputs(module, images), _outputs(other, images)
+    with one_thread():
+        ours, theirs = _outputs(module, images), _outputs(other, images)
     if not torch.equal(ours, theirs) or not torch.isfinite(ours).all():
         gap = float((ours - theirs).abs().max())
         raise EmitError(f"{path}: outputs differ by {gap:g}", mend="please report this file")

@@ -50,9 +50,8 @@ def local_slots(threads: int, *, need_gpu: bool) -> list[Slot]:
         names = [torch.cuda.get_device_name(index) for index in range(gpus)]
         return [Slot(device=f"cuda:{index}", name=name, threads=threads) for index, name in enumerate(names)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [Slot(device="cpu", name=platform.processor() or platform.machine(), threads=threads)] * max(
-        1, cores // threads
-    )
+    slot = Slot(device="cpu", name=platform.processor() or platform.machine(), threads=threads)
+    return [slot] * max(1, cores // threads)
 
 
 @dataclass(slots=True)

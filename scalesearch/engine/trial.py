@@ -12,8 +12,8 @@ from scalesearch.engine.work import Work
 from scalesearch.nets.blocks import start_near_identity
 from scalesearch.nets.network import build
 from scalesearch.proxy.checkpoint import read_checkpoint, write_checkpoint
-from scalesearch.proxy.data import open_images
 from scalesearch.proxy.device import DeviceImages, on_device
+from scalesearch.proxy.images import open_images
 from scalesearch.proxy.train import train
 from scalesearch.recipe import EpochResult
 

@@ -6,6 +6,8 @@ fvcore traces a real forward pass: eval mode, batch 1, real tensors (it fails on
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -21,6 +23,17 @@ with warnings.catch_warnings():  # fvcore decorates with torch.jit.script, which
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: a single pass gains little from more, and on a busy machine they wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def measure_parts(network: Network, module: nn.Module | None = None) -> dict[str, Cost]:
     """The cost of stem, each stage and head by fvcore, in `count_parts`' form.
 
@@ -32,7 +45,7 @@ def measure_parts(network: Network, module: nn.Module | None = None) -> dict[str
     was_training = module.training
     module.eval()
     image = torch.zeros(1, 3, network.resolution, network.resolution)
-    with torch.no_grad(), warnings.catch_warnings():
+    with one_thread(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warnings of torch.jit, which fvcore is built on
         flops = FlopCountAnalysis(module, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         outputs = (

@@ -57,6 +57,8 @@ class Exclusion:
     """A point that leads to no candidate, with the reason."""
 
     coefficients: Coefficients
+    reference: str
+    """Name of the reference point; empty for a grid point."""
     reason: str
 
 
@@ -104,10 +106,16 @@ def candidates(space: Space, base: Scalable, proxy_base: Scalable) -> Candidates
 _Points = Sequence[tuple[Coefficients, str]]
 
 
-def _rounded(space: Space, points: _Points, base: Scalable, proxy_base: Scalable) -> Iterator[_Found]:
+def _rounded(space: Space, points: _Points, base: Scalable, proxy_base: Scalable) -> Iterator[_Found | Exclusion]:
     """The paper's rounding: a point scales the base and the proxy base alike."""
     for point, name in points:
-        yield _Found(point, name, _by_paper(point, base), _by_paper(point, proxy_base))
+        scaled, proxy = _by_paper(point, base), _by_paper(point, proxy_base)
+        if scaled.network == base.network or proxy.network == proxy_base.network:
+            yield Exclusion(
+                coefficients=point, reference=name, reason="the paper's rounding leaves the base or its proxy as it is"
+            )
+        else:
+            yield _Found(point, name, scaled, proxy)
 
 
 def _by_paper(point: Coefficients, base: Scalable) -> Scaled:
@@ -131,7 +139,7 @@ def _levelled(space: Space, points: _Points, base: Scalable, proxy_base: Scalabl
             yield _Found(point, name, scaled, proxy)
         else:
             what = "proxy" if scaled is not None else "network"
-            yield Exclusion(coefficients=point, reason=_unreachable(what, space.budget))
+            yield Exclusion(coefficients=point, reference=name, reason=_unreachable(what, space.budget))
     for point, name in points:
         if name in DIMENSIONS:
             yield _single(point, name, space.budget, base, proxy_base)
@@ -175,7 +183,7 @@ def _single(point: Coefficients, name: str, budget: float, base: Scalable, proxy
         scaled, is_same = alone(base), _is_as_it_is(base.network, proxy_base.network)
         return _Found(point, name, scaled, _as_it_is(scaled, proxy_base.network) if is_same else alone(proxy_base))
     except ScalingError as error:
-        return Exclusion(coefficients=point, reason=error.message)
+        return Exclusion(coefficients=point, reference=name, reason=error.message)
 
 
 def _merged(found: Iterable[_Found], space: Space) -> list[Candidate]:

@@ -10,7 +10,17 @@ from scalesearch.cost import count
 from scalesearch.errors import PlanError, ScalingError
 from scalesearch.families import Base, find_base
 from scalesearch.levelling import REACH, TOLERANCE, Scaled, level
-from scalesearch.members import Member, Rule, Unreached, growths, members, named_growths, published
+from scalesearch.members import (
+    PUBLISHED,
+    Member,
+    Rule,
+    Unreached,
+    growth_at,
+    growths,
+    members,
+    named_growths,
+    published,
+)
 from scalesearch.scaling import Coefficients, Multipliers, scale
 from scalesearch.space import Policy, parse_budget
 
@@ -39,7 +49,7 @@ def scaled_base(
     resolution: int | None = None,
     policy: Policy = "level",
     budget: str | None = None,
-    phi: float = 1.0,
+    phi: float | None = None,
     classes: int | None = None,
 ) -> ScaledBase:
     """Scale a base by depth and width multipliers and a side [px]; without any, describe it.
@@ -49,15 +59,19 @@ def scaled_base(
 
     Raises:
         SpecError: no such base, or a side below 1.
-        ScalingError: a multiplier that is not positive, or no legal network near the point.
+        ScalingError: a multiplier that is not positive, no legal network near the point, or a contradiction.
     """
     found = find_base(base)
     start = replace(found.network, num_classes=found.network.num_classes if classes is None else classes)
     if resolution is not None and resolution < 1:
         raise ScalingError(f"resolution {resolution}", mend="it must be at least 1")
+    if phi is not None and budget is None:
+        raise ScalingError("--phi without --budget", mend="give the budget whose power it is")
+    if budget is not None and policy == "paper":
+        raise ScalingError("--budget under --rounding paper", mend="the paper's rounding aims at no growth: drop one")
     side = start.resolution if resolution is None else resolution
     asked = Multipliers(depth=depth, width=width, resolution=side / start.resolution)
-    if asked == Multipliers():
+    if asked == Multipliers() and budget is None:
         same = Scaled(network=start, effective=asked, growth=1.0)
         return ScaledBase(base=found.name, policy=policy, asked=None, growth_asked=None, scaled=same)
     if policy == "paper":
@@ -65,7 +79,9 @@ def scaled_base(
         effective = replace(asked, depth=network.depth / start.depth)
         scaled = Scaled(network=network, effective=effective, growth=count(network).macs / count(start).macs)
         return ScaledBase(base=found.name, policy=policy, asked=asked, growth_asked=None, scaled=scaled)
-    growth = parse_budget(budget, count(start).macs) ** phi if budget else asked.nominal
+    growth = asked.nominal
+    if budget is not None:
+        growth = growth_at(parse_budget(budget, count(start).macs), 1.0 if phi is None else phi)
     levelled = level([asked], start, found.family.rounding, growth)[0]
     if levelled is None:
         raise ScalingError(
@@ -83,6 +99,11 @@ class AskedFamily:
     rule: Rule | None
     """None for the published table."""
     members: Sequence[Member | Unreached]
+
+    @property
+    def evidence(self) -> str:
+        """What the family rests on."""
+        return self.rule.evidence if self.rule else PUBLISHED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +139,13 @@ def asked_family(request: FamilyRequest, outcome: Outcome | None) -> AskedFamily
         if request.published:
             return AskedFamily(base=base.name, rule=None, members=published(base, classes=request.classes))
         rule = _given_rule(str(request.coefficients), request.budget, base)
-    asked = _asked_growths(base, rule, request)
-    return AskedFamily(base=base.name, rule=rule, members=members(rule, base, asked, classes=request.classes))
+    found = members(rule, base, _asked_growths(base, rule, request), classes=request.classes)
+    unreached = [one for one in found if isinstance(one, Unreached)]
+    if len(unreached) == len(found):
+        raise ScalingError(
+            f"no member can be reached: {unreached[0].reason}", mend="ask for other growths or coefficients"
+        )
+    return AskedFamily(base=base.name, rule=rule, members=found)
 
 
 def _refuse_contradictions(request: FamilyRequest, outcome: Outcome | None) -> None:
@@ -152,7 +178,7 @@ def _given_rule(text: str, budget: str | None, base: Base) -> Rule:
 
 def _asked_growths(base: Base, rule: Rule, request: FamilyRequest) -> dict[str, float]:
     if request.phi is not None:
-        return named_growths(base, [rule.budget**value for value in _numbers("--phi", request.phi)])
+        return named_growths(base, [growth_at(rule.budget, value) for value in _numbers("--phi", request.phi)])
     if request.growth is not None:
         return named_growths(base, _numbers("--growth", request.growth))
     return growths(base, rule.budget)

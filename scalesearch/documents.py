@@ -64,7 +64,9 @@ def plan_document(plan: Plan, layout: Layout) -> Document:
         "digest": plan.digest,
         "nominal_points": found.nominal_points,
         "candidates": [candidate_document(one, plan, layout) for one in found.candidates],
-        "excluded": [{**point(one.coefficients), "reason": one.reason} for one in found.excluded],
+        "excluded": [
+            {**point(one.coefficients), "reference": one.reference, "reason": one.reason} for one in found.excluded
+        ],
     }
 
 

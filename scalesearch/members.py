@@ -19,8 +19,12 @@ from scalesearch.spec import Network
 
 EFFICIENTNET_GROWTHS = {f"B{k}": 2.0**log for k, log in enumerate((0.5, 1, 2, 3.5, 5, 6, 7), start=1)}
 """B1-B7 at the compute that the paper's spacing means. Source: fit of phi to the published table."""
-GROWTHS_UP = (2**0.5, 2.0, 4.0, 8.0, 16.0)
-GROWTHS_DOWN = (0.5**0.5, 0.5, 0.25)
+LARGEST_GROWTH = 4096.0
+"""Of a member over its base."""
+PUBLISHED = "published"
+"""The evidence of a family that follows the published table instead of a rule."""
+GROWTHS_UP = {"1.4": 2**0.5, "2": 2.0, "4": 4.0, "8": 8.0, "16": 16.0}
+GROWTHS_DOWN = {"0.7": 0.5**0.5, "0.5": 0.5, "0.25": 0.25}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +34,7 @@ class Rule:
     coefficients: Coefficients
     budget: float
     evidence: str
-    """`quick look`, `standard`, `given` or `published`."""
+    """`quick look`, `standard` or `given`."""
 
     @classmethod
     def of(cls, shares: tuple[float, float, float], budget: float, evidence: str) -> Rule:
@@ -69,11 +73,23 @@ class Unreached:
     reason: str
 
 
+def growth_at(budget: float, phi: float) -> float:
+    """Growth of compute of a budget at an exponent: budget^phi.
+
+    Raises:
+        ScalingError: an exponent out of reach.
+    """
+    if not abs(phi * math.log(budget)) <= math.log(LARGEST_GROWTH):
+        raise ScalingError(f"phi {phi:g}", mend=f"it must lead to a growth of at most {LARGEST_GROWTH:g}")
+    return budget**phi
+
+
 def growths(base: Base, budget: float) -> dict[str, float]:
     """The default members of a base by name: B1-B7 for B0 scaled up, else `<base>-x<growth>`."""
-    if budget < 1:
-        return named_growths(base, GROWTHS_DOWN)
-    return dict(EFFICIENTNET_GROWTHS) if base.name == "b0" else named_growths(base, GROWTHS_UP)
+    if budget >= 1 and base.name == "b0":
+        return dict(EFFICIENTNET_GROWTHS)
+    named = GROWTHS_UP if budget >= 1 else GROWTHS_DOWN
+    return {f"{base.name}-x{name}": growth for name, growth in named.items()}
 
 
 def named_growths(base: Base, values: Sequence[float]) -> dict[str, float]:
@@ -83,9 +99,10 @@ def named_growths(base: Base, values: Sequence[float]) -> dict[str, float]:
         ScalingError: a growth that is not a positive number.
     """
     for value in values:
-        if not (math.isfinite(value) and 0 < value <= 4096):
-            raise ScalingError(f"growth {value:g}", mend="it must be a number in (0, 4096]")
-    return {f"{base.name}-x{value:.2g}" if value < 10 else f"{base.name}-x{value:.4g}": value for value in values}
+        if not 0 < value <= LARGEST_GROWTH:
+            raise ScalingError(f"growth {value:g}", mend=f"it must be a number in (0, {LARGEST_GROWTH:g}]")
+    digits = next(n for n in range(3, 18) if len({f"{value:.{n}g}" for value in values}) == len(set(values)))
+    return {f"{base.name}-x{value:.{digits}g}": value for value in values}
 
 
 def members(rule: Rule, base: Base, asked: dict[str, float], *, classes: int | None) -> list[Member | Unreached]:

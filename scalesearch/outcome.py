@@ -55,7 +55,7 @@ def conclude(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Outc
         if result.accuracy is not None:
             accuracies.setdefault(result.key.proxy, []).append(result.accuracy)
     arms = [_arm(layout, name) for name in layout.trained]
-    failed = tuple(result for result in results if result.state == "failed")
+    failed = tuple(result for result in sorted(results, key=lambda result: result.key) if result.state == "failed")
     return Outcome(plan=plan, layout=layout, ranking=rank(arms, accuracies), failed=failed)
 
 

@@ -70,6 +70,17 @@ class Plan:
     """CPU threads of a trial: 1 and 2 threads give different bits."""
     recipe: Recipe
 
+    def __post_init__(self) -> None:
+        find_base(self.base)
+        names = ("resolution", "seeds", "epochs", "images", "validation_images", "threads")
+        least = {"halvings": 0, **dict.fromkeys(names, 1)}
+        given = {name: getattr(self, name) for name in least}
+        faults = [f"{name} = {given[name]!r}" for name, low in least.items() if not _whole(given[name], low)]
+        if self.preset not in PRESETS:
+            faults.append(f"preset = {self.preset!r}")
+        if faults:
+            raise PlanError(faults, mend="whole numbers, and a preset that there is")
+
     @property
     def evidence(self) -> str:
         """What a result of this plan is worth."""
@@ -115,6 +126,8 @@ class Plan:
         Raises:
             PlanError: a key is missing, unknown or out of range.
         """
+        if values.get("schema", SCHEMA) != SCHEMA:
+            raise PlanError(f"schema {values['schema']!r}", mend=f"this version reads schema {SCHEMA}")
         given = {key: value for key, value in values.items() if key != "schema"}
         try:
             given["space"] = Space(**given["space"])
@@ -134,6 +147,10 @@ class Plan:
     def folder_name(self) -> str:
         """`<base>-<budget>-<data>-<8 characters of the digest>`."""
         return f"{self.base}-{self.budget.lower().replace(' ', '')}-{self.data.name}-{self.digest[:8]}"
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def read_plan(folder: Path) -> Plan:

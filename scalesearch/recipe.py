@@ -109,11 +109,18 @@ class Recipe:
         unknown = [f"recipe.{key} is not a key" for key in values if key not in known]
         if unknown:
             raise PlanError(unknown, mend=f"keys: {', '.join(sorted(known))}")
-        given = dict(values)
-        if "schedule" in given:
-            knots, heights = given["schedule"]["knots"], given["schedule"]["values"]
-            given["schedule"] = Schedule(tuple(map(float, knots)), tuple(map(float, heights)))
-        return cls(**given)
+        try:
+            return cls(**{**values, **({"schedule": _schedule(values["schedule"])} if "schedule" in values else {})})
+        except TypeError as error:
+            raise PlanError(f"recipe: {error}", mend="see plan.yaml of any run for an example") from None
+
+
+def _schedule(values: Any) -> Schedule:
+    try:
+        knots, heights = ([float(number) for number in values[name]] for name in ("knots", "values"))
+    except (KeyError, TypeError, ValueError):
+        raise PlanError(f"recipe.schedule = {values!r}", mend="give lists of numbers `knots` and `values`") from None
+    return Schedule(tuple(knots), tuple(heights))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

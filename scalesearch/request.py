@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from scalesearch.cost import count
 from scalesearch.dataset import Dataset, describe
@@ -21,6 +21,15 @@ from scalesearch.space import Policy, Space, parse_budget
 
 FEWEST_IMAGES = 256
 """Fewer training images than this rank nothing."""
+
+RANGES = {
+    "candidates": (2, 10_000),
+    "seeds": (1, 10_000),
+    "epochs": (1, 100_000),
+    "images": (FEWEST_IMAGES, 10**9),
+    "proxy_resolution": (8, 1024),
+}
+"""Least and largest value of each number that a user may ask for."""
 
 T = TypeVar("T")
 
@@ -55,20 +64,27 @@ def read_request(path: Path) -> Request:
     Raises:
         PlanError: the file cannot be read, or all its faults at once, each with its key.
     """
-    from pydantic import TypeAdapter, ValidationError
-    from pydantic.dataclasses import dataclass as checked
-
     values = read_yaml(path)
     known = [entry.name for entry in fields(Request)]
     faults = [f"{path}: {key} is not a key{_near(str(key), known)}" for key in values if key not in known]
     given = {key: value for key, value in values.items() if key in known}
-    try:
-        TypeAdapter(checked(Request, config={"extra": "forbid", "strict": True})).validate_python(given)  # type: ignore[call-overload]
-    except ValidationError as error:
-        faults += [f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    faults += [f"{path}: {fault}" for fault in _wrong_types(given)]
     if faults:
         raise PlanError(faults, mend=f"keys: {', '.join(known)}")
     return Request(**given)
+
+
+def _wrong_types(given: dict[str, Any]) -> list[str]:
+    """One text per key whose value is not of its declared type."""
+    from pydantic import ConfigDict, ValidationError, create_model
+
+    types = get_type_hints(Request)
+    rows: dict[str, Any] = {entry.name: (types[entry.name], entry.default) for entry in fields(Request)}
+    try:
+        create_model("Study", __config__=ConfigDict(strict=True), **rows).model_validate(given)
+    except ValidationError as error:
+        return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    return []
 
 
 def _near(key: str, known: list[str]) -> str:
@@ -91,7 +107,7 @@ def resolve(request: Request) -> tuple[Plan, Layout]:
     space = _attempt(faults, lambda: _space(request, parse_budget(request.budget, macs)))
     faults += _out_of_range(request)
     if base is None or data is None or recipe is None or space is None or faults:
-        raise faults[0] if len(faults) == 1 else PlanError([str(fault) for fault in faults])
+        raise faults[0] if len(faults) == 1 else PlanError([str(fault) for fault in faults], mend="mend each of them")
     return _planned(request, preset, base, data, recipe, space)
 
 
@@ -108,12 +124,11 @@ def _space(request: Request, growth: float) -> Space:
 
 
 def _out_of_range(request: Request) -> list[ScaleSearchError]:
-    least = {"candidates": 2, "seeds": 1, "epochs": 1, "images": FEWEST_IMAGES, "proxy_resolution": 8}
-    asked = {name: getattr(request, name) for name in least}
+    asked = {name: getattr(request, name) for name in RANGES}
     return [
-        PlanError(f"{name.replace('_', '-')} {asked[name]}", mend=f"it must be at least {low}")
-        for name, low in least.items()
-        if asked[name] is not None and asked[name] < low
+        PlanError(f"{name.replace('_', '-')} {asked[name]}", mend=f"it must be at least {low} and at most {high}")
+        for name, (low, high) in RANGES.items()
+        if asked[name] is not None and not low <= asked[name] <= high
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from scalesearch.errors import StudyError
+from scalesearch.files import write_whole
 from scalesearch.plan import Plan, read_plan
 
 
@@ -76,10 +76,5 @@ def _difference(stored: Plan, plan: Plan) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and move it into place: a reader sees the old one or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a UTF-8 file whole or not at all."""
+    write_whole(path, text.encode())

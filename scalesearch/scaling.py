@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 from scalesearch.errors import ScalingError
 from scalesearch.spec import Network
 
+LARGEST_FACTOR = 1e4
+"""Multipliers and coefficients reach from one over this to this."""
+
 DIMENSIONS = ("depth", "width", "resolution")
 
 
 def _positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ScalingError(f"{name} = {value!r}", mend="it must be a positive number")
+    if not 1 / LARGEST_FACTOR <= value <= LARGEST_FACTOR:
+        raise ScalingError(f"{name} = {value!r}", mend=f"it must be a positive number of at most {LARGEST_FACTOR:g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +98,9 @@ class Coefficients:
         >>> Coefficients(alpha=1.2, beta=1.1, gamma=1.15).at(0.0).nominal
         1.0
         """
+        logs = [phi * math.log(value) for value in (self.alpha, self.beta, self.gamma)]
+        if not all(abs(log) <= math.log(LARGEST_FACTOR) for log in logs):
+            raise ScalingError(f"phi = {phi!r}", mend="give an exponent of a few units")
         return Multipliers(depth=self.alpha**phi, width=self.beta**phi, resolution=self.gamma**phi)
 
 

@@ -73,8 +73,10 @@ class Space:
     """Points with |alpha·beta²·gamma² - budget| below it are kept."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.step) and self.step >= 0.005):
-            raise SpaceError(f"step {self.step:g}", mend="it must be at least 0.005")
+        if not 1 / LARGEST_BUDGET <= self.budget <= LARGEST_BUDGET:
+            raise SpaceError(f"budget {self.budget!r}", mend=f"it must be 1/{LARGEST_BUDGET:g} to {LARGEST_BUDGET:g}")
+        if not (math.isfinite(self.step) and self.step >= 0.01):
+            raise SpaceError(f"step {self.step:g}", mend="it must be at least 0.01")
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
             raise SpaceError(f"tolerance {self.tolerance:g}", mend="it must be 0 or more")
 
@@ -116,7 +118,7 @@ class Space:
         return sorted(value for value in values if value > 0)
 
     def _alphas(self, alphas: list[float], rest: float) -> list[float]:
-        return [alpha for alpha in alphas if round(abs(alpha * rest - self.budget), 9) < self.tolerance]
+        return [alpha for alpha in alphas if round(abs(alpha * rest - self.budget), 9) < round(self.tolerance, 9)]
 
 
 def _point(alpha: float, beta: float, gamma: float) -> Coefficients:

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from PIL import Image
 from scalesearch.dataset import describe
 from scalesearch.errors import DataError
 from scalesearch.proxy import data
-from scalesearch.proxy.data import ARRAYS, load, open_images, save, split, stratified
+from scalesearch.proxy.data import load, split, stratified
+from scalesearch.proxy.images import ARRAYS, SUMMARY, open_images, save
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=300).map(np.array)
 
@@ -350,11 +353,11 @@ def test_saving_leaves_nothing_else_behind_and_may_be_repeated(tmp_path):
         save(images, tmp_path / "images")
     assert {file.name for file in (tmp_path / "images").iterdir()} == {
         *(f"{name}.npy" for name in ARRAYS),
-        data.SUMMARY,
+        SUMMARY,
     }
 
 
-@pytest.mark.parametrize("name", [*(f"{name}.npy" for name in ARRAYS), data.SUMMARY])
+@pytest.mark.parametrize("name", [*(f"{name}.npy" for name in ARRAYS), SUMMARY])
 @pytest.mark.parametrize("harm", ["missing", "empty", "cut", "another"])
 def test_damaged_saved_images_are_refused(tmp_path, name, harm):
     save(read(pets(tmp_path / "pets")), tmp_path)
@@ -368,6 +371,14 @@ def test_damaged_saved_images_are_refused(tmp_path, name, harm):
         file.write_bytes(content[: 0 if harm == "empty" else len(content) - 9])
     with pytest.raises(DataError, match="delete the folder and run again"):
         open_images(tmp_path)
+
+
+def test_a_worker_opens_images_without_the_libraries_that_read_datasets():
+    code = """
+import sys, scalesearch.proxy.images
+assert not {"torch", "torchvision", "PIL", "pandas", "scipy"} & set(sys.modules), sorted(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_saved_images_of_another_type_are_refused(tmp_path):

@@ -17,8 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from scalesearch import dataset
-from scalesearch.dataset import TORCHVISION, Dataset, describe, embedded_file
+import scalesearch
+from scalesearch.dataset import Dataset, describe, folders
+from scalesearch.dataset.embedded import embedded_file
+from scalesearch.dataset.torchvision_sets import TORCHVISION
+from scalesearch.dataset.value import LARGEST_SMALL_SIDE, slug
 from scalesearch.errors import DataError
 
 
@@ -74,7 +77,7 @@ def test_the_facts_of_the_embedded_subset_are_those_of_the_shipped_file(tmp_path
 
 def test_the_shipped_file_is_balanced_small_and_documented():
     content = embedded_file().read_bytes()
-    about = (Path(dataset.__file__).parent / "data" / "fashion-mnist.md").read_text(encoding="utf-8")
+    about = (Path(scalesearch.__file__).parent / "data" / "fashion-mnist.md").read_text(encoding="utf-8")
     assert len(content) <= 6_000_000
     assert hashlib.sha256(content).hexdigest() in about
     assert all(name in about for name in describe(None, root=None).class_names)
@@ -116,9 +119,9 @@ def test_a_dict_with_another_key_is_refused():
 
 @given(st.text(max_size=100))
 def test_a_name_is_safe_in_a_path(text):
-    slug = dataset._slug(text)
-    assert 1 <= len(slug) <= 60
-    assert set(slug) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    name = slug(text)
+    assert 1 <= len(name) <= 60
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
 # torchvision
@@ -159,14 +162,14 @@ def test_the_table_fits_the_installed_torchvision(name):
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_every_set_of_the_table_is_described(name, tmp_path):
     found = describe(f"torchvision:{name}", root=tmp_path)
-    assert found.is_photos or found.side <= dataset.LARGEST_SMALL_SIDE
+    assert found.is_photos or found.side <= LARGEST_SMALL_SIDE
     assert len(found.class_names) in (0, found.num_classes)
 
 
 def test_the_extensions_are_those_of_torchvision():
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    assert sorted(dataset.IMAGE_EXTENSIONS) == sorted(IMG_EXTENSIONS)
+    assert sorted(folders.IMAGE_EXTENSIONS) == sorted(IMG_EXTENSIONS)
 
 
 # Folders
@@ -221,7 +224,7 @@ def test_images_of_different_sizes_are_photos_of_the_median_shorter_side(tmp_pat
 
 
 def test_only_a_sample_of_the_headers_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset, "SAMPLE", 2)
+    monkeypatch.setattr(folders, "SAMPLE", 2)
     pets(tmp_path, count=4)
     (tmp_path / "train" / "cat" / "1.png").write_bytes(b"never opened")
     assert describe(str(tmp_path), root=None).train_count == 8

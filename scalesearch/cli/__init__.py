@@ -29,6 +29,8 @@ def _code(arguments: list[str]) -> int:
         code = typer.main.get_command(app).main(arguments, prog_name="scalesearch", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except typer.TyperException as error:
+        if not error.format_message():  # no command: the help has been shown
+            return USAGE
         failure = ScaleSearchError(error.format_message().rstrip("."), mend="see scalesearch --help")
         return _tell(failure, arguments, USAGE)
     except (CostMismatchError, EmitError, SearchFailedError) as error:

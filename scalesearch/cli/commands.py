@@ -14,6 +14,7 @@ from scalesearch.presets import PresetName
 from scalesearch.space import Policy
 
 if TYPE_CHECKING:
+    from scalesearch.outcome import Outcome
     from scalesearch.request import Request
 
 app = typer.Typer(
@@ -78,11 +79,12 @@ def run(
 ) -> None:
     """Search a scaling rule: train proxies, rank them, and emit the scaled family. The same command resumes."""
     from scalesearch.cli import show
-    from scalesearch.cli.progress import RunDisplay
     from scalesearch.request import resolve
-    from scalesearch.run import run as carry_out
 
     plan, layout = resolve(_request(study, locals()))
+    from scalesearch.cli.progress import RunDisplay
+    from scalesearch.run import run as carry_out  # brings torch, which a refused request does without
+
     folder = out or Path("runs") / plan.folder_name
     display = RunDisplay(folder, quiet=quiet, on_stderr=as_json)
     try:
@@ -129,7 +131,7 @@ def scale(
     resolution: Annotated[int | None, typer.Option("--resolution", help="Side of the input [px].")] = None,
     rounding: Rounding = None,
     budget: Annotated[str | None, typer.Option("--budget", help="Growth that level aims at, with --phi.")] = None,
-    phi: Annotated[float, typer.Option("--phi", help="Exponent on the budget.")] = 1.0,
+    phi: Annotated[float | None, typer.Option("--phi", help="Exponent on the budget; default 1.")] = None,
     classes: Annotated[int | None, typer.Option("--classes", help="Outputs of the classifier.")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Count with fvcore too, and compare.")] = False,
     as_json: Json = False,
@@ -160,9 +162,8 @@ def scale(
 def rank(folder: RunFolder, as_json: Json = False) -> None:
     """Rank the trials of a run so far."""
     from scalesearch.cli import show
-    from scalesearch.stored import read_outcome
 
-    show.rank(read_outcome(folder), as_json=as_json)
+    show.rank(_outcome(folder), as_json=as_json)
 
 
 @app.command()
@@ -194,8 +195,6 @@ def emit(
     from scalesearch.cli import show
     from scalesearch.cli.progress import EmitDisplay
     from scalesearch.direct import FamilyRequest, asked_family
-    from scalesearch.run import write_family
-    from scalesearch.stored import read_outcome
 
     request = FamilyRequest(
         candidate=candidate,
@@ -207,11 +206,20 @@ def emit(
         growth=growth,
         classes=classes,
     )
-    family = asked_family(request, read_outcome(folder) if folder else None)
+    family = asked_family(request, _outcome(folder) if folder else None)
+    from scalesearch.run import write_family  # brings torch, which a refused request does without
+
     place = out or (folder / "family" if folder else Path("family"))
+    show.heading(family.evidence, as_json=as_json)
     with EmitDisplay(family, quiet=quiet, on_stderr=as_json) as display:
         manifest = write_family(family.members, family.rule, family.base, place, display.emitted, weights=weights)
     show.family(manifest, place, as_json=as_json)
+
+
+def _outcome(folder: Path) -> Outcome:
+    from scalesearch.stored import read_outcome
+
+    return read_outcome(folder)
 
 
 def _request(study: Path | None, given: dict[str, Any]) -> Request:

@@ -70,6 +70,11 @@ def stamp(evidence: str) -> str:
     return f"evidence: {evidence}{worth}; {paper}"
 
 
+def heading(evidence: str, *, as_json: bool) -> None:
+    """The stamp, before anything else is said."""
+    _out(as_json).print(stamp(evidence))
+
+
 def rule_line(rule: Rule) -> str:
     """Coefficients and shares of a rule."""
     found = rule.coefficients
@@ -103,8 +108,7 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
     )
     out.print(_candidates_table(plan, layout))
     for one in found.excluded:
-        at = one.coefficients
-        out.print(f"excluded {at.alpha:.4g}/{at.beta:.4g}/{at.gamma:.4g}: {one.reason}")
+        out.print(f"excluded {one.reference or one.coefficients.text}: {one.reason}")
     if any(one.proxy.network.resolution > plan.data.side for one in found.candidates):
         out.print(f"↑ above the images' {plan.data.side} px: interpolation adds no information")
     out.print("d w r %: shares of log compute of the proxy · shared: its proxy is trained for another candidate")
@@ -212,9 +216,7 @@ def family(manifest: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     if as_json:
         _document({**manifest, "folder": str(folder)})
         return
-    out = _out(as_json)
-    out.print(stamp(manifest["evidence"]))
-    _family(out, manifest, folder)
+    _family(_out(as_json), manifest, folder)
 
 
 def _family(out: Console, manifest: dict[str, Any], folder: Path) -> None:

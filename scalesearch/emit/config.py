@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from scalesearch.errors import EmitError, ScaleSearchError, SpecError
-from scalesearch.members import Member, Rule
+from scalesearch.members import PUBLISHED, Member, Rule
 from scalesearch.scaling import PAPER
 from scalesearch.spec import Network
 
@@ -19,7 +19,7 @@ def coefficients(rule: Rule | None) -> dict[str, Any]:
     """The rule behind a family, with the paper's beside it."""
     paper = {"alpha": PAPER.alpha, "beta": PAPER.beta, "gamma": PAPER.gamma}
     if rule is None:
-        return {"evidence": "published", "rule": None, "paper_rule": paper}
+        return {"evidence": PUBLISHED, "rule": None, "paper_rule": paper}
     given = rule.coefficients
     found = {"alpha": given.alpha, "beta": given.beta, "gamma": given.gamma, "budget": rule.budget}
     found |= {"shares": list(given.shares)}

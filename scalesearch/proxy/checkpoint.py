@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from scalesearch.files import write_whole
 from scalesearch.recipe import EpochResult
 
 
@@ -27,12 +27,7 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], results: list[Epoch
     content = save(
         {name: value.contiguous() for name, value in tensors.items()}, {"results": rows, "identity": identity}
     )
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, content)
 
 
 def read_checkpoint(path: Path, identity: str) -> tuple[dict[str, Tensor], list[EpochResult]] | None:

@@ -1,12 +1,10 @@
-"""Images read from a dataset: the choice of which, their decoding to one side, and their way to the workers.
+"""Images read from a dataset: the choice of which, and their decoding to one side.
 
 The only file that imports torchvision. Knows nothing of devices, networks or trials, and never reads the test part.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import pickle
 import tarfile
@@ -14,26 +12,22 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
-from scalesearch.dataset import (
-    TORCHVISION,
-    TORCHVISION_PREFIX,
-    Dataset,
-    Part,
-    embedded_file,
-    folder_parts,
-    image_files,
-    npz_parts,
-    reading_image,
-    reading_npz,
-)
+from scalesearch.dataset import Dataset
+from scalesearch.dataset.archives import npz_parts
+from scalesearch.dataset.embedded import embedded_file
+from scalesearch.dataset.faults import reading_image, reading_npz
+from scalesearch.dataset.folders import folder_parts, image_files
+from scalesearch.dataset.torchvision_sets import TORCHVISION
+from scalesearch.dataset.value import TORCHVISION_PREFIX, Part
 from scalesearch.errors import DataError
+from scalesearch.proxy.images import Array, Images, fingerprinted
 
 SEED = 20190528
 """Of the split and the choice of images; part of what a study means, therefore never changed."""
@@ -41,27 +35,6 @@ LARGEST_VALIDATION = 5
 """Validation split off the training part takes at most one image in this many."""
 CHUNK = 64
 """Images decoded by a thread before it asks for more."""
-SUMMARY = "images.json"
-
-Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Images:
-    """The training and validation images of a study.
-
-    Images are uint8 of shape (count, channels, side, side) with 1 or 3 channels, labels int64 of shape (count,).
-    """
-
-    train_images: Array
-    train_labels: Array
-    validation_images: Array
-    validation_labels: Array
-    fingerprint: str
-    """SHA-256 over shapes and values of the four arrays."""
-
-
-ARRAYS = tuple(entry.name for entry in fields(Images) if entry.name != "fingerprint")
 
 
 def load(dataset: Dataset, *, images: int | None, validation: int, side: int, download: bool = False) -> Images:
@@ -90,7 +63,7 @@ def load(dataset: Dataset, *, images: int | None, validation: int, side: int, do
     train_images, is_train_grey = _decoded(train, used, target)
     validation_images, is_validation_grey = _decoded(held, chosen, target)
     channels = 1 if is_train_grey and is_validation_grey else 3
-    return _fingerprinted(
+    return fingerprinted(
         train_images=np.ascontiguousarray(train_images[:, :channels]),
         train_labels=train.labels[used],
         validation_images=np.ascontiguousarray(validation_images[:, :channels]),
@@ -277,55 +250,3 @@ def _fitted(image: Image.Image, side: int) -> Image.Image:
     left, top = (width - square) / 2, (height - square) / 2
     box = (left, top, left + square, top + square)
     return image.resize((side, side), Image.Resampling.BILINEAR, box=box)
-
-
-def _fingerprinted(**arrays: Array) -> Images:
-    digest = hashlib.sha256()
-    for name in ARRAYS:
-        digest.update(f"{name} {arrays[name].shape}".encode())
-        digest.update(arrays[name].data)
-    return Images(**arrays, fingerprint=digest.hexdigest())
-
-
-def save(images: Images, folder: Path) -> None:
-    """Write the arrays to `folder` for `open_images`; the summary comes last, so that it vouches for the rest."""
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Array] = {name: getattr(images, name) for name in ARRAYS}
-    for name, array in arrays.items():
-        _write(folder / f"{name}.npy", lambda file, array=array: np.save(file, array, allow_pickle=False))
-    summary = {"fingerprint": images.fingerprint, "shapes": {name: array.shape for name, array in arrays.items()}}
-    _write(folder / SUMMARY, lambda file: file.write(json.dumps(summary, indent=1).encode()))
-
-
-def _write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            fill(file)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def open_images(folder: Path) -> Images:
-    """Memory-map, read-only, what `save` wrote.
-
-    Raises:
-        DataError: a file is missing, cut short, or not what the summary says.
-    """
-    try:
-        summary = json.loads((folder / SUMMARY).read_bytes())
-        shapes, fingerprint = summary["shapes"], str(summary["fingerprint"])
-        arrays = {name: _mapped(folder / f"{name}.npy", name, tuple(shapes[name])) for name in ARRAYS}
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        fault = f"{folder} does not hold the images of a study: {error}"
-        raise DataError(fault, mend="delete the folder and run again") from error
-    return Images(**arrays, fingerprint=fingerprint)
-
-
-def _mapped(path: Path, name: str, shape: tuple[int, ...]) -> Array:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    dtype = np.dtype(np.uint8 if name.endswith("images") else np.int64)
-    if array.shape != shape or array.dtype != dtype:
-        raise ValueError(f"{path.name} holds {array.dtype} of {array.shape}, not {dtype} of {shape}")
-    return array

@@ -1,17 +1,16 @@
-"""Which learning rate trains deep, wide and large-image proxies alike in about 15 seconds on one CPU core?
+"""Which learning rate trains deep, wide, large-image and mixed proxies alike in about 15 seconds on one CPU core?
 
 Command:
 
-    python studies/quick-recipe/pilot.py --images FILE.npz
+    python studies/quick-recipe/pilot.py
 
-FILE.npz holds `x` of shape (count, 28, 28), uint8, and `y` (count,): Fashion-MNIST. The first images train, the last
-2,000 validate. 42 trainings, one after the other on one thread, about 12 minutes. Prints one table and writes
-results/pilot.json beside this file. Every value but the learning rate is the default of `Recipe`.
+The proxies and images are those of `scalesearch run --base b0 --budget 2x --preset quick`. 56 trainings, one after the
+other on one thread, about 15 minutes. Prints one table and writes results/pilot.json beside this file. Every value but
+the learning rate is the preset's.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import statistics
@@ -22,26 +21,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scalesearch.families import find_base
-from scalesearch.levelling import level
 from scalesearch.nets.blocks import start_near_identity
 from scalesearch.nets.network import build
+from scalesearch.plan import Layout, Plan
+from scalesearch.proxy.data import load
 from scalesearch.proxy.device import on_device
 from scalesearch.proxy.train import train
 from scalesearch.recipe import Recipe
-from scalesearch.scaling import Multipliers, scale
+from scalesearch.request import Request, resolve
 from scalesearch.spec import Network
 
-RECIPE = Recipe()
-IMAGES, EPOCHS, VALIDATION = 2112, 2, 2000
-RESOLUTION = 20
-NARROWING = 0.25
-BUDGET = 2.0
-SHAPES = {
-    "deep": Multipliers(depth=BUDGET),
-    "wide": Multipliers(width=BUDGET**0.5),
-    "large": Multipliers(resolution=BUDGET**0.5),
-}
+SHAPES = {"deep": "depth", "wide": "width", "large": "resolution", "mixed": "paper"}
+"""Shape by the reference point whose proxy is trained."""
 LEARNING_RATES = (0.0025, 0.005, 0.01, 0.02, 0.04)
 SEEDS = range(2)
 SEEDS_OF_RECIPE = range(6)
@@ -65,37 +56,23 @@ class Run:
     """Training, batch-norm estimates and evaluations, without building and resizing."""
 
 
-def proxies() -> dict[str, Network]:
-    """B0 for small images, narrowed, and levelled at twice its compute in one dimension at a time."""
-    base = find_base("b0")
-    network = base.network
-    stages = tuple(replace(stage, stride=1) if index == 1 else stage for index, stage in enumerate(network.stages))
-    network = replace(
-        network,
-        stem=replace(network.stem, stride=1),
-        stages=stages,
-        head=replace(network.head, dropout=0.0),
-        resolution=RESOLUTION,
-        num_classes=10,
-        drop_path=0.0,
-    )
-    rounding = replace(base.family.rounding, divisor=round(base.family.rounding.divisor * NARROWING))
-    narrowed = scale(network, Multipliers(width=NARROWING), rounding)
-    found = level(list(SHAPES.values()), narrowed, rounding, BUDGET, resolution_step=1)
-    return {name: scaled.network for name, scaled in zip(SHAPES, found, strict=True) if scaled is not None}
+def proxies(layout: Layout) -> dict[str, Network]:
+    """The proxy that stands for each shape's reference point."""
+    found = {name: one.proxy.network for one in layout.candidates.candidates for name in one.references}
+    return {shape: found[name] for shape, name in SHAPES.items()}
 
 
-def run(shape: str, network: Network, learning_rate: float, seed: int, pairs: tuple[Pair, Pair]) -> Run:
+def run(shape: str, network: Network, recipe: Recipe, epochs: int, seed: int, pairs: tuple[Pair, Pair]) -> Run:
     """Train one proxy."""
     module = build(network, seed=seed)
     start_near_identity(module)
     data = on_device(*pairs, resolution=network.resolution, device=torch.device("cpu"))
     start = time.perf_counter()
-    _, epochs = train(module, data, replace(RECIPE, learning_rate=learning_rate), epochs=EPOCHS, seed=seed)
-    results = list(epochs)
+    _, trained = train(module, data, recipe, epochs=epochs, seed=seed)
+    results = list(trained)
     return Run(
         shape=shape,
-        learning_rate=learning_rate,
+        learning_rate=recipe.learning_rate,
         seed=seed,
         accuracies=tuple(result.accuracy for result in results),
         loss=results[-1].loss,
@@ -134,16 +111,12 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def record(runs: list[Run], networks: dict[str, Network]) -> dict[str, object]:
+def record(runs: list[Run], networks: dict[str, Network], plan: Plan) -> dict[str, object]:
     """All that the pilot found, with what it ran on."""
     return {
         "hardware": {"processor": processor(), "threads": torch.get_num_threads()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-        "recipe": RECIPE.to_dict(),
-        "images": IMAGES,
-        "epochs": EPOCHS,
-        "validation": VALIDATION,
-        "narrowing": NARROWING,
+        "plan": plan.to_dict(),
         "n": len(runs),
         "networks": {name: network.to_dict() for name, network in networks.items()},
         "runs": [asdict(one) for one in runs],
@@ -152,27 +125,28 @@ def record(runs: list[Run], networks: dict[str, Network]) -> dict[str, object]:
 
 def main() -> None:
     """Train, record, print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=Path, required=True, metavar="FILE.npz")
-    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with np.load(arguments.images) as file:
-        images, labels = torch.from_numpy(file["x"]).unsqueeze(1), torch.from_numpy(file["y"]).long()
-    pairs = (images[:IMAGES], labels[:IMAGES]), (images[-VALIDATION:], labels[-VALIDATION:])
-    networks = proxies()
-    plan = [
+    plan, layout = resolve(Request(preset="quick"))
+    found = load(plan.data, images=plan.images, validation=plan.validation_images, side=plan.data.side)
+    pairs = (
+        (torch.tensor(found.train_images), torch.tensor(found.train_labels)),
+        (torch.tensor(found.validation_images), torch.tensor(found.validation_labels)),
+    )
+    networks = proxies(layout)
+    todo = [
         (shape, rate, seed)
         for rate in LEARNING_RATES
-        for seed in (SEEDS_OF_RECIPE if rate == RECIPE.learning_rate else SEEDS)
+        for seed in (SEEDS_OF_RECIPE if rate == plan.recipe.learning_rate else SEEDS)
         for shape in networks
     ]
     runs: list[Run] = []
-    for shape, rate, seed in plan:
-        runs.append(run(shape, networks[shape], rate, seed, pairs))
-        print(f"{len(runs)}/{len(plan)} {runs[-1]}", flush=True)
+    for shape, rate, seed in todo:
+        recipe = replace(plan.recipe, learning_rate=rate)
+        runs.append(run(shape, networks[shape], recipe, plan.epochs, seed, pairs))
+        print(f"{len(runs)}/{len(todo)} {runs[-1]}", flush=True)
     target = Path(__file__).parent / "results" / "pilot.json"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(record(runs, networks), indent=1) + "\n", encoding="utf-8")
+    target.write_text(json.dumps(record(runs, networks, plan), indent=1) + "\n", encoding="utf-8")
     print(table(runs))
 
 

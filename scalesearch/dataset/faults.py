@@ -1,0 +1,57 @@
+"""How faults of images are told: what the libraries raise on damage, as one line that names the place."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+from scalesearch.errors import DataError
+
+
+@contextmanager
+def reading_image(where: str) -> Generator[None]:
+    """Turns everything that Pillow raises on a damaged image into one line that names it.
+
+    Raises:
+        DataError: the image inside cannot be read.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    damage = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError)
+    try:
+        yield
+    except (*damage, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else _first_line(error)
+        raise DataError(f"{where} is not a readable image: {reason}", mend="replace or remove it") from error
+
+
+@contextmanager
+def reading_npz(where: str) -> Generator[None]:
+    """Turns everything that zipfile and numpy raise on a damaged archive into one line that names it.
+
+    Raises:
+        DataError: the archive inside cannot be read.
+    """
+    damage = (OSError, ValueError, KeyError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
+    try:
+        yield
+    except DataError:
+        raise
+    except damage as error:
+        fault = f"{where} is not a readable .npz archive: {_first_line(error)}"
+        raise DataError(fault, mend="write it again with numpy.savez_compressed") from error
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def few(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

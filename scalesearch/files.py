@@ -1,0 +1,44 @@
+"""Files written whole or not at all: whoever opens one meanwhile sees the old content or the new, nothing between."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that exists in whole, also after a loss of power, or stays as it was."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Generator[IO[bytes]]:
+    """A new file under a name of its own beside `path`, which takes that place when all is written.
+
+    An exception inside leaves `path` as it was and removes the new file; a killed process leaves the new file behind.
+    """
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # another for every writer, on any machine
+    try:
+        with unfinished.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        _settle(path.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _settle(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the file system can; the files are in place either way."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,83 @@
+"""The images of a study as arrays, and their way to the workers: saved once, memory-mapped by each.
+
+Needs numpy alone: a worker opens them without the libraries that read datasets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scalesearch.errors import DataError
+from scalesearch.files import whole_file, write_whole
+
+SUMMARY = "images.json"
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Images:
+    """The training and validation images of a study.
+
+    Images are uint8 of shape (count, channels, side, side) with 1 or 3 channels, labels int64 of shape (count,).
+    """
+
+    train_images: Array
+    train_labels: Array
+    validation_images: Array
+    validation_labels: Array
+    fingerprint: str
+    """SHA-256 over shapes and values of the four arrays."""
+
+
+ARRAYS = tuple(entry.name for entry in fields(Images) if entry.name != "fingerprint")
+
+
+def fingerprinted(**arrays: Array) -> Images:
+    """The images of four arrays, with the fingerprint that belongs to them."""
+    digest = hashlib.sha256()
+    for name in ARRAYS:
+        digest.update(f"{name} {arrays[name].shape}".encode())
+        digest.update(arrays[name].data)
+    return Images(**arrays, fingerprint=digest.hexdigest())
+
+
+def save(images: Images, folder: Path) -> None:
+    """Write the arrays to `folder` for `open_images`; the summary comes last, so that it vouches for the rest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Array] = {name: getattr(images, name) for name in ARRAYS}
+    for name, array in arrays.items():
+        with whole_file(folder / f"{name}.npy") as file:
+            np.save(file, array, allow_pickle=False)
+    summary = {"fingerprint": images.fingerprint, "shapes": {name: array.shape for name, array in arrays.items()}}
+    write_whole(folder / SUMMARY, json.dumps(summary, indent=1).encode())
+
+
+def open_images(folder: Path) -> Images:
+    """Memory-map, read-only, what `save` wrote.
+
+    Raises:
+        DataError: a file is missing, cut short, or not what the summary says.
+    """
+    try:
+        summary = json.loads((folder / SUMMARY).read_bytes())
+        shapes, fingerprint = summary["shapes"], str(summary["fingerprint"])
+        arrays = {name: _mapped(folder / f"{name}.npy", name, tuple(shapes[name])) for name in ARRAYS}
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        fault = f"{folder} does not hold the images of a study: {error}"
+        raise DataError(fault, mend="delete the folder and run again") from error
+    return Images(**arrays, fingerprint=fingerprint)
+
+
+def _mapped(path: Path, name: str, shape: tuple[int, ...]) -> Array:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    dtype = np.dtype(np.uint8 if name.endswith("images") else np.int64)
+    if array.shape != shape or array.dtype != dtype:
+        raise ValueError(f"{path.name} holds {array.dtype} of {array.shape}, not {dtype} of {shape}")
+    return array

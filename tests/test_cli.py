@@ -1,0 +1,507 @@
+"""The command line as a whole: its frozen surface, its documents, and nonsense answered in one line with the mend."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer
+import yaml
+from networks import EFFICIENTNET, EXACT
+
+from scalesearch.cli import _code
+from scalesearch.cli.commands import app
+from scalesearch.cost import count
+from scalesearch.plan import ANCHOR
+from scalesearch.recipe import EpochResult
+from scalesearch.request import Request, resolve
+from scalesearch.runfolder import claimed
+from scalesearch.search import entries
+from scalesearch.space import LARGEST_BUDGET
+from scalesearch.study import Study
+
+PAPERS_RULE = "the paper's rule for B0 is α 1.2 β 1.1 γ 1.15"
+
+
+class Told(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """All of stdout as one JSON document."""
+        return json.loads(self.out)
+
+
+Call = Callable[..., Told]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """The program in this process, in an empty folder, without a GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.chdir(tmp_path)
+
+    def told(*arguments: object) -> Told:
+        capsys.readouterr()
+        code = _code([str(one) for one in arguments])
+        return Told(code, *capsys.readouterr())
+
+    return told
+
+
+# ---- the surface
+
+SURFACE = {
+    "run": [
+        "--base", "--budget", "--rounding", "--step", "--tolerance", "--data", "--data-root", "--download", "--preset",
+        "--candidates", "--seeds", "--epochs", "--images", "--proxy-resolution", "--study", "--out", "--quiet",
+        "--json",
+    ],
+    "plan": [
+        "--base", "--budget", "--rounding", "--step", "--tolerance", "--data", "--data-root", "--preset",
+        "--candidates", "--seeds", "--epochs", "--images", "--proxy-resolution", "--study", "--json",
+    ],
+    "scale": [
+        "--base", "--depth", "--width", "--resolution", "--rounding", "--budget", "--phi", "--classes", "--measure",
+        "--json",
+    ],
+    "rank": ["RUN", "--json"],
+    "status": ["RUN", "--json"],
+    "emit": [
+        "RUN", "--candidate", "--base", "--coefficients", "--budget", "--published", "--phi", "--growth", "--classes",
+        "--weights", "--out", "--quiet", "--json",
+    ],
+}  # fmt: skip
+"""Every command with its arguments and options: a new one is a deliberate row here."""
+
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def test_the_surface_is_the_frozen_one():
+    found = {
+        name: [
+            *["RUN" for one in command.params if one.param_type_name == "argument"],
+            *[text for one in command.params if one.param_type_name == "option" for text in one.opts],
+        ]
+        for name, command in COMMANDS.items()
+    }
+    assert found == SURFACE
+
+
+def test_options_before_the_command_are_few():
+    top = typer.main.get_command(app)
+    names = {text for one in top.params for text in one.opts}
+    assert names == {"--traceback", "--install-completion", "--show-completion"}  # the last two: shell completion
+
+
+@pytest.mark.parametrize("name", SURFACE)
+def test_every_command_and_every_option_says_what_it_is(name: str):
+    assert COMMANDS[name].help
+    assert [one.opts for one in COMMANDS[name].params if not one.help] == []
+
+
+@pytest.mark.parametrize("name", SURFACE)
+def test_help_of_every_command_shows_every_option(name: str, call: Call, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    told = call(name, "--help")
+    assert (told.code, told.err) == (0, "")
+    assert all(option in told.out for option in SURFACE[name])
+
+
+def test_help_lists_every_command(call: Call):
+    told = call("--help")
+    assert (told.code, told.err) == (0, "")
+    assert all(name in told.out for name in SURFACE)
+
+
+def test_no_command_at_all_shows_the_help_and_nothing_odd(call: Call):
+    told = call()
+    assert told.code in (0, 2)
+    assert "Usage" in told.out + told.err
+    assert "scalesearch: ;" not in told.err
+
+
+# ---- plan
+
+PLAN = {
+    "schema_version", "base", "proxy_base", "budget", "rounding", "preset", "seeds", "epochs", "image_passes",
+    "nominal_points", "candidates", "excluded",
+}  # fmt: skip
+CANDIDATE = {
+    "id", "alpha", "beta", "gamma", "points", "references", "off_budget", "effective", "shares", "nominal_growth",
+    "realised_growth", "macs", "params", "activations", "depths", "widths", "stem", "head", "resolution", "trained",
+    "proxy",
+}  # fmt: skip
+
+
+def test_the_document_of_a_plan_has_the_keys_that_others_build_on(call: Call):
+    told = call("plan", "--base", "b0", "--budget", "2x", "--json")
+    assert (told.code, told.err) == (0, "")
+    document = told.document
+    assert set(document) >= PLAN
+    assert document["schema_version"] == 1
+    b0 = EXACT["efficientnet_b0"]
+    assert document["base"] == {
+        "name": "b0",
+        "macs": b0["macs"],
+        "params": b0["params"],
+        "activations": b0["activations"],
+        "resolution": 224,
+    }
+    assert set(document["proxy_base"]) >= {"macs", "params", "activations", "resolution"}
+    assert (document["budget"], document["rounding"], document["preset"]) == (2.0, "level", "quick")
+    for one in document["candidates"]:
+        assert set(one) == CANDIDATE
+        assert set(one["effective"]) == {"depth", "width", "resolution"}
+        assert set(one["proxy"]) >= {"macs", "growth", "depths", "widths", "resolution"}
+        assert all(len(point) == 3 for point in one["points"])
+        assert one["points"] or one["references"]
+
+
+def test_the_document_of_a_plan_holds_its_facts(call: Call):
+    document = call("plan", "--json").document
+    candidates = document["candidates"]
+    assert document["nominal_points"] == sum(len(one["points"]) for one in candidates) == 108
+    assert 72 <= sum(bool(one["points"]) for one in candidates) <= 82
+    plain = [one for one in candidates if not one["references"]]
+    assert all(
+        abs(one["realised_growth"] / 2 - 1) <= 0.03 and abs(one["proxy"]["growth"] / 2 - 1) <= 0.03 for one in plain
+    )
+    (paper,) = [one for one in candidates if "paper" in one["references"]]
+    assert (sum(paper["depths"]), paper["resolution"]) == (19, 260)
+    assert len({one["proxy"]["id"] for one in candidates if one["trained"]}) == 12
+    passes = document["images"] * document["epochs"] * document["seeds"] * 13
+    assert document["image_passes"] == passes <= 110_000
+
+
+def test_a_proxy_above_the_images_own_side_is_flagged(call: Call):
+    candidates = call("plan", "--json").document["candidates"]
+    flags = {one["proxy"]["resolution"] > 28: one["proxy"]["upsampled"] for one in candidates}
+    assert flags == {True: True, False: False}
+
+
+def test_the_plan_by_the_papers_rounding_is_65_networks(call: Call):
+    document = call("plan", "--base", "b0", "--budget", "2x", "--rounding", "paper", "--json").document
+    growths = [one["realised_growth"] for one in document["candidates"] if one["points"]]
+    assert (document["nominal_points"], len(growths)) == (108, 65)
+    assert (round(min(growths), 3), round(max(growths), 3)) == (1.928, 3.329)
+
+
+def test_exclusions_are_listed_with_point_and_reason(call: Call):
+    excluded = call("plan", "--budget", "0.25x", "--json").document["excluded"]
+    assert excluded
+    assert all(set(one) == {"alpha", "beta", "gamma", "reference", "reason"} and one["reason"] for one in excluded)
+
+
+def test_a_plan_for_people_opens_with_its_evidence_and_the_papers_rule(call: Call):
+    told = call("plan")
+    first = told.out.splitlines()[0]
+    assert first.startswith("evidence: quick look")
+    assert PAPERS_RULE in first
+    assert "108 grid points" in told.out
+    assert "interpolation adds no information" in told.out
+    assert call("plan", "--preset", "standard").out.startswith("evidence: standard")
+
+
+def test_the_proxy_base_is_printed(call: Call):
+    assert "proxy base: 20 px" in call("plan").out
+    assert "proxy base: 26 px" in call("plan", "--proxy-resolution", "26").out
+
+
+def test_options_win_over_the_study_file(call: Call, tmp_path: Path):
+    (tmp_path / "study.yaml").write_text("budget: 1.5x\nseeds: 3\nepochs: 1\n")
+    document = call("plan", "--study", "study.yaml", "--budget", "2x", "--json").document
+    assert (document["budget"], document["seeds"], document["epochs"]) == (2.0, 3, 1)
+
+
+# ---- scale
+
+SHAPE = {"depths", "widths", "stem", "head", "resolution", "macs", "params", "activations"}
+
+
+@pytest.mark.parametrize("name", [f"b{i}" for i in range(6)])
+def test_the_published_multipliers_count_and_measure_as_published(name: str, call: Call):
+    (row,) = [row for row in EFFICIENTNET.published if row.name == name]
+    sizes = ("--width", row.width, "--depth", row.depth, "--resolution", row.resolution)
+    told = call("scale", "--base", "b0", *sizes, "--rounding", "paper", "--measure", "--json")
+    assert (told.code, told.err) == (0, "")
+    document, exact = told.document, EXACT[f"efficientnet_{name}"]
+    assert set(document) >= SHAPE | {"schema_version", "measured"}
+    assert (document["macs"], document["params"], document["activations"]) == (
+        exact["macs"],
+        exact["params"],
+        exact["activations"],
+    )
+    assert document["measured"] == {
+        "macs": exact["macs"],
+        "by_operator": exact["fvcore_eval_by_operator"],
+        "total": exact["fvcore_eval_total"],
+    }
+
+
+def test_scale_without_multipliers_describes_the_base(call: Call):
+    told = call("scale", "--base", "b0")
+    assert told.code == 0
+    assert "385,814,752" in told.out
+    assert "5,288,548" in told.out
+    assert "measured" not in call("scale", "--base", "b0", "--json").document
+
+
+def test_scale_prints_the_target_it_levels_to(call: Call):
+    sizes = ("--base", "b0", "--depth", 1.2, "--width", 1.1, "--resolution", 258)
+    assert "1.926x asked" in call("scale", *sizes).out  # 1.2 · 1.1² · (258/224)²
+    assert "2x asked" in call("scale", *sizes, "--budget", "2x").out
+    document = call("scale", *sizes, "--budget", "2x", "--json").document
+    assert document["growth_asked"] == 2.0
+    assert abs(document["realised_growth"] / 2 - 1) <= 0.03
+
+
+def test_fvcores_total_is_shown_beside_the_macs_with_each_convention_named(call: Call):
+    out = call("scale", "--base", "b0", "--measure").out
+    assert f"{EXACT['efficientnet_b0']['fvcore_eval_total']:,}" in out
+    assert all(word in out for word in ("multiply-adds", "fvcore", "batch norm", "pooling"))
+
+
+# ---- run folders
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose trials have ended as if trained: one of the eight failed."""
+    folder = tmp_path_factory.mktemp("runs") / "b0"
+    plan, layout = resolve(Request(budget="0.5x", preset="quick", candidates=3, seeds=2, epochs=1, images=256))
+    with claimed(folder, plan):
+        study = Study(folder / "study.db", plan.space.budget)
+        study.enqueue(entries(plan, layout))
+        place = 0
+        while (key := study.claim()) is not None:
+            place += 1
+            if place == 8:
+                study.fail(key, "diverged: the training loss of epoch 1 is not finite")
+                continue
+            accuracy = 50.0 if key.proxy == ANCHOR else 60.0 + place
+            study.report(key, EpochResult(epoch=1, train_loss=1.0, accuracy=accuracy, loss=1.0))
+            study.complete(key)
+    return folder
+
+
+def test_the_document_of_a_status_has_the_keys_that_others_build_on(run_folder: Path, call: Call):
+    told = call("status", run_folder, "--json")
+    assert (told.code, told.err) == (0, "")
+    assert told.document == {
+        "schema_version": 1,
+        "state": "finished",
+        "done": 7,
+        "running": 0,
+        "failed": 1,
+        "total": 8,
+        "eta_s": 0,
+    }
+    assert "7 of 8 trials done" in call("status", run_folder).out
+
+
+def test_the_document_of_a_ranking_is_on_stdout_alone(run_folder: Path, call: Call):
+    told = call("rank", run_folder, "--json")
+    assert (told.code, told.err) == (0, "")
+    document = told.document
+    assert set(document) >= {
+        "schema_version",
+        "verdict",
+        "chosen",
+        "noise_sd",
+        "df",
+        "seeds_needed",
+        "failed",
+        "candidates",
+    }
+    assert [row["reason"][:8] for row in document["failed"]] == ["diverged"]
+
+
+def test_a_ranking_for_people_opens_with_its_evidence_and_names_the_failures(run_folder: Path, call: Call):
+    told = call("rank", run_folder)
+    assert told.out.startswith("evidence: quick look")
+    assert PAPERS_RULE in told.out.splitlines()[0]
+    assert "conditional on this validation split" in told.out
+    assert "diverged" in told.out
+
+
+def test_reading_a_run_changes_nothing(run_folder: Path, call: Call):
+    before = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
+    for command in ("rank", "status"):
+        assert call(command, run_folder).code == 0
+    assert {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_folder_of_another_plan_is_refused_with_the_difference(run_folder: Path, call: Call):
+    told = call("run", "--budget", "4x", "--preset", "quick", "--out", run_folder, "--quiet")
+    assert (told.code, told.out) == (2, "")
+    assert one_line(told.err)
+    assert "holds another plan" in told.err
+    assert "--out" in told.err
+
+
+# ---- emit
+
+
+def test_emit_writes_a_family_of_given_coefficients(call: Call, tmp_path: Path):
+    asked = ("--base", "b0", "--coefficients", "1.2,1.1,1.15", "--growth", "1.5", "--classes", 10)
+    told = call("emit", *asked, "--out", tmp_path / "family", "--json")
+    assert told.code == 0
+    document = told.document
+    assert document["schema_version"] == 1
+    (member,) = document["members"]
+    keys = {
+        "name", "phi", "growth_asked", "realised_growth", "macs", "params", "activations", "resolution", "depths",
+        "widths", "dropout", "digest", "files",
+    }  # fmt: skip
+    assert set(member) >= keys
+    assert (member["name"], member["growth_asked"]) == ("b0-x1.5", 1.5)
+    assert abs(member["realised_growth"] / 1.5 - 1) <= 0.03
+    assert {Path(name).name for name in member["files"]} == {"config.yaml", "network.py"}
+    assert all((tmp_path / "family" / name).is_file() for name in member["files"])
+    config = yaml.safe_load((tmp_path / "family" / "b0-x1.5" / "config.yaml").read_text())
+    assert config["evidence"] == document["evidence"] == "given"
+
+
+def test_emit_of_a_run_takes_its_evidence_and_the_rule_of_a_candidate(run_folder: Path, call: Call, tmp_path: Path):
+    leader = call("rank", run_folder, "--json").document["chosen"]
+    plan, layout = resolve(Request(budget="0.5x", preset="quick", candidates=3, seeds=2, epochs=1, images=256))
+    other = next(one for one in layout.candidates.candidates if one.proxy_id != leader["id"])
+    told = call("emit", run_folder, "--candidate", other.id, "--growth", 0.5, "--out", tmp_path / "family", "--json")
+    assert told.code == 0
+    assert told.document["evidence"] == "quick look"
+    assert told.document["rule"]["shares"] == pytest.approx(list(other.shares))
+    config = yaml.safe_load((tmp_path / "family" / "b0-x0.5" / "config.yaml").read_text())
+    assert config["evidence"] == "quick look"
+    assert (config["paper_rule"]["alpha"], config["paper_rule"]["beta"], config["paper_rule"]["gamma"]) == (
+        1.2,
+        1.1,
+        1.15,
+    )
+    assert plan.budget == "0.5x"
+
+
+# ---- nonsense
+
+NONSENSE = {
+    # command line: a word of the mend
+    "plan --budget 0x": f"1/{LARGEST_BUDGET:g}x",
+    "plan --budget 1x": "1.03x",
+    "plan --budget -2x": "such as 2x",
+    "plan --budget abc": "such as 2x",
+    "plan --budget=": "such as 2x",
+    "plan --budget 2xx --rounding paper": "such as 2x",
+    "plan --base b9": "did you mean b8?",
+    "plan --base resnet50000": "known bases: b0",
+    "plan --step 0": "at least",
+    "plan --step nan": "at least",
+    "plan --step 5": "lower --step",
+    "plan --tolerance 0": "raise --tolerance",
+    "plan --tolerance -1": "0 or more",
+    "plan --tolerance 0.001 --step 0.3": "raise --tolerance",
+    "plan --seeds 0": "at least 1",
+    "plan --seeds two": "--help",
+    "plan --epochs 1.5": "--help",
+    "plan --rounding up": "'level', 'paper'",
+    "plan --preset fast": "'quick', 'standard'",
+    "plan --buget 2x": "--budget",
+    "plan extra": "--help",
+    "plan --data nowhere": "torchvision:NAME",
+    "plan --data torchvision:CIFAR11": "did you mean torchvision:CIFAR10?",
+    "plan --study nowhere.yaml": "readable YAML",
+    "plan --budget abc --base b9 --data nowhere --seeds 0": "at least 1",
+    "run --budget 0x": f"1/{LARGEST_BUDGET:g}x",
+    "run --base b9": "did you mean b8?",
+    "run --data nowhere": "torchvision:NAME",
+    "run --study nowhere.yaml": "readable YAML",
+    "scale": "--base",
+    "scale --base b9": "did you mean b8?",
+    "scale --base b0 --depth 0": "positive",
+    "scale --base b0 --width nan": "positive",
+    "scale --base b0 --resolution 0": "at least 1",
+    "scale --base b0 --depth 1.2 --budget 1x": "1.03x",
+    "scale --base b0 --depth 1.2 --budget 8x": "--rounding paper",
+    "rank": "RUN",
+    "rank nowhere": "give a folder that `run` made",
+    "status nowhere": "give a folder that `run` made",
+    "emit nowhere": "give a folder that `run` made",
+    "emit": "--coefficients A,B,G or --published",
+    "emit --base b0": "--coefficients A,B,G or --published",
+    "emit --base b9 --published": "did you mean b8?",
+    "emit --base b0 --coefficients 1.2,1.1": "ALPHA,BETA,GAMMA",
+    "emit --base b0 --coefficients 1.2,1.1,1.15 --growth 0": "(0, 4096]",
+    "emit --base b0 --coefficients 1.2,1.1,1.15 --budget abc": "such as 2x",
+    "fly": "--help",
+}
+
+
+def one_line(text: str) -> bool:
+    return text.endswith("\n") and text.count("\n") == 1
+
+
+@pytest.mark.parametrize("line", NONSENSE)
+def test_nonsense_is_one_line_with_the_mend_and_exit_code_2(line: str, call: Call, tmp_path: Path):
+    told = call(*line.split())
+    assert (told.code, told.out) == (2, "")
+    assert one_line(told.err), told.err
+    assert told.err.startswith("scalesearch: ")
+    assert NONSENSE[line] in told.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", NONSENSE)
+def test_nonsense_with_json_is_one_document_with_the_same_code(line: str, call: Call):
+    told = call(*line.split(), "--json")
+    assert told.code == 2
+    assert one_line(told.err), told.err
+    document = told.document
+    assert set(document) == {"schema_version", "error"}
+    assert document["schema_version"] == 1
+    assert set(document["error"]) >= {"kind", "message", "mend"}
+    assert document["error"]["kind"].endswith("Error")
+    assert NONSENSE[line] in f"{document['error']['message']}; {document['error']['mend']}"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Folders of images that cannot be used, one per fault."""
+    (tmp_path / "one" / "cats").mkdir(parents=True)
+    (tmp_path / "empty" / "cats").mkdir(parents=True)
+    (tmp_path / "empty" / "dogs").mkdir()
+    (tmp_path / "file.txt").write_text("no images")
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and nothing more")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["one", "empty", "file.txt", "broken.npz"])
+def test_data_that_cannot_be_used_is_one_line_with_its_path(name: str, data: Path, call: Call):
+    told = call("plan", "--data", data / name)
+    assert (told.code, told.out) == (2, "")
+    assert one_line(told.err), told.err
+    assert str(data / name) in told.err
+
+
+def test_a_study_file_with_faults_is_one_line_with_all_its_keys(call: Call, tmp_path: Path):
+    (tmp_path / "study.yaml").write_text("buget: 2x\nseeds: two\n")
+    told = call("plan", "--study", "study.yaml", "--json")
+    assert told.code == 2
+    assert one_line(told.err), told.err
+    assert "did you mean budget?" in told.err
+    assert "seeds" in told.err
+    assert told.document["error"]["kind"] == "PlanError"
+    assert len(told.document["error"]["faults"]) == 2
+
+
+def test_a_traceback_is_shown_on_request_alone(call: Call):
+    assert "Traceback" not in call("plan", "--budget", "abc").err
+    asked = call("--traceback", "plan", "--budget", "abc")
+    assert asked.code == 2
+    assert "Traceback" in asked.err
+    assert asked.err.splitlines()[-1].startswith("scalesearch: budget 'abc'")
+
+
+def test_the_macs_of_b0_are_the_projects_measure_of_compute():
+    assert count(EFFICIENTNET.baseline).macs == 385_814_752

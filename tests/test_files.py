@@ -1,0 +1,140 @@
+"""Files written whole or not at all: what is there after success, after a fault, after a kill, and meanwhile."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalesearch.files import whole_file, write_whole
+
+OLD, NEW = b"old" * 40_000, b"newer" * 40_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "file.json"
+    file.write_bytes(OLD)
+    return file
+
+
+@contextmanager
+def left_alone(path: Path) -> Iterator[None]:
+    """What happens inside leaves the file as it was, and nothing beside it."""
+    yield
+    assert path.read_bytes() == OLD
+    assert list(path.parent.iterdir()) == [path]
+
+
+@given(st.binary())
+def test_the_content_is_exact(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("files") / "a.b.c"
+    write_whole(path, content)
+    write_whole(path, content)
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_line_ends_and_text_are_kept_as_they_are(tmp_path):
+    write_whole(tmp_path / "a", "α\n\r\nβ".encode())
+    assert (tmp_path / "a").read_bytes() == b"\xce\xb1\n\r\n\xce\xb2"
+
+
+def test_a_new_file_has_the_permissions_of_any_other(tmp_path):
+    write_whole(tmp_path / "whole", NEW)
+    (tmp_path / "plain").write_bytes(NEW)
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_old_file_stands_until_all_is_written(path):
+    with whole_file(path) as file:
+        file.write(NEW)
+        file.flush()
+        assert path.read_bytes() == OLD
+    assert path.read_bytes() == NEW
+
+
+@pytest.mark.parametrize("harm", [OSError(28, "No space left on device"), ValueError("x"), KeyboardInterrupt()])
+def test_a_writer_that_fails_leaves_the_old_file_and_no_other(path, harm):
+    def write():
+        with whole_file(path) as file:
+            file.write(NEW)
+            raise harm
+
+    with left_alone(path), pytest.raises(type(harm)):
+        write()
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_disk_that_fails_leaves_the_old_file_and_no_other(path, monkeypatch, step):
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, step, fail)
+    with left_alone(path), pytest.raises(OSError, match="Input/output error"):
+        write_whole(path, NEW)
+
+
+def test_a_folder_that_is_not_there_is_a_fault(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_whole(tmp_path / "nowhere" / "file", NEW)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_the_return(path, monkeypatch):
+    steps = []
+    for step in ("fsync", "replace"):
+        original = getattr(os, step)
+        monkeypatch.setattr(os, step, lambda *given, s=step, f=original: steps.append(s) or f(*given))
+    write_whole(path, NEW)
+    assert steps == ["fsync", "replace", "fsync"]
+
+
+def test_a_file_system_that_cannot_settle_folders_is_no_fault(path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    write_whole(path, NEW)
+    monkeypatch.undo()
+    assert path.read_bytes() == NEW
+
+
+def test_a_process_killed_in_the_middle_leaves_the_old_file(path):
+    code = f"""
+import sys, time
+from pathlib import Path
+from scalesearch.files import whole_file
+with whole_file(Path({str(path)!r})) as file:
+    file.write(b"half")
+    file.flush()
+    print("half", flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"half\n"
+        writer.kill()
+    assert writer.returncode == -signal.SIGKILL
+    assert path.read_bytes() == OLD
+    write_whole(path, NEW)  # what the dead one left is in nobody's way
+    assert path.read_bytes() == NEW
+
+
+def test_a_reader_sees_one_content_or_another_while_many_write(path):
+    contents = {bytes([letter]) * 200_000 for letter in b"abcdefgh"}
+    with ThreadPoolExecutor() as pool:
+        writers = [pool.submit(write_whole, path, content) for content in sorted(contents) * 5]
+        seen = {path.read_bytes()}
+        while not all(writer.done() for writer in writers):
+            seen.add(path.read_bytes())
+    assert [writer.exception() for writer in writers] == [None] * len(writers)
+    assert seen <= contents | {OLD}
+    assert path.read_bytes() in contents
+    assert list(path.parent.iterdir()) == [path]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from scalesearch.cost import count
-from scalesearch.engine.work import Event, Executor, Failed, Finished, Progress, Work
+from scalesearch.engine.work import Event, Executor, Failed, Finished, Progress, Started, Work
 from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.scaling import Coefficients
 from scalesearch.spec import Network
@@ -54,37 +55,40 @@ def search(
     """
     study.enqueue(entries(plan, layout))
     again = deque(study.unfinished())
-    failures: dict[TrialKey, int] = {}
+    failures: Counter[TrialKey] = Counter()
     while True:
         while executor.idle and (key := again.popleft() if again else study.claim()) is not None:
             executor.submit(_work(key, plan, layout, folder))
+            observe(Started(key))
         if not executor.busy:
             return
         for event in executor.events():
-            if _is_retried(event, failures):
-                again.append(event.key)
-            else:
-                _store(event, study, folder)
-            observe(event)
+            judged = _judged(event, failures)
+            if isinstance(judged, Failed) and not judged.final:
+                again.append(judged.key)
+            elif _store(judged, study, folder):
+                del failures[judged.key]
+            observe(judged)
 
 
-def _is_retried(event: Event, failures: dict[TrialKey, int]) -> bool:
+def _judged(event: Event, failures: Counter[TrialKey]) -> Event:
+    """A failure is final at the last attempt."""
+    if not isinstance(event, Failed):
+        return event
+    failures[event.key] += 1
+    return replace(event, final=event.final or failures[event.key] >= ATTEMPTS)
+
+
+def _store(event: Event, study: Study, folder: Path) -> bool:
+    """Write an event to the study; returns whether the trial got farther than ever before."""
     if isinstance(event, Progress):
-        failures.pop(event.key, None)
-    if not isinstance(event, Failed) or event.final:
-        return False
-    failures[event.key] = failures.get(event.key, 0) + 1
-    return failures[event.key] < ATTEMPTS
-
-
-def _store(event: Event, study: Study, folder: Path) -> None:
-    if isinstance(event, Progress):
-        study.report(event.key, event.result)
-    elif isinstance(event, Finished):
+        return study.report(event.key, event.result)
+    if isinstance(event, Finished):
         study.complete(event.key)
         _checkpoint(folder, event.key).unlink(missing_ok=True)
-    else:
+    elif isinstance(event, Failed):
         study.fail(event.key, event.reason)
+    return False
 
 
 def _checkpoint(folder: Path, key: TrialKey) -> Path:

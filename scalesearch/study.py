@@ -89,13 +89,15 @@ class Study:
             self._trials[_key(trial)] = optuna.Trial(self._study, trial._trial_id)
         return [_key(trial) for trial in running]
 
-    def report(self, key: TrialKey, result: EpochResult) -> None:
-        """Store an epoch of a running trial; one that is stored already stays as it is."""
+    def report(self, key: TrialKey, result: EpochResult) -> bool:
+        """Store an epoch of a running trial; returns False for one that is stored already."""
         trial = self._trials[key]
         stored = trial.user_attrs.get("epochs", [])
-        if result.epoch > len(stored):
-            trial.set_user_attr("epochs", [*stored, asdict(result)])
-            trial.report(result.accuracy, step=result.epoch)
+        if result.epoch <= len(stored):
+            return False
+        trial.set_user_attr("epochs", [*stored, asdict(result)])
+        trial.report(result.accuracy, step=result.epoch)
+        return True
 
     def complete(self, key: TrialKey) -> None:
         """Close a running trial with the accuracy of its last epoch."""

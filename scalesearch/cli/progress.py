@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from scalesearch.cli.show import duration, stamp
-from scalesearch.engine.work import Event, Failed
+from scalesearch.engine.work import Event, Failed, Started
 from scalesearch.engine.work import Progress as EpochDone
 from scalesearch.plan import Plan
 from scalesearch.trials import TrialKey, TrialResult, TrialState
@@ -67,13 +67,13 @@ class RunDisplay(Display):
         super().__init__(quiet=quiet, on_stderr=on_stderr)
         self.folder = folder
         self.trials: dict[TrialKey, TaskID] = {}
-        self.done = self.total = self.slots = self.finished_here = 0
+        self.done = self.total = self.ended_here = 0
         self.start = 0.0
 
     def started(self, plan: Plan, results: list[TrialResult], total: int, slots: int) -> None:
         """Images are ready and training begins; `results` hold what earlier runs of the plan did."""
         ended = [result for result in results if result.state in (TrialState.COMPLETE, TrialState.FAILED)]
-        self.done, self.total, self.slots, self.start = len(ended), total, slots, time.monotonic()
+        self.done, self.total, self.start = len(ended), total, time.monotonic()
         self.say(stamp(plan.evidence))
         kept = f", {self.done} done before" if self.done else ""
         self.say(
@@ -82,26 +82,27 @@ class RunDisplay(Display):
         self.overall = self.add("all trials", total, self.done)
 
     def happened(self, event: Event) -> None:
-        """A trial went on, finished or failed."""
-        if isinstance(event, EpochDone):
-            task = self.trials.get(event.key)
-            if task is None:
-                task = self.trials[event.key] = self.add(f"  {event.key}", event.key.rung)
-            self.bars.update(task, completed=event.result.epoch, note=f"{event.result.accuracy:.1f} %")
-            self.accuracy = event.result.accuracy
-        elif isinstance(event, Failed):
-            self.say(f"{event.key}: {event.reason}" + ("" if event.final else "; tried again"))
+        """A trial started, went on, finished or failed."""
+        if isinstance(event, Started):
+            if event.key not in self.trials:
+                self.trials[event.key] = self.add(f"  {event.key}", event.key.rung)
+        elif isinstance(event, EpochDone):
+            self.bars.update(
+                self.trials[event.key], completed=event.result.epoch, note=f"{event.result.accuracy:.1f} %"
+            )
+        elif isinstance(event, Failed) and not event.final:
+            self.say(f"{event.key}: {event.reason}; tried again")
         else:
-            self._finished(event.key)
+            if isinstance(event, Failed):
+                self.say(f"{event.key}: {event.reason}; given up")
+            self._ended(event.key)
 
-    def _finished(self, key: TrialKey) -> None:
-        self.done, self.finished_here = self.done + 1, self.finished_here + 1
-        pace = (time.monotonic() - self.start) / self.finished_here
+    def _ended(self, key: TrialKey) -> None:
+        self.done, self.ended_here = self.done + 1, self.ended_here + 1
+        pace = (time.monotonic() - self.start) / self.ended_here
         left = f"about {duration(pace * (self.total - self.done))} left"
         self.bars.update(self.overall, completed=self.done, note=left)
-        task = self.trials.pop(key, None)
-        if task is not None:
-            self.bars.remove_task(task)
+        self.bars.remove_task(self.trials.pop(key))
         if not self.console.is_terminal:
             self.say(f"{self.done}/{self.total} {key}, {left}")
 

@@ -29,7 +29,8 @@ def load(path: str | Path) -> nn.Module:
     path = Path(path)
     file = path / "config.yaml" if path.is_dir() else path
     values, network = read_config(file)
-    seed = (values.get("weights") or {}).get("seed", 0)
+    weights = values.get("weights", {})
+    seed = weights.get("seed", 0) if isinstance(weights, dict) else None
     if not isinstance(seed, int):
         raise EmitError(f"{file}: weights.seed = {seed!r}", mend="it must be a whole number")
     module = build(network, seed=seed)

@@ -110,7 +110,10 @@ def _compare_config(path: Path, member: Member) -> None:
 def _compare_source(path: Path, network: Network, module: nn.Module) -> None:
     """Hold the written source to the built module: same names, shapes, parameters and outputs."""
     other: nn.Module = _imported(path).network()
-    other.load_state_dict(module.state_dict())
+    try:
+        other.load_state_dict(module.state_dict())
+    except RuntimeError as error:
+        raise EmitError(f"{path}: {' '.join(str(error).split())[:300]}", mend="please report this file") from None
     images = torch.linspace(-1, 1, 2 * 3 * COMPARED_SIDE**2).view(2, 3, COMPARED_SIDE, COMPARED_SIDE)
     with one_thread():
         ours, theirs = _outputs(module, images), _outputs(other, images)

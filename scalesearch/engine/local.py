@@ -103,7 +103,7 @@ class LocalExecutor:
         except (EOFError, OSError):
             event = Failed(worker.work.key, self._bury(index), final=False)
         else:
-            if not isinstance(event, Progress):
+            if isinstance(event, Finished | Failed):
                 worker.work = None
         return event
 
@@ -166,5 +166,6 @@ def _answer(pipe: Connection, work: Work, device: object) -> None:
     except (TrialDivergedError, DataError) as error:
         pipe.send(Failed(work.key, str(error), final=True))
     except Exception as error:  # noqa: BLE001  the boundary of the process: whatever it is, the trial failed of it
-        work.log.write_text(traceback.format_exc(), encoding="utf-8")
+        with work.log.open("a", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
         pipe.send(Failed(work.key, f"{type(error).__name__}: {' '.join(str(error).split())}", final=False))

@@ -28,6 +28,13 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """A trial is handed to a slot."""
+
+    key: TrialKey
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """An epoch of a trial is trained, evaluated and checkpointed."""
 
@@ -52,7 +59,8 @@ class Failed:
     """Whether trying again would end the same way."""
 
 
-Event = Progress | Finished | Failed
+Event = Started | Progress | Finished | Failed
+"""The coordinator tells of starts, an engine of the rest."""
 
 
 class Executor(Protocol):

@@ -1,0 +1,137 @@
+"""What tests of whole runs share: the real program in a process, images learnt in seconds, one finished run."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TINY_OPTIONS = "--budget 0.5x --preset quick --candidates 3 --seeds 2 --epochs 3 --images 256 --proxy-resolution 12"
+"""8 trials of a second each, and a family of two small members."""
+
+
+class Program:
+    """`python -m scalesearch` on the CPU with two slots, in a process group of its own; output goes to files."""
+
+    def __init__(self, *arguments: object, place: Path) -> None:
+        place.mkdir(parents=True, exist_ok=True)
+        self.out, self.err = place / "out.txt", place / "err.txt"
+        with self.out.open("w") as out, self.err.open("w") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "scalesearch", *map(str, arguments)],
+                stdout=out,
+                stderr=err,
+                cwd=place,
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"},
+                start_new_session=True,
+                preexec_fn=_two_cores,
+            )
+
+    def wait(self, timeout: float = 300) -> int:
+        return self.process.wait(timeout)
+
+    def wait_for(self, text: str, timeout: float = 120) -> None:
+        """Until the program has printed a text."""
+        end = time.monotonic() + timeout
+        while text not in self.out.read_text():
+            assert self.process.poll() is None, f"ended before {text!r}: {self.err.read_text()}"
+            assert time.monotonic() < end, f"no {text!r} in {timeout} s: {self.out.read_text()}"
+            time.sleep(0.02)
+
+    def workers(self) -> list[int]:
+        """Process ids of the program's trial workers."""
+        return [pid for pid in children(self.process.pid) if b"spawn_main" in _command(pid)]
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does: SIGINT to the whole foreground group."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+
+def _two_cores() -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def children(parent: int) -> list[int]:
+    """Process ids of the living children of a process, by Linux's /proc."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, ppid = entry.read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # it has just ended
+            continue
+        if int(ppid) == parent and state != "Z":
+            found.append(int(entry.parent.name))
+    return sorted(found)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Starts the program; whatever of it is left at the end of the test is killed."""
+    started: list[Program] = []
+
+    def start(*arguments: object) -> Program:
+        started.append(Program(*arguments, place=tmp_path / f"program-{len(started)}"))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            os.killpg(one.process.pid, signal.SIGKILL)
+            one.process.wait()
+
+
+def _coloured(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (count, 12, 12, 3) of three classes that differ in their colour under noise."""
+    labels = np.arange(count) % 3
+    tints = 100 * np.eye(3, dtype=np.uint8)[labels]
+    noise = np.random.default_rng(seed).integers(0, 128, (count, 12, 12, 3), np.uint8)
+    return noise + tints[:, None, None, :], labels
+
+
+@pytest.fixture(scope="session")
+def tiny_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset that a proxy learns in a second."""
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    (train, labels), (held, held_labels) = _coloured(320, 0), _coloured(60, 1)
+    np.savez_compressed(path, train_images=train, train_labels=labels, val_images=held, val_labels=held_labels)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_options(tiny_npz: Path) -> tuple[str, ...]:
+    """Options of `run` and `plan` that make a whole search take seconds."""
+    return ("--data", str(tiny_npz), *TINY_OPTIONS.split())
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_options: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Program]:
+    """A run folder that nothing disturbed, and the program that made it. Not to be changed."""
+    place = tmp_path_factory.mktemp("finished")
+    program = Program("run", *tiny_options, "--out", place / "run", place=place)
+    assert program.wait() == 0, program.err.read_text()
+    return place / "run", program
+
+
+@pytest.fixture(scope="session")
+def files_of() -> Callable[[Path], dict[str, str]]:
+    """Every file under a folder with the digest of its content."""
+
+    def digests(folder: Path) -> dict[str, str]:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    return digests

@@ -1,0 +1,357 @@
+"""Emission: every written file reads back, the source needs torch alone, and what differs is caught."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from networks import B0, MOBILENET_V1, MOBILENET_V2, NETWORKS, RESNET50, SMALL
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import scalesearch
+from scalesearch.cost import count
+from scalesearch.direct import FamilyRequest, asked_family
+from scalesearch.emit.config import read_config
+from scalesearch.emit.source import source
+from scalesearch.emit.weights import weights_digest
+from scalesearch.emit.write import _compare_config, _compare_source, _outputs, write
+from scalesearch.errors import CostMismatchError, EmitError, ScaleSearchError, SpecError
+from scalesearch.families import find_base
+from scalesearch.levelling import Scaled
+from scalesearch.members import Member, Unreached, growths, members
+from scalesearch.nets.measure import measure
+from scalesearch.nets.network import build
+from scalesearch.scaling import Multipliers
+from scalesearch.spec import Head, Network, Stage, Stem
+
+EVERY_BLOCK = Network(
+    stem=Stem(width=8, kernel=5, stride=2, pool=2),
+    stages=(
+        Stage(block="mbconv", depth=2, width=8, expansion=1.7, kernel=5, stride=1, se_ratio=0.25),
+        Stage(block="separable", depth=2, width=12, stride=2),
+        Stage(block="basic", depth=2, width=12, stride=1),
+        Stage(block="bottleneck", depth=2, width=16, stride=2, expansion=0.25),
+    ),
+    head=Head(width=24, dropout=0.3),
+    resolution=49,
+    num_classes=7,
+    activation="relu6",
+    norm_eps=1e-3,
+    norm_momentum=0.01,
+    drop_path=0.2,
+)
+"""All four blocks, a stem pool, an odd side, dropout and stochastic depth."""
+VALUES = {
+    "every-block": EVERY_BLOCK,
+    "small": SMALL,
+    "no-head": replace(EVERY_BLOCK, head=Head(), activation="silu", drop_path=0.0),
+    "resnet18": replace(NETWORKS["resnet18"], resolution=64),
+    "resnet50": replace(RESNET50, resolution=64),
+    "mobilenet-v1": replace(MOBILENET_V1, resolution=64),
+    "mobilenet-v2": replace(MOBILENET_V2, resolution=64),
+    "b0": replace(B0, resolution=64),
+}
+Emitted = tuple[Path, dict[str, Any]]
+
+
+def member(name: str, network: Network) -> Member:
+    scaled = Scaled(network=network, effective=Multipliers(), growth=1.0)
+    return Member(name=name, phi=None, growth_asked=None, scaled=scaled, cost=count(network))
+
+
+def emitted(folder: Path, *found: Member | Unreached, weights: bool = False, seed: int = 0) -> dict[str, Any]:
+    rows = list(write(found, None, "b0", folder, weights=weights, seed=seed))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["members"] == rows
+    return manifest
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Emitted:
+    """All values, written with their weights. Not to be changed."""
+    folder = tmp_path_factory.mktemp("emit") / "family"
+    return folder, emitted(folder, *(member(name, value) for name, value in VALUES.items()), weights=True, seed=3)
+
+
+def row(family: Emitted, name: str) -> dict[str, Any]:
+    return next(one for one in family[1]["members"] if one["name"] == name)
+
+
+# ---- what is written
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_config_reads_back_as_its_network(family: Emitted, name: str):
+    values, network = read_config(family[0] / name / "config.yaml")
+    assert network == VALUES[name]
+    assert values["digest"] == network.digest == row(family, name)["digest"]
+    cost = count(network)
+    found = row(family, name)
+    assert (found["macs"], found["params"], found["activations"]) == (cost.macs, cost.params, cost.activations)
+    assert (found["depths"], found["widths"]) == (list(network.depths), list(network.widths))
+    assert (found["resolution"], found["dropout"]) == (network.resolution, network.head.dropout)
+    assert found["files"] == [f"{name}/{file}" for file in ("config.yaml", "network.py", "model.safetensors")]
+
+
+ALONE = """
+import runpy, sys
+
+class Wall:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("scalesearch", "torchvision", "fvcore", "optuna", "safetensors", "yaml"):
+            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
+
+sys.meta_path.insert(0, Wall())
+for path in sys.argv[1:]:
+    runpy.run_path(path, run_name="__main__")
+assert not [name for name in sys.modules if name.split(".")[0] in ("scalesearch", "torchvision", "fvcore")]
+"""
+
+
+def test_each_network_file_runs_where_there_is_torch_alone(family: Emitted, tmp_path: Path):
+    paths = []
+    for name in VALUES:
+        paths.append(tmp_path / f"{name}.py")
+        shutil.copy(family[0] / name / "network.py", paths[-1])
+    command = [sys.executable, "-I", "-c", ALONE, *map(str, paths)]
+    printed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    found = [json.loads(line) for line in printed.splitlines()]
+    expected = [
+        {"params": row(family, name)["params"], "output": [1, value.num_classes]} for name, value in VALUES.items()
+    ]
+    assert found == expected
+
+
+def test_the_wall_of_that_test_holds(tmp_path: Path):
+    (tmp_path / "one.py").write_text("import scalesearch\n")
+    command = [sys.executable, "-I", "-c", ALONE, str(tmp_path / "one.py")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "not installed here" in done.stderr
+
+
+def imported(path: Path) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "emitted"}
+    exec(compile(path.read_text(), str(path), "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_source_has_the_names_the_weights_and_the_outputs_of_the_built_network(family: Emitted, name: str):
+    names = imported(family[0] / name / "network.py")
+    other, ours = names["network"](), build(VALUES[name], seed=11)
+    assert list(other.state_dict()) == list(ours.state_dict())
+    names["initialise"](other, 11)
+    assert weights_digest(other) == weights_digest(ours)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(_outputs(other, images), _outputs(ours, images))
+    torch.manual_seed(0)
+    trained = other.train()(images)
+    torch.manual_seed(0)
+    assert torch.equal(trained, ours.train()(images))  # dropout and stochastic depth too
+
+
+def test_the_source_holds_only_the_blocks_that_it_needs(family: Emitted):
+    text = (family[0] / "mobilenet-v1" / "network.py").read_text()
+    assert "def separable" in text
+    assert "def mbconv" not in text
+    assert "SqueezeExcite" not in text
+
+
+# ---- load
+
+
+@pytest.mark.parametrize("name", ["every-block", "b0"])
+@pytest.mark.parametrize("with_weights", [True, False])
+def test_load_gives_the_module_of_the_manifest(family: Emitted, name: str, with_weights: bool, tmp_path: Path):
+    place = tmp_path / name
+    shutil.copytree(family[0] / name, place)
+    if not with_weights:
+        (place / "model.safetensors").unlink()
+    for path in (place, str(place / "config.yaml")):
+        assert weights_digest(scalesearch.load(path)) == row(family, name)["weights"]["sha256"]
+    assert row(family, name)["weights"]["seed"] == 3
+
+
+def test_load_takes_the_stored_weights_before_the_seed(family: Emitted, tmp_path: Path):
+    place = tmp_path / "small"
+    shutil.copytree(family[0] / "small", place)
+    trained = build(SMALL, seed=99)
+    save_file(trained.state_dict(), place / "model.safetensors")
+    assert weights_digest(scalesearch.load(place)) == weights_digest(trained)
+
+
+def test_stored_weights_are_the_initial_ones_to_the_bit(family: Emitted):
+    stored = load_file(family[0] / "small" / "model.safetensors")
+    built = build(SMALL, seed=3).state_dict()
+    assert stored.keys() == built.keys()
+    assert all(torch.equal(stored[name], value) for name, value in built.items())
+
+
+def harmed(family: Emitted, tmp_path: Path) -> Path:
+    place = tmp_path / "small"
+    shutil.copytree(family[0] / "small", place)
+    return place
+
+
+def refused(place: Path, kind: type[ScaleSearchError]) -> str:
+    with pytest.raises(kind) as caught:
+        scalesearch.load(place)
+    assert "\n" not in str(caught.value)
+    assert str(place) in str(caught.value)
+    assert caught.value.mend
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("harm", ["cut", "garbage", "empty", "another network"])
+def test_damaged_weights_are_refused_in_one_line(family: Emitted, tmp_path: Path, harm: str):
+    place = harmed(family, tmp_path)
+    file = place / "model.safetensors"
+    content = file.read_bytes()
+    if harm == "another network":
+        shutil.copy(family[0] / "b0" / "model.safetensors", file)
+    else:
+        file.write_bytes({"cut": content[:-1], "garbage": b"\xff" * 999, "empty": b""}[harm])
+    assert "model.safetensors" in refused(place, EmitError)
+
+
+@pytest.mark.parametrize("content", ["[1, 2", "\0", "a: b: c"], ids=repr)
+def test_a_config_that_is_no_yaml_is_refused_in_one_line(family: Emitted, tmp_path: Path, content: str):
+    place = harmed(family, tmp_path)
+    (place / "config.yaml").write_text(content)
+    refused(place, EmitError)
+
+
+@pytest.mark.parametrize("key", ["stages", "resolution", "stem"])
+def test_a_config_without_its_network_is_refused_in_one_line(family: Emitted, tmp_path: Path, key: str):
+    place = harmed(family, tmp_path)
+    values = yaml.safe_load((place / "config.yaml").read_text())
+    for broken in (values | {"network": {k: v for k, v in values["network"].items() if k != key}}, {"name": "x"}, [1]):
+        (place / "config.yaml").write_text(yaml.safe_dump(broken))
+        refused(place, SpecError)
+
+
+@pytest.mark.parametrize("weights", [{"seed": "three"}, {"seed": None}, 3, [1]], ids=str)
+def test_a_config_with_a_seed_that_is_none_is_refused_in_one_line(family: Emitted, tmp_path: Path, weights: object):
+    place = harmed(family, tmp_path)
+    values = yaml.safe_load((place / "config.yaml").read_text())
+    (place / "config.yaml").write_text(yaml.safe_dump(values | {"weights": weights}))
+    refused(place, EmitError)
+
+
+def test_a_folder_without_a_member_is_refused(tmp_path: Path):
+    refused(tmp_path, EmitError)
+
+
+# ---- what differs is caught
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("stride=2", "stride=1"),
+        ("nn.MaxPool2d(3, 2", "nn.AvgPool2d(3, 2"),
+        ("torch.sigmoid", "torch.tanh"),
+        ("out = self.shortcut(x) + out", "out = out"),
+        ("kernel=5", "kernel=3"),
+        ('"activation": "relu6"', '"activation": "relu"'),
+        ('"norm": (0.001, 0.01)', '"norm": (1e-05, 0.01)'),
+    ],
+)
+def test_a_source_with_one_word_changed_is_caught(tmp_path: Path, old: str, new: str):
+    text = source("every-block", EVERY_BLOCK, "a network of this test.")
+    assert old in text
+    module = build(EVERY_BLOCK, seed=0)
+    for name, written in (("whole", text), ("changed", text.replace(old, new, 1))):
+        path = tmp_path / name / "network.py"
+        path.parent.mkdir()
+        path.write_text(written)
+    _compare_source(tmp_path / "whole" / "network.py", EVERY_BLOCK, module)
+    with pytest.raises(EmitError) as caught:
+        _compare_source(tmp_path / "changed" / "network.py", EVERY_BLOCK, module)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / "changed" / "network.py") in str(caught.value)
+
+
+def test_a_config_of_another_network_is_caught(family: Emitted):
+    with pytest.raises(EmitError, match="does not read back as every-block"):
+        _compare_config(family[0] / "small" / "config.yaml", member("every-block", EVERY_BLOCK))
+
+
+@pytest.mark.parametrize(("stage", "part"), [(0, "stages.0"), (2, "stages.2"), (None, "stem")])
+def test_counts_that_differ_raise_and_name_the_first_part_that_does(stage: int | None, part: str):
+    module = build(SMALL)
+    place: nn.Module = module.stem if stage is None else module.stages[stage]
+    owner = next(one for one in place.modules() if any(isinstance(inner, nn.Conv2d) for inner in one.children()))
+    name, conv = next((name, one) for name, one in owner.named_children() if isinstance(one, nn.Conv2d))
+    side = conv.kernel_size[0] + 2
+    wider = nn.Conv2d(conv.in_channels, conv.out_channels, side, conv.stride, side // 2, groups=conv.groups, bias=False)
+    setattr(owner, name, wider)
+    with pytest.raises(CostMismatchError) as caught:
+        measure(SMALL, module)
+    assert caught.value.part == part
+    assert caught.value.measured > caught.value.counted
+    assert measure(SMALL) == count(SMALL)
+
+
+# ---- families
+
+
+def test_the_published_family_costs_what_the_closed_form_says(tmp_path: Path):
+    found = asked_family(FamilyRequest(base="b0", published=True), None)
+    assert [one.name for one in found.members] == [f"B{k}" for k in range(8)]
+    small = [one for one in found.members if isinstance(one, Member) and one.name in ("B0", "B1")]
+    manifest = emitted(tmp_path / "family", *small)
+    assert (manifest["evidence"], manifest["rule"]) == ("published", None)
+    for one in manifest["members"]:
+        network = find_base("b0").family.member(one["name"].lower())
+        cost = count(network)
+        assert (one["macs"], one["params"], one["activations"]) == (cost.macs, cost.params, cost.activations)
+        assert read_config(tmp_path / "family" / one["name"] / "config.yaml")[1] == network
+    assert manifest["members"][0]["macs"] == 385_814_752
+
+
+def test_members_that_cannot_be_reached_are_listed_with_their_reason(tmp_path: Path):
+    missing = Unreached(name="X", growth_asked=9.0, reason="no network within 3 % of 9x")
+    manifest = emitted(tmp_path / "family", missing, member("small", SMALL))
+    assert manifest["unreached"] == [{"name": "X", "growth_asked": 9.0, "reason": "no network within 3 % of 9x"}]
+    assert [one["name"] for one in manifest["members"]] == ["small"]
+
+
+@pytest.mark.parametrize(
+    ("base", "budget", "names"),
+    [
+        ("b0", 2.0, [f"B{k}" for k in range(1, 8)]),
+        ("b0", 1.5, [f"B{k}" for k in range(1, 8)]),
+        ("b1", 2.0, ["b1-x1.4", "b1-x2", "b1-x4", "b1-x8", "b1-x16"]),
+        ("b0", 0.5, ["b0-x0.7", "b0-x0.5", "b0-x0.25"]),
+    ],
+)
+def test_members_are_named_by_the_growth_that_they_are_asked_for(base: str, budget: float, names: list[str]):
+    assert list(growths(find_base(base), budget)) == names
+
+
+def test_each_member_of_a_rule_costs_what_it_is_named_for():
+    text = "1.2,1.1,1.15"
+    family = asked_family(FamilyRequest(base="b0", coefficients=text, budget="2x", growth="1.5,3", classes=10), None)
+    assert family.rule is not None
+    assert family.rule.coefficients.nominal == pytest.approx(2.0)
+    assert [one.name for one in family.members] == ["b0-x1.5", "b0-x3"]
+    for one in family.members:
+        assert isinstance(one, Member)
+        assert one.scaled.growth == pytest.approx(one.growth_asked, rel=0.03)
+        assert one.network.num_classes == 10
+        assert one.phi is not None
+        assert 2.0**one.phi == pytest.approx(one.growth_asked)
+    by_phi = asked_family(FamilyRequest(base="b0", coefficients=text, budget="2x", phi="1"), None)
+    default = members(family.rule, find_base("b0"), {"two": 2.0}, classes=None)
+    assert [one.network for one in by_phi.members if isinstance(one, Member)] == [
+        one.network for one in default if isinstance(one, Member)
+    ]

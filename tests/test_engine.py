@@ -1,0 +1,359 @@
+"""The engine of one machine, with real spawned workers: order, bits, kills, failures."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from scalesearch.engine.local import LocalExecutor, Slot, local_slots
+from scalesearch.engine.work import Event, Failed, Finished, Progress, Work
+from scalesearch.errors import StudyError
+from scalesearch.proxy.checkpoint import read_checkpoint, write_checkpoint
+from scalesearch.proxy.images import Images, save
+from scalesearch.recipe import EpochResult, Recipe
+from scalesearch.spec import Head, Network, Stage, Stem
+from scalesearch.trials import TrialKey
+
+SLOT = Slot(device="cpu", name="cpu", threads=1)
+NETWORK = Network(
+    stem=Stem(width=8, stride=1),
+    stages=(
+        Stage(block="mbconv", depth=1, width=8, stride=2),
+        Stage(block="mbconv", depth=2, width=12, expansion=2.0, se_ratio=0.25),
+    ),
+    head=Head(width=16, dropout=0.1),
+    resolution=10,
+    num_classes=3,
+)
+RECIPE = Recipe(batch_size=16, norm_images=32, crop=0.1, flip=True)
+
+
+def striped(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.arange(count) % 3
+    images = np.random.default_rng(seed).integers(0, 128, (count, 1, 10, 10), np.uint8)
+    for label in range(3):
+        images[labels == label, :, label::3] += 100
+    return images, labels.astype(np.int64)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("engine") / "data"
+    (images, labels), (held, held_labels) = striped(64, 0), striped(30, 1)
+    save(
+        Images(
+            train_images=images,
+            train_labels=labels,
+            validation_images=held,
+            validation_labels=held_labels,
+            fingerprint="tiny",
+        ),
+        folder,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_slot() -> Iterator[LocalExecutor]:
+    executor = LocalExecutor([SLOT])
+    yield executor
+    executor.close()
+
+
+def work(data: Path, folder: Path, *, seed: int = 0, epochs: int = 2) -> Work:
+    key = TrialKey(proxy="tiny", seed=seed, rung=epochs)
+    folder.mkdir(exist_ok=True)
+    return Work(
+        key=key,
+        network=NETWORK,
+        recipe=RECIPE,
+        data=data,
+        checkpoint=folder / f"{key}.safetensors",
+        log=folder / f"{key}.log",
+    )
+
+
+def carried_out(executor: LocalExecutor, works: Sequence[Work]) -> list[Event]:
+    """Everything that happens until all works have ended."""
+    waiting, found = list(works), list[Event]()
+    while waiting or executor.busy:
+        while waiting and executor.idle:
+            executor.submit(waiting.pop(0))
+        found += executor.events()
+    return found
+
+
+def results(events: Sequence[Event], key: TrialKey) -> list[EpochResult]:
+    return [event.result for event in events if isinstance(event, Progress) and event.key == key]
+
+
+def identity(path: Path) -> str:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()["identity"]
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    found = read_checkpoint(path, identity(path))
+    assert found is not None
+    return found[0]
+
+
+def same_state(left: Path, right: Path) -> bool:
+    ours, theirs = state(left), state(right)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def new_workers(before: set[BaseProcess]) -> list[BaseProcess]:
+    return sorted(set(multiprocessing.active_children()) - before, key=lambda one: one.pid or 0)
+
+
+# ---- events and bits
+
+
+def test_a_trial_reports_each_epoch_in_order_and_then_its_end(one_slot: LocalExecutor, data: Path, tmp_path: Path):
+    one = work(data, tmp_path, epochs=3)
+    *epochs, last = carried_out(one_slot, [one])
+    assert [type(event) for event in epochs] == [Progress] * 3
+    assert [result.epoch for result in results(epochs, one.key)] == [1, 2, 3]
+    assert last == Finished(one.key)
+    assert (one_slot.idle, one_slot.busy) == (1, 0)
+
+
+def test_an_executor_without_work_has_nothing_to_tell_and_does_not_wait(one_slot: LocalExecutor):
+    assert one_slot.events() == []
+
+
+def test_a_finished_trial_asked_for_again_only_repeats_what_it_stored(
+    one_slot: LocalExecutor, data: Path, tmp_path: Path
+):
+    one = work(data, tmp_path)
+    first = carried_out(one_slot, [one])
+    written = one.checkpoint.stat().st_mtime_ns
+    assert carried_out(one_slot, [one]) == first
+    assert one.checkpoint.stat().st_mtime_ns == written
+
+
+def test_bits_depend_on_the_seed_but_not_on_the_executor_or_its_slots(
+    one_slot: LocalExecutor, data: Path, tmp_path: Path
+):
+    ones = [work(data, tmp_path / "one", seed=seed) for seed in range(4)]
+    twos = [work(data, tmp_path / "two", seed=seed) for seed in range(4)]
+    two_slots = LocalExecutor([SLOT, SLOT])
+    try:
+        in_one, in_two = carried_out(one_slot, ones), carried_out(two_slots, twos[::-1])
+    finally:
+        two_slots.close()
+    for left, right in zip(ones, twos, strict=True):
+        assert results(in_one, left.key) == results(in_two, left.key)
+        assert same_state(left.checkpoint, right.checkpoint)
+    assert results(in_one, ones[0].key) != results(in_one, ones[1].key)
+
+
+# ---- kills
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_last_epoch(
+    one_slot: LocalExecutor, data: Path, tmp_path: Path
+):
+    undisturbed = work(data, tmp_path / "undisturbed", epochs=12)
+    expected = results(carried_out(one_slot, [undisturbed]), undisturbed.key)
+    killed = work(data, tmp_path / "killed", epochs=12)
+    before = set(multiprocessing.active_children())
+    executor = LocalExecutor([SLOT])
+    try:
+        [worker] = new_workers(before)
+        executor.submit(killed)
+        assert isinstance(executor.events()[0], Progress)
+        worker.kill()
+        *_, last = iter(executor.events, [])
+        assert last == [Failed(killed.key, "worker killed by SIGKILL", final=False)]
+        assert executor.idle == 1
+        # what was stored is taken up: an accuracy written over by hand comes back, the epochs behind it are trained
+        found = read_checkpoint(killed.checkpoint, identity(killed.checkpoint))
+        assert found is not None
+        tensors, stored = found
+        assert 1 <= len(stored) < 12
+        changed = [*stored[:-1], replace(stored[-1], accuracy=-1.0)]
+        write_checkpoint(killed.checkpoint, tensors, changed, identity(killed.checkpoint))
+        events = carried_out(executor, [killed])
+    finally:
+        executor.close()
+    assert events[-1] == Finished(killed.key)
+    assert results(events, killed.key) == changed + expected[len(changed) :]
+    assert stored == expected[: len(stored)]
+    assert same_state(killed.checkpoint, undisturbed.checkpoint)
+
+
+def test_a_worker_that_died_between_trials_costs_its_next_trial_one_attempt(data: Path, tmp_path: Path):
+    before = set(multiprocessing.active_children())
+    executor = LocalExecutor([SLOT])
+    try:
+        [worker] = new_workers(before)
+        worker.terminate()
+        worker.join()
+        one = work(data, tmp_path)
+        executor.submit(one)
+        assert executor.events() == [Failed(one.key, "worker killed by SIGTERM", final=False)]
+        assert carried_out(executor, [one])[-1] == Finished(one.key)
+    finally:
+        executor.close()
+
+
+def test_ctrl_c_does_not_reach_the_trial_of_a_worker(data: Path, tmp_path: Path):
+    before = set(multiprocessing.active_children())
+    executor = LocalExecutor([SLOT])
+    try:
+        [worker] = new_workers(before)
+        one = work(data, tmp_path, epochs=4)
+        executor.submit(one)
+        first = executor.events()
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGINT)
+        rest = carried_out(executor, [])
+    finally:
+        executor.close()
+    assert len(results([*first, *rest], one.key)) == 4
+    assert rest[-1] == Finished(one.key)
+
+
+def test_close_ends_the_workers_at_once_and_keeps_the_checkpoint(data: Path, tmp_path: Path):
+    before = set(multiprocessing.active_children())
+    executor = LocalExecutor([SLOT])
+    one = work(data, tmp_path, epochs=5000)
+    executor.submit(one)
+    executor.events()
+    start = time.monotonic()
+    executor.close()
+    assert time.monotonic() - start < 2
+    assert new_workers(before) == []
+    assert read_checkpoint(one.checkpoint, identity(one.checkpoint)) is not None
+
+
+COORDINATOR = """
+import multiprocessing, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_engine import SLOT, LocalExecutor, work
+
+if __name__ == "__main__":
+    executor = LocalExecutor([SLOT, SLOT])
+    executor.submit(work(Path(sys.argv[2]), Path(sys.argv[3]), epochs=5000))
+    executor.events()
+    print(*(one.pid for one in multiprocessing.active_children()), flush=True)
+    executor.events()
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
+def test_workers_die_with_their_coordinator_whether_they_train_or_wait(data: Path, tmp_path: Path):
+    script = tmp_path / "coordinator.py"
+    script.write_text(COORDINATOR)
+    command = [sys.executable, str(script), str(Path(__file__).parent), str(data), str(tmp_path / "trials")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as coordinator:
+        assert coordinator.stdout is not None
+        workers = [int(pid) for pid in coordinator.stdout.readline().split()]
+        assert len(workers) == 2
+        assert all(is_alive(pid) for pid in workers)
+        coordinator.kill()
+        coordinator.wait()
+        end = time.monotonic() + 5
+        while time.monotonic() < end and any(is_alive(pid) for pid in workers):
+            time.sleep(0.02)
+        assert not any(is_alive(pid) for pid in workers)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and is not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+# ---- failures
+
+
+def test_a_trial_whose_images_are_gone_fails_for_good_and_the_next_one_is_trained(
+    one_slot: LocalExecutor, data: Path, tmp_path: Path
+):
+    gone = tmp_path / "data"
+    shutil.copytree(data, gone)
+    (gone / "train_images.npy").unlink()
+    lost, good = replace(work(gone, tmp_path), data=gone), work(data, tmp_path, seed=1)
+    failed, *rest = carried_out(one_slot, [lost, good])
+    assert isinstance(failed, Failed)
+    assert failed.final
+    assert str(gone) in failed.reason
+    assert rest[-1] == Finished(good.key)
+
+
+def test_a_loss_that_is_not_finite_fails_for_good(one_slot: LocalExecutor, data: Path, tmp_path: Path):
+    one = replace(work(data, tmp_path), recipe=replace(RECIPE, learning_rate=1e30))
+    failed = carried_out(one_slot, [one])[-1]
+    assert isinstance(failed, Failed)
+    assert failed.final
+    assert "diverged" in failed.reason
+
+
+def test_an_unforeseen_failure_is_worth_another_try_and_leaves_its_traceback(
+    one_slot: LocalExecutor, data: Path, tmp_path: Path
+):
+    one = work(data, tmp_path)
+    one.checkpoint.mkdir()
+    failed = carried_out(one_slot, [one])[-1]
+    assert isinstance(failed, Failed)
+    assert not failed.final
+    assert failed.reason.startswith("IsADirectoryError: ")
+    assert "\n" not in failed.reason
+    assert "Traceback" in one.log.read_text()
+    one.checkpoint.rmdir()
+    assert carried_out(one_slot, [one])[-1] == Finished(one.key)
+
+
+@pytest.mark.parametrize("harm", ["cut", "garbage", "another recipe", "another seed"])
+def test_a_checkpoint_that_is_not_this_trials_is_trained_anew(
+    one_slot: LocalExecutor, data: Path, tmp_path: Path, harm: str
+):
+    one = work(data, tmp_path / "one")
+    expected = results(carried_out(one_slot, [one]), one.key)
+    if harm == "cut":
+        one.checkpoint.write_bytes(one.checkpoint.read_bytes()[:-100])
+    elif harm == "garbage":
+        one.checkpoint.write_bytes(b"\xff" * 1000)
+    else:
+        changed = {"another recipe": replace(one, recipe=replace(RECIPE, batch_size=8))}
+        other = changed.get(harm, work(data, tmp_path / "two", seed=9))
+        carried_out(one_slot, [replace(other, checkpoint=tmp_path / "other.safetensors")])
+        (tmp_path / "other.safetensors").replace(one.checkpoint)
+    assert results(carried_out(one_slot, [one]), one.key) == expected
+
+
+# ---- slots
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU, and then a slot per GPU")
+@pytest.mark.parametrize("threads", [1, 2, 10_000])
+def test_slots_share_the_cores_that_the_process_may_use(threads: int):
+    slots = local_slots(threads, need_gpu=False)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    assert len(slots) == max(1, cores // threads)
+    assert {(slot.device, slot.threads) for slot in slots} == {("cpu", threads)}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_plan_that_counts_on_a_gpu_stops_with_the_mend_where_torch_has_none():
+    with pytest.raises(StudyError, match=r"torch cannot use it; .*--preset quick"):
+        local_slots(1, need_gpu=True)

@@ -1,0 +1,148 @@
+"""Kills, Ctrl-C and rivals, on the real program with real signals: nothing is trained twice and no bit changes."""
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from scalesearch.cli import _code
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by /proc")
+
+TRIALS = 8
+Row = tuple[Any, ...]
+
+
+def complete(folder: Path) -> dict[int, Row]:
+    """Everything Optuna knows of the finished trials, by number."""
+    study = optuna.load_study(study_name="scalesearch", storage=f"sqlite:///{folder / 'study.db'}")
+    found = [trial for trial in study.get_trials(deepcopy=False) if trial.state == optuna.trial.TrialState.COMPLETE]
+    return {
+        trial.number: (trial.datetime_start, trial.datetime_complete, trial.value, tuple(trial.user_attrs["epochs"]))
+        for trial in found
+    }
+
+
+def ended(pids: list[int], within: float = 5.0) -> bool:
+    """Whether all processes are gone in time."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.slow
+def test_kills_of_workers_and_coordinator_train_nothing_twice_and_change_no_byte_of_the_ranking(
+    program: Callable[..., Any], finished: tuple[Path, Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    folder = tmp_path / "run"
+    command = ["run", *tiny_options, "--out", folder]
+    first = program(*command)
+    first.wait_for("1/8 ")
+    os.kill(first.workers()[0], signal.SIGKILL)
+    first.wait_for("worker killed by SIGKILL; tried again")
+    first.wait_for("3/8 ")
+    workers = first.workers()
+    assert len(workers) == 2
+    os.kill(first.process.pid, signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    assert ended(workers)
+    before = complete(folder)
+    assert 3 <= len(before) < TRIALS
+    assert not (folder / "ranking.json").exists()
+
+    second = program(*command)
+    assert second.wait() == 0, second.err.read_text()
+    assert f"{len(before)} done before" in second.out.read_text()
+    after = complete(folder)
+    assert len(after) == TRIALS
+    assert {number: after[number] for number in before} == before
+    assert (folder / "ranking.json").read_bytes() == (finished[0] / "ranking.json").read_bytes()
+    assert (folder / "trials.csv").read_bytes() == (finished[0] / "trials.csv").read_bytes()
+    assert list((folder / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_with_130_and_the_line_that_goes_on(
+    program: Callable[..., Any], finished: tuple[Path, Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    folder = tmp_path / "a run"
+    first = program("run", *tiny_options, "--out", folder)
+    first.wait_for("2/8 ")
+    workers = first.workers()
+    first.interrupt()
+    assert ended(workers)  # within 5 s
+    assert first.wait(15) == 130
+    printed = first.err.read_text()
+    assert "Traceback" not in printed
+    [line] = printed.splitlines()
+    before = complete(folder)
+    assert 2 <= len(before) < TRIALS
+
+    name, *arguments = shlex.split(line[line.index("scalesearch run") :])
+    assert (name, arguments) == ("scalesearch", ["run", *tiny_options, "--out", str(folder)])
+    second = program(*arguments)
+    second.wait_for("family")  # the ranking is written before the family
+    after = complete(folder)
+    assert len(after) == TRIALS
+    assert {number: after[number] for number in before} == before
+    assert (folder / "ranking.json").read_bytes() == (finished[0] / "ranking.json").read_bytes()
+    second.interrupt()
+    assert second.wait(15) in (130, 0)
+
+
+def test_ctrl_c_before_the_first_trial_ends_with_130_too(
+    program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    run = program("run", *tiny_options, "--out", tmp_path / "run")
+    while not (tmp_path / "run" / "plan.yaml").exists():
+        time.sleep(0.01)
+    run.interrupt()
+    assert run.wait(15) == 130
+    assert "Traceback" not in run.err.read_text()
+    assert "scalesearch run" in run.err.read_text()
+
+
+def test_ctrl_c_while_a_family_is_written_ends_with_130(program: Callable[..., Any], tmp_path: Path):
+    emit = program("emit", "--base", "b0", "--published", "--out", tmp_path / "family")
+    emit.wait_for("wrote B0")
+    emit.interrupt()
+    assert emit.wait(15) == 130
+    assert "Traceback" not in emit.err.read_text()
+
+
+def test_a_second_run_on_the_same_folder_is_refused_and_the_first_goes_on(
+    program: Callable[..., Any],
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    folder = tmp_path / "run"
+    first = program("run", *tiny_options, "--out", folder)
+    first.wait_for("trials on")
+    assert _code(["run", *tiny_options, "--out", str(folder), "--quiet"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == f"scalesearch: {folder} is in use by another run; wait for it, or stop it first"
+    first.wait_for("1/8 ")
+    assert _code(["status", str(folder)]) == 0
+    assert capsys.readouterr().out.startswith("running: ")
+    first.interrupt()
+    assert first.wait(15) == 130
+    assert _code(["status", str(folder)]) == 0
+    assert capsys.readouterr().out.startswith("interrupted: ")
+
+
+def test_a_reader_that_stops_listening_ends_the_program_quietly(finished: tuple[Path, Any], tmp_path: Path):
+    err = tmp_path / "err.txt"
+    command = shlex.join([sys.executable, "-m", "scalesearch", "rank", str(finished[0]), "--json"])
+    os.system(f"{command} 2> {shlex.quote(str(err))} | head -c 1 > {os.devnull}")
+    assert err.read_text() == ""

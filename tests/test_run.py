@@ -1,0 +1,419 @@
+"""Whole runs of the real program: the run folder, the commands that read it, images of users, exit codes."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas
+import pytest
+import yaml
+from PIL import Image
+
+from scalesearch.cli import _code
+from scalesearch.plan import read_plan
+from scalesearch.spec import Network
+
+FilesOf = Callable[[Path], dict[str, str]]
+Finished = tuple[Path, Any]
+FOLDER = {"study.db", "plan.yaml", "candidates.csv", "trials.csv", "ranking.json", "environment.json"}
+"""Files of a run folder, by docs/design.md, section 5; the report page comes later."""
+FOLDERS = {"family", "checkpoints", "logs"}
+TRIALS = 8
+
+
+def document(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> dict[str, Any]:
+    """The one JSON document that a command prints on stdout."""
+    capsys.readouterr()
+    assert _code([*map(str, arguments), "--json"]) == code
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema_version"] == 1
+    return found
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line with which a command is refused."""
+    capsys.readouterr()
+    assert _code([*map(str, arguments)]) == 2
+    printed = capsys.readouterr()
+    [line] = printed.err.splitlines()
+    assert line.startswith("scalesearch: ")
+    assert "; " in line
+    assert "Traceback" not in printed.out
+    return line
+
+
+# ---- the run folder
+
+
+def test_a_run_folder_holds_what_the_design_lists(finished: Finished):
+    folder, _ = finished
+    assert {path.name for path in folder.iterdir() if path.is_file()} >= FOLDER
+    assert {path.name for path in folder.iterdir() if path.is_dir()} >= FOLDERS
+    assert list((folder / "checkpoints").iterdir()) == []
+    assert [path for path in folder.rglob("*") if path.suffix == ".tmp"] == []
+
+
+def test_the_tables_of_a_run_agree_with_its_study(finished: Finished):
+    folder, _ = finished
+    trials = pandas.read_csv(folder / "trials.csv")
+    stored = optuna.load_study(study_name="scalesearch", storage=f"sqlite:///{folder / 'study.db'}").trials
+    assert list(trials["proxy"]) == [trial.user_attrs["proxy"] for trial in stored]
+    assert list(trials["seed"]) == [trial.user_attrs["seed"] for trial in stored]
+    assert list(trials["accuracy"]) == [trial.value for trial in stored]
+    assert len(trials) == TRIALS
+    candidates = pandas.read_csv(folder / "candidates.csv")
+    assert set(candidates.loc[candidates["trained"], "proxy.id"]) == set(trials["proxy"]) - {"base"}
+    assert candidates["id"].is_unique
+
+
+def test_the_ranking_is_that_of_the_trials_without_the_anchor(finished: Finished):
+    folder, _ = finished
+    ranking = json.loads((folder / "ranking.json").read_text())
+    trials = pandas.read_csv(folder / "trials.csv")
+    means = trials[trials["proxy"] != "base"].groupby("proxy")["accuracy"].mean()
+    assert {row["id"]: row["mean"] for row in ranking["candidates"]} == pytest.approx(dict(means))
+    assert sorted(row["rank"] for row in ranking["candidates"]) == [1, 2, 3]
+    assert ranking["evidence"] == "quick look"
+
+
+def test_what_a_run_tells_begins_with_its_evidence_and_the_papers_rule(finished: Finished):
+    folder, program = finished
+    lines = program.out.read_text().splitlines()
+    assert lines[0].startswith("evidence: quick look")
+    assert "1.2" in lines[0]
+    assert f"{TRIALS}/{TRIALS} " in program.out.read_text()
+    assert str(folder) in lines[-1]
+    assert program.err.read_text() == ""
+
+
+def test_the_environment_names_versions_and_slots(finished: Finished):
+    found = json.loads((finished[0] / "environment.json").read_text())
+    assert {"torch", "optuna", "scalesearch"} <= set(found["versions"])
+    assert [slot["device"] for slot in found["slots"]] == ["cpu"] * len(found["slots"])
+    assert 1 <= len(found["slots"]) <= 2
+
+
+def test_the_family_of_a_run_says_what_it_rests_on(finished: Finished):
+    folder, _ = finished
+    manifest = json.loads((folder / "family" / "manifest.json").read_text())
+    ranking = json.loads((folder / "ranking.json").read_text())
+    assert manifest["evidence"] == "quick look"
+    assert manifest["paper_rule"] == {"alpha": 1.2, "beta": 1.1, "gamma": 1.15}
+    assert manifest["rule"]["shares"] == pytest.approx(ranking["chosen"]["shares"])
+    rule = manifest["rule"]
+    assert rule["alpha"] * rule["beta"] ** 2 * rule["gamma"] ** 2 == pytest.approx(0.5)
+    asked = [one["growth_asked"] for one in (*manifest["members"], *manifest["unreached"])]
+    assert sorted(asked) == pytest.approx([0.25, 0.5, 0.5**0.5])
+    assert {one["name"] for one in (*manifest["members"], *manifest["unreached"])} == {"b0-x0.7", "b0-x0.5", "b0-x0.25"}
+    for member in manifest["members"]:
+        assert member["realised_growth"] == pytest.approx(member["growth_asked"], rel=0.03)
+        values = yaml.safe_load((folder / "family" / member["name"] / "config.yaml").read_text())
+        assert values["evidence"] == "quick look"
+
+
+# ---- commands on a run folder
+
+
+def test_rank_prints_the_document_that_the_run_has_stored(finished: Finished, capsys: pytest.CaptureFixture[str]):
+    found = document(capsys, "rank", finished[0])
+    assert found == json.loads((finished[0] / "ranking.json").read_text())
+    keys = {"verdict", "chosen", "noise_sd", "df", "seeds_needed", "failed", "candidates"}
+    assert keys <= found.keys()
+    assert {"id", "alpha", "beta", "gamma", "shares"} <= found["chosen"].keys()
+    row = {"id", "rank", "mean", "low", "high", "seeds", "p_best", "tied_with_best", "references"}
+    assert all(row <= one.keys() for one in found["candidates"])
+    assert found["df"] == 3
+    assert found["failed"] == []
+
+
+def test_status_of_a_finished_run(finished: Finished, capsys: pytest.CaptureFixture[str]):
+    found = document(capsys, "status", finished[0])
+    assert {key: found[key] for key in ("state", "done", "running", "failed", "total")} == {
+        "state": "finished",
+        "done": TRIALS,
+        "running": 0,
+        "failed": 0,
+        "total": TRIALS,
+    }
+    assert "eta_s" in found
+
+
+def test_rank_and_status_speak_to_people_too(finished: Finished, capsys: pytest.CaptureFixture[str]):
+    assert _code(["rank", str(finished[0])]) == 0
+    assert capsys.readouterr().out.startswith("evidence: quick look")
+    assert _code(["status", str(finished[0])]) == 0
+    assert f"finished: {TRIALS} of {TRIALS} trials done" in capsys.readouterr().out
+
+
+def test_emit_takes_the_rule_of_a_named_candidate(
+    finished: Finished, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    folder, _ = finished
+    ranking = json.loads((folder / "ranking.json").read_text())
+    other = next(row for row in ranking["candidates"] if row["id"] != ranking["chosen"]["id"])
+    found = document(
+        capsys, "emit", folder, "--candidate", other["id"], "--growth", "0.8", "--classes", 7, "--out", tmp_path / "out"
+    )
+    assert found["rule"]["shares"] == pytest.approx(other["shares"], abs=1e-4)
+    keys = {"name", "phi", "growth_asked", "realised_growth", "macs", "params", "activations", "resolution"}
+    keys |= {"depths", "widths", "dropout", "digest", "files"}
+    [member] = found["members"]
+    assert keys <= member.keys()
+    assert member["phi"] == pytest.approx(math.log(0.8) / math.log(0.5))
+    assert all((tmp_path / "out" / file).is_file() for file in member["files"])
+    values = yaml.safe_load((tmp_path / "out" / member["name"] / "config.yaml").read_text())
+    assert Network.from_dict(values["network"]).num_classes == 7
+    assert refusal(capsys, "emit", folder, "--candidate", "d99").count("no candidate 'd99'") == 1
+
+
+def test_the_same_command_again_trains_nothing_and_comes_to_the_same(
+    finished: Finished,
+    tiny_options: tuple[str, ...],
+    files_of: FilesOf,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    before = files_of(folder)
+    found = document(capsys, "run", *tiny_options, "--out", folder, "--quiet")
+    after = files_of(folder)
+    assert {name for name in before if after[name] != before[name]} <= {"environment.json"}
+    assert set(after) == set(before)
+    assert {"folder", "ranking", "manifest"} <= found.keys()
+    assert found["folder"] == str(folder)
+    assert found["ranking"] == json.loads((folder / "ranking.json").read_text())
+    assert found["manifest"] == json.loads((folder / "family" / "manifest.json").read_text())
+
+
+def test_a_run_folder_of_another_plan_is_refused_with_the_difference_and_not_touched(
+    finished: Finished, tiny_options: tuple[str, ...], files_of: FilesOf, capsys: pytest.CaptureFixture[str]
+):
+    folder, _ = finished
+    before = files_of(folder)
+    line = refusal(capsys, "run", *tiny_options, "--seeds", 3, "--out", folder)
+    assert "holds another plan" in line
+    assert "- seeds: 2" in line
+    assert "+ seeds: 3" in line
+    assert "--out" in line
+    assert files_of(folder) == before
+
+
+@pytest.mark.parametrize("command", ["rank", "status", "emit"])
+def test_a_folder_without_a_run_is_refused_in_one_line(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    assert "is not a run folder" in refusal(capsys, command, tmp_path)
+    error = document(capsys, command, tmp_path, code=2)["error"]
+    assert error["kind"] == "StudyError"
+    assert error["message"]
+    assert error["mend"]
+
+
+def test_a_damaged_study_is_refused_by_every_command(
+    finished: Finished, tiny_options: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    (folder / "study.db").write_bytes((folder / "study.db").read_bytes()[:5000])
+    for command in (["rank", folder], ["status", folder], ["emit", folder], ["run", *tiny_options, "--out", folder]):
+        assert "cannot be read as a study" in refusal(capsys, *command)
+
+
+# ---- study.yaml
+
+
+STUDY = """
+budget: 0.5x
+preset: quick
+candidates: 3
+seeds: 2
+epochs: 3
+images: 256
+proxy_resolution: 12
+"""
+
+
+def test_a_study_file_asks_for_the_same_plan_as_the_options(
+    finished: Finished, tiny_npz: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    file = tmp_path / "study.yaml"
+    file.write_text(f"{STUDY}\ndata: {tiny_npz}\n")
+    found = document(capsys, "plan", "--study", file)
+    assert found["digest"] == read_plan(finished[0]).digest
+    assert document(capsys, "plan", "--study", file, "--seeds", 5)["seeds"] == 5
+
+
+def test_all_faults_of_a_study_file_are_told_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    file = tmp_path / "study.yaml"
+    file.write_text("budgett: 2x\nseeds: three\nepochs: 1.5\n")
+    line = refusal(capsys, "plan", "--study", file)
+    assert "budgett is not a key (did you mean budget?)" in line
+    assert "seeds: " in line
+    assert "epochs: " in line
+
+
+# ---- failing trials
+
+
+@pytest.mark.slow
+def test_a_run_in_which_a_trial_keeps_failing_ends_with_3_and_ranks_the_rest(
+    program: Callable[..., Any], finished: Finished, tiny_options: tuple[str, ...], tmp_path: Path
+):
+    ranked = json.loads((finished[0] / "ranking.json").read_text())["candidates"]
+    key = f"{ranked[-1]['id']}-s1-e3"
+    folder = tmp_path / "run"
+    (folder / "checkpoints" / f"{key}.safetensors").mkdir(parents=True)  # nothing can be stored under this name
+    run = program("run", *tiny_options, "--out", folder, "--json")
+    assert run.wait() == 3, run.err.read_text()
+    found = json.loads(run.out.read_text())
+    [failed] = found["ranking"]["failed"]
+    assert failed["trial"] == key
+    assert "IsADirectoryError" in failed["reason"]
+    assert {row["id"]: row["seeds"] for row in found["ranking"]["candidates"]} == {
+        row["id"]: 1 if row is ranked[-1] else 2 for row in ranked
+    }
+    assert run.err.read_text().count("tried again") == 2
+    assert found["manifest"]["members"]
+
+
+def test_a_run_in_which_every_trial_diverges_says_so_in_one_line(
+    program: Callable[..., Any], tiny_npz: Path, tmp_path: Path
+):
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        f"{STUDY}\ndata: {tiny_npz}\nrecipe: {{learning_rate: 1.0e+30}}\n".replace("epochs: 3", "epochs: 1")
+    )
+    run = program("run", "--study", file, "--out", tmp_path / "run")
+    assert run.wait() == 1
+    [line] = run.err.read_text().splitlines()
+    assert "diverged" in line
+    trials = pandas.read_csv(tmp_path / "run" / "trials.csv")
+    assert set(trials["state"]) == {"failed"}
+    assert all("diverged" in reason for reason in trials["reason"])
+
+
+# ---- images of users
+
+
+def folder_of_images(folder: Path, *, classes: int = 2, count: int = 200) -> Path:
+    """An ImageFolder in one split: noisy 32 px colour photos, each class of another colour."""
+    noise = np.random.default_rng(0)
+    for index in range(classes):
+        (folder / f"class{index}").mkdir(parents=True)
+        for number in range(count):
+            pixels = noise.integers(0, 128, (32, 32, 3), np.uint8)
+            pixels[..., index] += 100
+            Image.fromarray(pixels).save(folder / f"class{index}" / f"{number:03d}.png")
+    return folder
+
+
+SHORT_OPTIONS = "--budget 0.5x --preset quick --candidates 2 --seeds 1 --epochs 1 --proxy-resolution 12"
+
+
+def test_a_folder_of_colour_images_is_searched_and_one_seed_names_no_winner(
+    program: Callable[..., Any], tmp_path: Path
+):
+    images = folder_of_images(tmp_path / "My Images")
+    run = program("run", "--data", images, *SHORT_OPTIONS.split(), "--json")
+    assert run.wait() == 0, run.err.read_text()
+    found = json.loads(run.out.read_text())
+    folder = run.out.parent / found["folder"]
+    assert folder.name.startswith("b0-0.5x-my-images-")
+    assert folder.name.endswith(read_plan(folder).digest[:8])
+    plan = read_plan(folder)
+    assert (plan.data.num_classes, plan.data.side, plan.data.class_names) == (2, 32, ("class0", "class1"))
+    assert np.load(folder / "data" / "train_images.npy", mmap_mode="r").shape[1] == 3
+    ranking = found["ranking"]
+    assert ranking["noise_sd"] is None
+    assert [row["low"] for row in ranking["candidates"]] == [None] * len(ranking["candidates"])
+    assert [row["p_best"] for row in ranking["candidates"]] == [None] * len(ranking["candidates"])
+    assert "has the highest mean" not in ranking["verdict"]
+    assert run.err.read_text().startswith("evidence: quick look")
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        ("corrupt", "class1/007.png is not a readable image"),
+        ("cut", "class1/199.png is not a readable image"),
+        ("empty", "no images in class1"),
+        ("alone", "has only one class, class0"),
+        ("missing", "does not exist"),
+        ("a file", "is neither a folder nor an .npz file"),
+        ("no classes", "has no class folders"),
+    ],
+)
+def test_images_that_cannot_be_used_are_named_in_one_line(
+    harm: str, told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    images = tmp_path / "images"
+    if harm == "a file":
+        images.write_text("no images")
+    elif harm != "missing":
+        folder_of_images(images)
+    damaged = images / "class1"
+    if harm == "corrupt":
+        (damaged / "007.png").write_bytes(b"no image at all")
+    elif harm == "cut":
+        (damaged / "199.png").write_bytes((damaged / "199.png").read_bytes()[:900])
+    elif harm in ("empty", "alone", "no classes"):
+        shutil.rmtree(damaged)
+        if harm == "empty":
+            damaged.mkdir()
+        elif harm == "no classes":
+            shutil.rmtree(images / "class0")
+    line = refusal(capsys, "run", "--data", images, *SHORT_OPTIONS.split(), "--out", tmp_path / "run", "--quiet")
+    assert told in line
+    assert str(images) in line
+    assert not (tmp_path / "run" / "study.db").exists()
+
+
+def test_a_broken_image_mended_afterwards_lets_the_same_command_run(
+    capsys: pytest.CaptureFixture[str], program: Callable[..., Any], tmp_path: Path
+):
+    images = folder_of_images(tmp_path / "images", count=170)
+    file = images / "class0" / "140.png"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:900])
+    command = ["run", "--data", images, *SHORT_OPTIONS.split(), "--out", tmp_path / "run"]
+    refusal(capsys, *command)
+    file.write_bytes(whole)
+    again = program(*command)
+    again.wait_for("1/")
+    assert again.process.poll() is None
+
+
+# ---- end to end
+
+
+@pytest.mark.slow
+def test_a_search_on_the_images_of_the_package_ends_with_the_ranking_and_b1_to_b7(
+    program: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+):
+    options = "--base b0 --budget 2x --preset quick --candidates 3 --seeds 2 --epochs 2 --images 256"
+    run = program("run", *options.split())
+    assert run.wait(400) == 0, run.err.read_text()
+    [folder] = (run.out.parent / "runs").iterdir()
+    assert folder.name == f"b0-2x-fashion-mnist-{read_plan(folder).digest[:8]}"
+    assert {path.name for path in folder.iterdir()} >= FOLDER | FOLDERS
+    members = json.loads((folder / "family" / "manifest.json").read_text())["members"]
+    assert [member["name"] for member in members] == [f"B{k}" for k in range(1, 8)]
+    growths = [2**0.5, 2, 4, 2**3.5, 32, 64, 128]
+    assert [member["growth_asked"] for member in members] == pytest.approx(growths)
+    assert [member["realised_growth"] for member in members] == pytest.approx(growths, rel=0.03)
+    for member in members:
+        assert {f"{member['name']}/config.yaml", f"{member['name']}/network.py"} == set(member["files"])
+        assert all((folder / "family" / file).is_file() for file in member["files"])
+        assert set(member["weights"]) == {"seed", "sha256"}
+    printed = run.out.read_text()
+    assert "1.78" in printed
+    assert "97.8" in printed
+    assert "conditional on this validation split" in printed
+    assert document(capsys, "status", folder)["state"] == "finished"
+    assert document(capsys, "rank", folder) == json.loads((folder / "ranking.json").read_text())

@@ -1,0 +1,183 @@
+"""Run folders as readers see them: state, counts, ranking; what is damaged is named in one line."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from scalesearch.documents import rank_document, status_document
+from scalesearch.errors import StudyError
+from scalesearch.plan import Layout, Plan
+from scalesearch.recipe import EpochResult
+from scalesearch.request import Request, resolve
+from scalesearch.runfolder import claimed
+from scalesearch.search import entries
+from scalesearch.stored import read_outcome, read_run
+from scalesearch.study import Study
+
+FilesOf = Callable[[Path], dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def plan() -> tuple[Plan, Layout]:
+    return resolve(Request(budget="0.5x", preset="quick", candidates=3, seeds=2, epochs=2, images=300))
+
+
+@pytest.fixture
+def folder(plan: tuple[Plan, Layout], tmp_path: Path) -> Path:
+    """A run folder before its first trial."""
+    with claimed(tmp_path / "run", plan[0]):
+        return tmp_path / "run"
+
+
+def studied(folder: Path, plan: tuple[Plan, Layout], *, complete: int, failed: int = 0, running: int = 0) -> None:
+    """A study with so many trials in each state, the first ones complete."""
+    study = Study(folder / "study.db", plan[0].space.budget)
+    study.enqueue(entries(*plan))
+    for index in range(complete + failed + running):
+        key = study.claim()
+        assert key is not None
+        study.report(key, EpochResult(epoch=1, train_loss=1.0, accuracy=50.0 + index, loss=1.0))
+        if index < complete:
+            study.complete(key)
+        elif index < complete + failed:
+            study.fail(key, "worker killed by SIGKILL")
+
+
+def test_a_folder_without_a_run_is_refused_with_the_mend(tmp_path: Path):
+    with pytest.raises(StudyError, match=r"is not a run folder: .*; give a folder that `run` made"):
+        read_run(tmp_path)
+
+
+def test_a_run_before_its_first_trial_has_nothing_done_and_no_ranking(folder: Path, plan: tuple[Plan, Layout]):
+    stored = read_run(folder)
+    assert stored.plan == plan[0]
+    document = status_document(stored)
+    assert document.pop("schema_version") == 1
+    total = 2 * (len(plan[1].trained) + 1)
+    assert document == {
+        "state": "interrupted",
+        "done": 0,
+        "running": 0,
+        "failed": 0,
+        "total": total,
+        "eta_s": None,
+    }
+    with pytest.raises(StudyError, match="no finished trial yet"):
+        read_outcome(folder)
+
+
+def test_states_and_counts_are_those_of_the_trials(folder: Path, plan: tuple[Plan, Layout]):
+    studied(folder, plan, complete=3, failed=1, running=1)
+    stopped = status_document(read_run(folder))
+    assert (stopped["state"], stopped["done"], stopped["failed"], stopped["running"]) == ("interrupted", 3, 1, 0)
+    assert stopped["eta_s"] is not None
+    with FileLock(folder / ".lock"):
+        live = status_document(read_run(folder))
+    assert (live["state"], live["done"], live["failed"], live["running"]) == ("running", 3, 1, 1)
+
+
+def test_a_run_whose_trials_have_all_ended_is_finished(folder: Path, plan: tuple[Plan, Layout]):
+    total = len(entries(*plan))
+    studied(folder, plan, complete=total - 1, failed=1)
+    document = status_document(read_run(folder))
+    assert (document["state"], document["done"], document["failed"]) == ("finished", total - 1, 1)
+    assert not document["eta_s"]
+
+
+def test_the_ranking_so_far_names_what_failed(folder: Path, plan: tuple[Plan, Layout]):
+    studied(folder, plan, complete=3, failed=1)
+    document = rank_document(read_outcome(folder))
+    assert [row["id"] for row in document["candidates"]] == [plan[1].trained[1], plan[1].trained[0]]
+    [failed] = document["failed"]
+    assert plan[1].trained[2] in failed["trial"]
+    assert failed["reason"] == "worker killed by SIGKILL"
+    assert json.loads(json.dumps(document)) == document
+
+
+def test_reading_a_run_changes_nothing_in_it(folder: Path, plan: tuple[Plan, Layout], files_of: FilesOf):
+    studied(folder, plan, complete=2, running=1)
+    before = files_of(folder)
+    status_document(read_run(folder))
+    rank_document(read_outcome(folder))
+    assert files_of(folder) == before
+
+
+@pytest.mark.parametrize("content", ["[1, 2", "- 1\n", "seeds: 2\n", "", "\0"], ids=repr)
+def test_a_damaged_plan_is_named_in_one_line(folder: Path, content: str):
+    (folder / "plan.yaml").write_text(content)
+    with pytest.raises(StudyError, match=r"plan\.yaml is damaged: ") as caught:
+        read_run(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("space", "budget"), -2.0),
+        (("space", "budget"), "two"),
+        (("recipe", "learning_rate"), "fast"),
+        (("recipe", "schedule"), 3),
+        (("data", "num_classes"), 0),
+        (("seeds",), "three"),
+        (("seeds",), 0),
+        (("preset",), "slow"),
+        (("base",), "b99"),
+        (("resolution",), 0),
+    ],
+    ids=str,
+)
+def test_a_plan_with_a_value_that_is_none_is_named_in_one_line(folder: Path, path: tuple[str, ...], value: object):
+    values = yaml.safe_load((folder / "plan.yaml").read_text())
+    place = values
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    (folder / "plan.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(StudyError, match=r"plan\.yaml is damaged: ") as caught:
+        read_run(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_study_is_named_in_one_line(folder: Path):
+    (folder / "study.db").write_bytes(b"garbage" * 1000)
+    with pytest.raises(StudyError, match=r"study\.db cannot be read as a study") as caught:
+        read_run(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_study_without_its_plan_is_not_run_over(folder: Path, plan: tuple[Plan, Layout], files_of: FilesOf):
+    studied(folder, plan, complete=1)
+    (folder / "plan.yaml").unlink()
+    before = files_of(folder)
+    with pytest.raises(StudyError, match="holds a study without a plan"), claimed(folder, plan[0]):
+        pass
+    assert files_of(folder) == before
+
+
+def test_a_folder_is_held_by_one_coordinator_at_a_time(folder: Path, plan: tuple[Plan, Layout]):
+    with claimed(folder, plan[0]):
+        with pytest.raises(StudyError, match="is in use by another run; wait for it"), claimed(folder, plan[0]):
+            pass
+        assert status_document(read_run(folder))["state"] == "running"
+    with claimed(folder, plan[0]):
+        pass
+
+
+def test_a_place_that_cannot_be_written_is_refused_with_the_mend(plan: tuple[Plan, Layout], tmp_path: Path):
+    (tmp_path / "file").write_text("no folder")
+    with (
+        pytest.raises(StudyError, match=r"cannot be written: .*; choose another folder"),
+        claimed(tmp_path / "file" / "run", plan[0]),
+    ):
+        pass
+
+
+def test_a_copied_run_folder_is_the_same_run(folder: Path, plan: tuple[Plan, Layout], tmp_path: Path):
+    studied(folder, plan, complete=4)
+    shutil.copytree(folder, tmp_path / "copy")
+    assert rank_document(read_outcome(tmp_path / "copy")) == rank_document(read_outcome(folder))

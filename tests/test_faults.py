@@ -112,6 +112,7 @@ def test_ctrl_c_before_the_first_trial_ends_with_130_too(
     assert "scalesearch run" in run.err.read_text()
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_a_family_is_written_ends_with_130(program: Callable[..., Any], tmp_path: Path):
     emit = program("emit", "--base", "b0", "--published", "--out", tmp_path / "family")
     emit.wait_for("wrote B0")
@@ -120,6 +121,7 @@ def test_ctrl_c_while_a_family_is_written_ends_with_130(program: Callable[..., A
     assert "Traceback" not in emit.err.read_text()
 
 
+@pytest.mark.slow
 def test_a_second_run_on_the_same_folder_is_refused_and_the_first_goes_on(
     program: Callable[..., Any],
     tiny_options: tuple[str, ...],
@@ -127,12 +129,13 @@ def test_a_second_run_on_the_same_folder_is_refused_and_the_first_goes_on(
     capsys: pytest.CaptureFixture[str],
 ):
     folder = tmp_path / "run"
-    first = program("run", *tiny_options, "--out", folder)
+    options = (*tiny_options, "--seeds", "12")  # long enough to be still at work when the second has waited
+    first = program("run", *options, "--out", folder)
     first.wait_for("trials on")
-    assert _code(["run", *tiny_options, "--out", str(folder), "--quiet"]) == 2
+    assert _code(["run", *options, "--out", str(folder), "--quiet"]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line == f"scalesearch: {folder} is in use by another run; wait for it, or stop it first"
-    first.wait_for("1/8 ")
+    first.wait_for("1/48 ")
     assert _code(["status", str(folder)]) == 0
     assert capsys.readouterr().out.startswith("running: ")
     first.interrupt()

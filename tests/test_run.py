@@ -282,6 +282,7 @@ def test_a_run_in_which_a_trial_keeps_failing_ends_with_3_and_ranks_the_rest(
     assert found["manifest"]["members"]
 
 
+@pytest.mark.slow
 def test_a_run_in_which_every_trial_diverges_says_so_in_one_line(
     program: Callable[..., Any], tiny_npz: Path, tmp_path: Path
 ):
@@ -316,6 +317,7 @@ def folder_of_images(folder: Path, *, classes: int = 2, count: int = 200) -> Pat
 SHORT_OPTIONS = "--budget 0.5x --preset quick --candidates 2 --seeds 1 --epochs 1 --proxy-resolution 12"
 
 
+@pytest.mark.slow
 def test_a_folder_of_colour_images_is_searched_and_one_seed_names_no_winner(
     program: Callable[..., Any], tmp_path: Path
 ):
@@ -396,7 +398,7 @@ def test_a_broken_image_mended_afterwards_lets_the_same_command_run(
 def test_a_search_on_the_images_of_the_package_ends_with_the_ranking_and_b1_to_b7(
     program: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ):
-    options = "--base b0 --budget 2x --preset quick --candidates 3 --seeds 2 --epochs 2 --images 256"
+    options = "--base b0 --budget 2x --preset quick --candidates 2 --seeds 2 --epochs 1 --images 256"
     run = program("run", *options.split())
     assert run.wait(400) == 0, run.err.read_text()
     [folder] = (run.out.parent / "runs").iterdir()

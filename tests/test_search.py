@@ -106,6 +106,7 @@ def test_every_trial_has_its_place_the_anchor_first_in_each_seed(plan: tuple[Pla
     assert [entry.growth for entry in found[1:]] == [layout.proxy(name).proxy.growth for name in layout.trained]
 
 
+@pytest.mark.slow
 def test_one_slot_or_two_in_another_order_come_to_the_same_results(
     searched: Searched, plan: tuple[Plan, Layout], prepared: Path, tmp_path: Path
 ):
@@ -122,6 +123,7 @@ def test_one_slot_or_two_in_another_order_come_to_the_same_results(
     assert list((searched.folder / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_left_as_it_is(searched: Searched):
     first = searched.carry_out()
     told = len(searched.events)
@@ -144,6 +146,7 @@ def test_a_trial_that_keeps_failing_is_given_up_with_its_reason_and_the_rest_goe
     )
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_behind_its_first_epoch_every_time_is_given_up_too(searched: Searched):
     # what was trained before the last failure is told again by the next attempt, and is no progress
     target = searched.keys[1]

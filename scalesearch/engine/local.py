@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 
 from scalesearch.engine.work import Event, Failed, Finished, Progress, Work
 from scalesearch.errors import DataError, StudyError, TrialDivergedError
@@ -50,8 +51,16 @@ def local_slots(threads: int, *, need_gpu: bool) -> list[Slot]:
         names = [torch.cuda.get_device_name(index) for index in range(gpus)]
         return [Slot(device=f"cuda:{index}", name=name, threads=threads) for index, name in enumerate(names)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    slot = Slot(device="cpu", name=platform.processor() or platform.machine(), threads=threads)
+    slot = Slot(device="cpu", name=processor_name(), threads=threads)
     return [slot] * max(1, cores // threads)
+
+
+def processor_name() -> str:
+    """What the system calls its processor."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
 
 
 @dataclass(slots=True)

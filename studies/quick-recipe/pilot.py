@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from scalesearch.engine.local import processor_name
 from scalesearch.nets.blocks import start_near_identity
 from scalesearch.nets.network import build
 from scalesearch.plan import Layout, Plan
@@ -102,19 +103,10 @@ def table(runs: list[Run]) -> str:
     )
 
 
-def processor() -> str:
-    """The name that the system gives the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def record(runs: list[Run], networks: dict[str, Network], plan: Plan) -> dict[str, object]:
     """All that the pilot found, with what it ran on."""
     return {
-        "hardware": {"processor": processor(), "threads": torch.get_num_threads()},
+        "hardware": {"processor": processor_name(), "threads": torch.get_num_threads()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "plan": plan.to_dict(),
         "n": len(runs),

@@ -45,7 +45,6 @@ def shape(network: Network, cost: Cost) -> Document:
 
 def plan_document(plan: Plan, layout: Layout) -> Document:
     """Of `plan`: the base, the proxy base, and every candidate with the proxy that stands for it."""
-    found = layout.candidates
     small = plan.proxy_base.network
     return {
         **VERSION,
@@ -62,10 +61,10 @@ def plan_document(plan: Plan, layout: Layout) -> Document:
         "validation_images": plan.validation_images,
         "image_passes": plan.image_passes * plan.seeds * (len(layout.trained) + 1),
         "digest": plan.digest,
-        "nominal_points": found.nominal_points,
-        "candidates": [candidate_document(one, plan, layout) for one in found.candidates],
+        "nominal_points": layout.nominal_points,
+        "candidates": [candidate_document(one, plan, layout) for one in layout.candidates],
         "excluded": [
-            {**point(one.coefficients), "reference": one.reference, "reason": one.reason} for one in found.excluded
+            {**point(one.coefficients), "reference": one.reference, "reason": one.reason} for one in layout.excluded
         ],
     }
 

@@ -41,10 +41,10 @@ class Outcome:
 
 
 def _find(layout: Layout, candidate: str) -> Candidate:
-    for one in layout.candidates.candidates:
+    for one in layout.candidates:
         if one.id == candidate:
             return one
-    names = ", ".join(one.id for one in layout.candidates.candidates[:3])
+    names = ", ".join(one.id for one in layout.candidates[:3])
     raise StudyError(f"no candidate {candidate!r}", mend=f"ids look like {names}: see `rank` or candidates.csv")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from scalesearch.candidates import Candidate, Candidates, Scalable, candidates, trained_proxies
+from scalesearch.candidates import Candidate, Exclusion, Scalable, candidates, trained_proxies
 from scalesearch.dataset import Dataset
 from scalesearch.errors import PlanError, ScaleSearchError, StudyError
 from scalesearch.families import Base, find_base
@@ -174,17 +174,21 @@ def read_plan(folder: Path) -> Plan:
 class Layout:
     """What a plan comes to."""
 
-    candidates: Candidates
+    nominal_points: int
+    """Grid points under the constraint."""
+    candidates: tuple[Candidate, ...]
+    """In rising order of effective depth, width, resolution."""
+    excluded: tuple[Exclusion, ...]
     trained: tuple[str, ...]
     """Ids of the proxies to train, in candidate order."""
 
     def proxy(self, proxy_id: str) -> Candidate:
         """The first candidate that stands on a proxy."""
-        return next(one for one in self.candidates.candidates if one.id == proxy_id)
+        return next(one for one in self.candidates if one.id == proxy_id)
 
     def twins(self, proxy_id: str) -> list[Candidate]:
         """Every candidate that stands on a proxy, the first one first."""
-        return [one for one in self.candidates.candidates if one.proxy_id == proxy_id]
+        return [one for one in self.candidates if one.proxy_id == proxy_id]
 
 
 def lay_out(plan: Plan) -> Layout:
@@ -194,4 +198,9 @@ def lay_out(plan: Plan) -> Layout:
         SpaceError: nothing is left to search.
     """
     found = candidates(plan.space, plan.scalable, plan.proxy_base)
-    return Layout(candidates=found, trained=trained_proxies(found.candidates, plan.trained))
+    return Layout(
+        nominal_points=found.nominal_points,
+        candidates=found.candidates,
+        excluded=found.excluded,
+        trained=trained_proxies(found.candidates, plan.trained),
+    )

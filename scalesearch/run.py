@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ from scalesearch.proxy.images import Images, open_images, save
 from scalesearch.runfolder import claimed, write_text
 from scalesearch.search import entries, search
 from scalesearch.study import Study
+from scalesearch.tables import candidates_table, trials_table
 from scalesearch.trials import TrialResult
 
 LIBRARIES = ("scalesearch", "torch", "torchvision", "fvcore", "optuna", "numpy", "scipy", "pandas", "safetensors")
@@ -74,12 +75,14 @@ def run(
     with claimed(folder, plan):
         _write_environment(folder, slots)
         _prepare_images(plan, layout, folder, download=download)
-        _write_candidates(plan, layout, folder)
+        write_text(folder / "candidates.csv", candidates_table(plan, layout))
         study = Study(folder / "study.db", plan.space.budget)
         observer.started(plan, study.results(), len(todo), len(slots))
         _train(plan, layout, study, slots, folder, observer)
-        outcome = conclude(plan, layout, study.results())
-        _write_ranking(outcome, study.results(), folder)
+        results = study.results()
+        outcome = conclude(plan, layout, results)
+        write_text(folder / "trials.csv", trials_table(results))
+        write_text(folder / "ranking.json", json.dumps(documents.rank_document(outcome), indent=1) + "\n")
         if outcome.leader is None:
             reasons = "; ".join(sorted({trial.reason for trial in outcome.failed}))
             raise SearchFailedError(
@@ -136,7 +139,7 @@ def _prepare_images(plan: Plan, layout: Layout, folder: Path, *, download: bool)
     try:
         return open_images(place)
     except ScaleSearchError:  # not there yet, or damaged: chosen again from the source, the same ones
-        side = max(one.proxy.network.resolution for one in layout.candidates.candidates)
+        side = max(one.proxy.network.resolution for one in layout.candidates)
         found = load(
             plan.data,
             images=plan.images,
@@ -146,47 +149,3 @@ def _prepare_images(plan: Plan, layout: Layout, folder: Path, *, download: bool)
         )
         save(found, place)
         return found
-
-
-def _write_table(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    import pandas
-
-    write_text(path, pandas.DataFrame(list(rows)).to_csv(index=False))
-
-
-def _write_candidates(plan: Plan, layout: Layout, folder: Path) -> None:
-    rows = [documents.candidate_document(one, plan, layout) for one in layout.candidates.candidates]
-    _write_table(folder / "candidates.csv", (_flat(row) for row in rows))
-
-
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Nested documents as dotted columns, lists as text."""
-    found: dict[str, Any] = {}
-    for key, value in row.items():
-        if isinstance(value, dict):
-            found |= {f"{key}.{inner}": item for inner, item in _flat(value).items()}
-        else:
-            found[key] = " ".join(map(_cell, value)) if isinstance(value, list) else value
-    return found
-
-
-def _cell(value: Any) -> str:
-    return "/".join(f"{item:g}" for item in value) if isinstance(value, list) else str(value)
-
-
-def _write_ranking(outcome: Outcome, results: list[TrialResult], folder: Path) -> None:
-    write_text(folder / "ranking.json", json.dumps(documents.rank_document(outcome), indent=1) + "\n")
-    rows = [
-        {
-            "proxy": result.key.proxy,
-            "seed": result.key.seed,
-            "epochs": result.key.rung,
-            "state": result.state.value,
-            "accuracy": result.accuracy,
-            "loss": result.epochs[-1].loss if result.epochs else None,
-            "train_loss": result.epochs[-1].train_loss if result.epochs else None,
-            "reason": result.reason,
-        }
-        for result in results
-    ]
-    _write_table(folder / "trials.csv", rows)

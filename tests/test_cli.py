@@ -369,7 +369,7 @@ def test_emit_writes_a_family_of_given_coefficients(call: Call, tmp_path: Path):
 def test_emit_of_a_run_takes_its_evidence_and_the_rule_of_a_candidate(run_folder: Path, call: Call, tmp_path: Path):
     leader = call("rank", run_folder, "--json").document["chosen"]
     plan, layout = resolve(Request(budget="0.5x", preset="quick", candidates=3, seeds=2, epochs=1, images=256))
-    other = next(one for one in layout.candidates.candidates if one.proxy_id != leader["id"])
+    other = next(one for one in layout.candidates if one.proxy_id != leader["id"])
     told = call("emit", run_folder, "--candidate", other.id, "--growth", 0.5, "--out", tmp_path / "family", "--json")
     assert told.code == 0
     assert told.document["evidence"] == "quick look"

@@ -35,7 +35,7 @@ def failure(proxy: str, seed: int) -> TrialResult:
 
 
 def named(layout: Layout, reference: str) -> str:
-    return next(one.proxy_id for one in layout.candidates.candidates if reference in one.references)
+    return next(one.proxy_id for one in layout.candidates if reference in one.references)
 
 
 def concluded(accuracies: dict[str, list[float]], *others: TrialResult) -> Outcome:
@@ -74,7 +74,7 @@ def test_the_rule_is_the_leaders_shares_normalised_to_the_budget():
 def test_another_candidate_overrides_the_rule_trained_or_not():
     plan, layout = planned()
     outcome = concluded({})
-    untrained = next(one for one in layout.candidates.candidates if one.proxy_id not in layout.trained)
+    untrained = next(one for one in layout.candidates if one.proxy_id not in layout.trained)
     for one in (layout.proxy(named(layout, "paper")), untrained):
         assert outcome.rule(one.id).coefficients == Coefficients.from_shares(one.shares, plan.space.budget)
 
@@ -82,12 +82,12 @@ def test_another_candidate_overrides_the_rule_trained_or_not():
 def test_an_unknown_candidate_is_answered_with_what_ids_look_like():
     with pytest.raises(StudyError, match="no candidate 'b0'") as caught:
         concluded({}).rule("b0")
-    assert planned()[1].candidates.candidates[0].id in caught.value.mend
+    assert planned()[1].candidates[0].id in caught.value.mend
 
 
 def test_off_budget_references_are_ranked_but_never_lead():
     _, layout = planned()
-    off = [one.id for one in layout.candidates.candidates if one.off_budget]
+    off = [one.id for one in layout.candidates if one.off_budget]
     assert off
     outcome = concluded({name: [99.0, 99.5] for name in off})
     assert outcome.leader is not None
@@ -170,7 +170,7 @@ def test_candidates_that_share_a_proxy_are_named_beside_it():
     _, layout = planned()
     document = rank_document(concluded({}))
     rows = {row["id"]: row["same_proxy"] for row in document["candidates"]}
-    for one in layout.candidates.candidates:
+    for one in layout.candidates:
         if one.proxy_id in rows and one.proxy_id != one.id:
             assert one.id in rows[one.proxy_id]
     assert any(rows.values())

@@ -193,7 +193,7 @@ def test_the_counts_can_be_given():
 def test_standard_trains_every_distinct_proxy_on_every_image_it_does_not_hold_out():
     plan, layout = planned(preset="standard")
     assert plan.evidence == "standard"
-    assert set(layout.trained) == {one.proxy_id for one in layout.candidates.candidates}
+    assert set(layout.trained) == {one.proxy_id for one in layout.candidates}
     assert plan.images + plan.validation_images == plan.data.train_count
 
 

@@ -193,7 +193,7 @@ def laid_out(budget: str, policy: str = "level", base: str = "b0") -> tuple[Plan
 
 
 def found(budget: str, policy: str = "level", base: str = "b0") -> tuple[Candidate, ...]:
-    return laid_out(budget, policy, base)[1].candidates.candidates
+    return laid_out(budget, policy, base)[1].candidates
 
 
 def growth(network: Network, base: Network) -> float:
@@ -211,8 +211,8 @@ LEVELLED = ["2x", "0.5x", "4x", "1.5x", "800M"]
 
 def test_the_papers_rounding_at_2x_is_65_networks_of_1_928_to_3_329():
     plan, layout = laid_out("2x", "paper")
-    with_points = [one for one in layout.candidates.candidates if one.points]
-    assert layout.candidates.nominal_points == 108
+    with_points = [one for one in layout.candidates if one.points]
+    assert layout.nominal_points == 108
     assert len(with_points) == 65
     realised = [growths(one, plan)[0] for one in with_points]
     assert (round(min(realised), 3), round(max(realised), 3)) == (1.928, 3.329)
@@ -220,10 +220,10 @@ def test_the_papers_rounding_at_2x_is_65_networks_of_1_928_to_3_329():
 
 def test_levelling_at_2x_reaches_all_108_points_by_about_77_networks():
     _, layout = laid_out("2x")
-    with_points = [one for one in layout.candidates.candidates if one.points]
-    assert layout.candidates.nominal_points == 108
+    with_points = [one for one in layout.candidates if one.points]
+    assert layout.nominal_points == 108
     assert sum(len(one.points) for one in with_points) == 108
-    assert layout.candidates.excluded == ()
+    assert layout.excluded == ()
     assert 72 <= len(with_points) <= 82
     assert len(with_points) == 77  # as an independent prototype
 
@@ -239,7 +239,7 @@ def test_the_papers_point_at_2x_is_19_blocks_at_260_pixels():
 def test_networks_and_proxies_that_are_no_reference_cost_the_budget_within_three_percent(budget: str, base: str):
     plan, layout = laid_out(budget, base=base)
     asked = parse_budget(budget, count(find_base(base).network).macs)
-    plain = [one for one in layout.candidates.candidates if not one.references]
+    plain = [one for one in layout.candidates if not one.references]
     assert len(plain) > 5
     for one in plain:
         for realised in growths(one, plan):
@@ -250,7 +250,7 @@ def test_networks_and_proxies_that_are_no_reference_cost_the_budget_within_three
 @pytest.mark.parametrize("budget", LEVELLED)
 def test_growths_are_those_of_a_recount(budget: str, policy: str):
     plan, layout = laid_out(budget, policy)
-    for one in layout.candidates.candidates:
+    for one in layout.candidates:
         assert growths(one, plan) == (one.scaled.growth, one.proxy.growth)
         assert one.cost == count(one.scaled.network)
 
@@ -259,19 +259,19 @@ def test_growths_are_those_of_a_recount(budget: str, policy: str):
 @pytest.mark.parametrize("budget", [*LEVELLED, "0.25x"])
 def test_each_point_is_in_exactly_one_candidate_or_excluded_with_a_reason(budget: str, policy: str):
     plan, layout = laid_out(budget, policy)
-    places = Counter(point for one in layout.candidates.candidates for point in one.points)
+    places = Counter(point for one in layout.candidates for point in one.points)
     assert set(places.values()) == {1}
     grid = set(plan.space.grid())
-    excluded = {one.coefficients for one in layout.candidates.excluded if one.coefficients in grid}
+    excluded = {one.coefficients for one in layout.excluded if one.coefficients in grid}
     assert set(places) | excluded == grid
     assert not set(places) & excluded
-    assert layout.candidates.nominal_points == len(grid)
+    assert layout.nominal_points == len(grid)
 
 
 def test_points_far_from_any_legal_network_are_excluded_and_say_why():
     _, layout = laid_out("0.25x")
-    assert layout.candidates.excluded
-    for one in layout.candidates.excluded:
+    assert layout.excluded
+    for one in layout.excluded:
         assert "within 3% of 0.25x" in one.reason
 
 
@@ -287,7 +287,7 @@ def test_candidates_are_distinct_networks_with_distinct_ids(budget: str, policy:
 @pytest.mark.parametrize("budget", LEVELLED)
 def test_a_candidates_coefficients_are_one_of_its_points_or_its_reference(budget: str, policy: str):
     plan, layout = laid_out(budget, policy)
-    for one in layout.candidates.candidates:
+    for one in layout.candidates:
         named = [Coefficients.from_shares(REFERENCES[name], plan.space.budget) for name in one.references]
         assert one.coefficients in (*one.points, *named)
 
@@ -309,7 +309,7 @@ def test_some_candidates_share_a_proxy_on_small_images():
 def test_shares_are_those_of_the_trained_proxy_and_sum_to_1(budget: str):
     plan, layout = laid_out(budget)
     small = plan.proxy_base
-    for one in layout.candidates.candidates:
+    for one in layout.candidates:
         network, effective = one.proxy.network, one.proxy.effective
         assert effective.depth == network.depth / small.network.depth
         assert effective.resolution == network.resolution / small.network.resolution
@@ -324,7 +324,7 @@ def test_where_the_images_allow_the_base_as_it_is_proxy_and_candidate_are_one():
     asked = Request(data="torchvision:ImageNet", preset="standard", proxy_resolution=224)
     plan, layout = resolve(asked)
     assert plan.proxy_base.rounding == Rounding()
-    for one in layout.candidates.candidates:
+    for one in layout.candidates:
         head = dataclasses.replace(one.scaled.network.head, dropout=0.0)
         assert one.proxy.network == dataclasses.replace(one.scaled.network, head=head, drop_path=0.0)
         assert one.proxy_id == one.id
@@ -333,8 +333,8 @@ def test_where_the_images_allow_the_base_as_it_is_proxy_and_candidate_are_one():
 def test_points_that_build_the_base_itself_are_excluded_as_such():
     # at 1.04x the tolerance reaches the point 1/1/1, which the paper's rounding leaves as it is
     _, layout = resolve(Request(budget="1.04x", rounding="paper", preset="quick"))
-    assert Coefficients(alpha=1, beta=1, gamma=1) in [one.coefficients for one in layout.candidates.excluded]
-    assert layout.candidates.candidates
+    assert Coefficients(alpha=1, beta=1, gamma=1) in [one.coefficients for one in layout.excluded]
+    assert layout.candidates
 
 
 # ---- references
@@ -365,7 +365,7 @@ def test_a_single_dimension_moves_nothing_else(budget: str, base: str):
     plan, layout = laid_out(budget, base=base)
     sizes = {"depth": "depths", "width": "widths", "resolution": "resolution"}
     for name in DIMENSIONS:
-        (one,) = [one for one in layout.candidates.candidates if name in one.references]
+        (one,) = [one for one in layout.candidates if name in one.references]
         for start, scaled in ((plan.found.network, one.scaled), (plan.proxy_base.network, one.proxy)):
             still = [other for other in DIMENSIONS if other != name]
             assert all(getattr(scaled.network, sizes[other]) == getattr(start, sizes[other]) for other in still)
@@ -377,7 +377,7 @@ def test_a_single_dimension_moves_nothing_else(budget: str, base: str):
 @pytest.mark.parametrize("budget", [*LEVELLED, "0.25x", "3x"])
 def test_off_budget_are_the_single_dimensions_that_miss_it_and_no_others(budget: str):
     plan, layout = laid_out(budget)
-    for one in layout.candidates.candidates:
+    for one in layout.candidates:
         misses = any(abs(realised / plan.space.budget - 1) > 0.03 for realised in growths(one, plan))
         assert one.off_budget == misses
         assert not misses or set(one.references) & set(DIMENSIONS)
@@ -409,11 +409,11 @@ def test_projected_references_lie_near_their_shares():
 @pytest.mark.parametrize("budget", LEVELLED)
 def test_twelve_distinct_proxies_are_trained_references_among_them(budget: str):
     plan, layout = laid_out(budget)
-    order = [one.id for one in layout.candidates.candidates]
+    order = [one.id for one in layout.candidates]
     assert len(set(layout.trained)) == len(layout.trained) == 12 == plan.trained
     assert sorted(layout.trained, key=order.index) == list(layout.trained)
     assert len({layout.proxy(name).proxy.network for name in layout.trained}) == 12
-    assert {one.proxy_id for one in layout.candidates.candidates if one.references} <= set(layout.trained)
+    assert {one.proxy_id for one in layout.candidates if one.references} <= set(layout.trained)
 
 
 def test_without_a_limit_every_distinct_proxy_is_trained():

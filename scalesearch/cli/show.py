@@ -90,13 +90,12 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
         _document(documents.plan_document(plan, layout))
         return
     out = _out(as_json)
-    found = layout.candidates
     small = plan.proxy_base.network
     trials = plan.seeds * (len(layout.trained) + 1)
     out.print(stamp(plan.evidence))
     out.print(
-        f"{plan.base} at {plan.budget}: {found.nominal_points} grid points, {len(found.candidates)} distinct networks, "
-        f"{len({one.proxy_id for one in found.candidates})} distinct proxies, {len(layout.trained)} of them trained"
+        f"{plan.base} at {plan.budget}: {layout.nominal_points} grid points, {len(layout.candidates)} networks, "
+        f"{len({one.proxy_id for one in layout.candidates})} distinct proxies, {len(layout.trained)} of them trained"
     )
     out.print(
         f"proxy base: {small.resolution} px, stem {small.stem.width}, widths {_numbers(small.widths)}, "
@@ -107,9 +106,9 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
         f"({plan.image_passes * trials:,} image passes), {plan.validation_images:,} validation images"
     )
     out.print(_candidates_table(plan, layout))
-    for one in found.excluded:
+    for one in layout.excluded:
         out.print(f"excluded {one.reference or one.coefficients.text}: {one.reason}")
-    if any(one.proxy.network.resolution > plan.data.side for one in found.candidates):
+    if any(one.proxy.network.resolution > plan.data.side for one in layout.candidates):
         out.print(f"↑ above the images' {plan.data.side} px: interpolation adds no information")
     out.print("d w r %: shares of log compute of the proxy · shared: its proxy is trained for another candidate")
     out.print(f"× off budget: more than 3 % from {plan.budget}, never tied with the best · {CONVENTION}")
@@ -119,7 +118,7 @@ def _candidates_table(plan: Plan, layout: Layout) -> Table:
     table = _table(
         "candidate", "points", "M macs", "growth", "M params", "proxy px", "growth", "d w r %", "trained", "is"
     )
-    for one in layout.candidates.candidates:
+    for one in layout.candidates:
         proxy = one.proxy.network
         mark = "↑" if proxy.resolution > plan.data.side else ""
         trained = "yes" if one.id in layout.trained else "shared" if one.proxy_id in layout.trained else ""

@@ -59,7 +59,7 @@ class Run:
 
 def proxies(layout: Layout) -> dict[str, Network]:
     """The proxy that stands for each shape's reference point."""
-    found = {name: one.proxy.network for one in layout.candidates.candidates for name in one.references}
+    found = {name: one.proxy.network for one in layout.candidates for name in one.references}
     return {shape: found[name] for shape, name in SHAPES.items()}
 
 

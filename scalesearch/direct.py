@@ -133,10 +133,11 @@ def asked_family(request: FamilyRequest, outcome: Outcome | None) -> AskedFamily
     """
     _refuse_contradictions(request, outcome)
     if outcome is not None:
-        base, rule = outcome.plan.found, outcome.rule(request.candidate)
+        base, rule = outcome.plan.start, outcome.rule(request.candidate)
     else:
         base = find_base(str(request.base))
         if request.published:
+            _refuse_other_bases(base)
             return AskedFamily(base=base.name, rule=None, members=published(base, classes=request.classes))
         rule = _given_rule(str(request.coefficients), request.budget, base)
     found = members(rule, base, _asked_growths(base, rule, request), classes=request.classes)
@@ -163,6 +164,12 @@ def _refuse_contradictions(request: FamilyRequest, outcome: Outcome | None) -> N
     faults = [text for text, broken in rules.items() if broken]
     if faults:
         raise PlanError(faults, mend="give a run folder, or --base with either --coefficients A,B,G or --published")
+
+
+def _refuse_other_bases(base: Base) -> None:
+    if not base.is_baseline:
+        baseline = base.family.published[0].name
+        raise PlanError(f"the published table is over {baseline}, not {base.name}", mend=f"give --base {baseline}")
 
 
 def _given_rule(text: str, budget: str | None, base: Base) -> Rule:

@@ -59,7 +59,7 @@ def plan_document(plan: Plan, layout: Layout) -> Document:
         "epochs": plan.epochs,
         "images": plan.images,
         "validation_images": plan.validation_images,
-        "image_passes": plan.image_passes * plan.seeds * (len(layout.trained) + 1),
+        "image_passes": plan.passes_per_trial * plan.seeds * (len(layout.trained) + 1),
         "digest": plan.digest,
         "nominal_points": layout.nominal_points,
         "candidates": [candidate_document(one, plan, layout) for one in layout.candidates],
@@ -139,11 +139,10 @@ def rank_document(outcome: Outcome) -> Document:
     rows = ranking.pop("candidates")
     for row in rows:
         row["same_proxy"] = [one.id for one in outcome.layout.twins(row["id"])[1:]]
-        row["shares"] = [round(share, 4) for share in outcome.layout.proxy(row["id"]).shares]
+        row["shares"] = [round(share, 4) for share in outcome.layout.candidate(row["id"]).shares]
     chosen = None
     if outcome.leader is not None:
         chosen = {"id": outcome.leader.id, **rule_document(outcome.rule())}
-    failed = [{"trial": str(trial.key), "reason": trial.reason} for trial in outcome.failed]
     return {
         **VERSION,
         "evidence": outcome.plan.evidence,
@@ -152,7 +151,7 @@ def rank_document(outcome: Outcome) -> Document:
         "chosen": chosen,
         **ranking,
         "unranked": ranking["failed"],
-        "failed": failed,
+        "failed": [str(trial.key) for trial in outcome.failed],
         "candidates": rows,
     }
 

@@ -17,8 +17,6 @@ from scalesearch.levelling import TOLERANCE, Scaled, level
 from scalesearch.scaling import Coefficients, Family, Multipliers
 from scalesearch.spec import Network
 
-EFFICIENTNET_GROWTHS = {f"B{k}": 2.0**log for k, log in enumerate((0.5, 1, 2, 3.5, 5, 6, 7), start=1)}
-"""B1-B7 at the compute that the paper's spacing means. Source: fit of phi to the published table."""
 LARGEST_GROWTH = 4096.0
 """Of a member over its base."""
 PUBLISHED = "published"
@@ -85,9 +83,9 @@ def growth_at(budget: float, phi: float) -> float:
 
 
 def growths(base: Base, budget: float) -> dict[str, float]:
-    """The default members of a base by name: B1-B7 for B0 scaled up, else `<base>-x<growth>`."""
-    if budget >= 1 and base.name == "b0":
-        return dict(EFFICIENTNET_GROWTHS)
+    """The default members of a base by name: the family's own for its baseline scaled up, else `<base>-x<growth>`."""
+    if budget >= 1 and base.family.growths and base.is_baseline:
+        return dict(base.family.growths)
     named = GROWTHS_UP if budget >= 1 else GROWTHS_DOWN
     return {f"{base.name}-x{name}": growth for name, growth in named.items()}
 
@@ -150,12 +148,13 @@ def _interpolated(rows: list[tuple[float, float]], x: float) -> float:
 
 
 def published(base: Base, *, classes: int | None) -> list[Member]:
-    """The family's published members up to B7, rounded the paper's way."""
+    """The family's baseline and the published members that its growths name, rounded the paper's way."""
     family = base.family
+    names = {family.published[0].name, *(name.lower() for name in family.growths)}
     start = replace(family.baseline, num_classes=classes or family.baseline.num_classes)
     base_macs = count(start).macs
-    found = []
-    for row in family.published[:8]:
+    found: list[Member] = []
+    for row in (row for row in family.published if row.name in names):
         network = replace(family.member(row.name), num_classes=start.num_classes)
         cost = count(network)
         effective = Multipliers(

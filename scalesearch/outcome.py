@@ -26,7 +26,7 @@ class Outcome:
     @property
     def leader(self) -> Candidate | None:
         """The on-budget candidate with the highest mean; None if no trial of one finished."""
-        return self.layout.proxy(self.ranking.leader) if self.ranking.leader else None
+        return self.layout.candidate(self.ranking.leader) if self.ranking.leader else None
 
     def rule(self, candidate: str | None = None) -> Rule:
         """The rule of a candidate's trained proxy, by default the leader's.
@@ -34,13 +34,13 @@ class Outcome:
         Raises:
             StudyError: no such candidate, or nothing is ranked.
         """
-        chosen = self.leader if candidate is None else _find(self.layout, candidate)
+        chosen = self.leader if candidate is None else _by_id(self.layout, candidate)
         if chosen is None:
             raise StudyError("no trial of a candidate on budget has finished", mend="run the same command to go on")
         return Rule.of(chosen.shares, self.plan.space.budget, self.plan.evidence)
 
 
-def _find(layout: Layout, candidate: str) -> Candidate:
+def _by_id(layout: Layout, candidate: str) -> Candidate:
     for one in layout.candidates:
         if one.id == candidate:
             return one
@@ -64,5 +64,5 @@ def _arm(layout: Layout, proxy_id: str) -> Arm:
     return Arm(
         id=proxy_id,
         references=tuple(name for one in shared for name in one.references),
-        off_budget=layout.proxy(proxy_id).off_budget,
+        off_budget=layout.candidate(proxy_id).off_budget,
     )

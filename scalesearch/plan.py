@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -40,7 +40,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise PlanError(f"{path}: {' '.join(str(error).split())}", mend="give a readable YAML file") from None
     if not isinstance(values, dict):
         raise PlanError(f"{path}: not a mapping of keys to values", mend="see studies/ for an example")
-    return values
+    return cast("dict[str, Any]", values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class Plan:
     """Side of the proxy base's input [px]."""
     halvings: int
     """How often the proxy base's channels are halved."""
-    trained: int | None
+    proxies: int | None
     """Distinct proxies to train; None = all."""
     seeds: int
     """Trainings of every proxy, with seeds 0, 1, ..."""
@@ -83,30 +83,37 @@ class Plan:
 
     @property
     def evidence(self) -> str:
-        """What a result of this plan is worth."""
-        return PRESETS[self.preset].evidence
+        """What a result of this plan is worth: that of its preset, unless it spends less than the preset does."""
+        full = PRESETS[self.preset]
+        spends_less = self.seeds < full.seeds or self.epochs < full.epochs or self.images < self.most_images
+        return PRESETS["quick"].evidence if spends_less or self.proxies is not None else full.evidence
 
     @property
-    def found(self) -> Base:
+    def most_images(self) -> int:
+        """Training images that the data hold beside the validation images."""
+        return self.data.train_count - (0 if self.data.has_validation else self.validation_images)
+
+    @property
+    def start(self) -> Base:
         """The base network with its family."""
         return find_base(self.base)
 
     @property
     def scalable(self) -> Scalable:
         """The base at full size."""
-        base = self.found
+        base = self.start
         return Scalable(network=base.network, rounding=base.family.rounding, resolution_step=4)
 
     @property
     def proxy_base(self) -> Scalable:
         """The base relaxed for small images and narrowed: what the trained proxies are scaled from."""
-        base = self.found
+        base = self.start
         return narrowed(
             relaxed(base.network, self.resolution, self.data.num_classes), base.family.rounding, self.halvings
         )
 
     @property
-    def image_passes(self) -> int:
+    def passes_per_trial(self) -> int:
         """Training images seen by one trial."""
         return self.images * self.epochs
 
@@ -182,7 +189,7 @@ class Layout:
     trained: tuple[str, ...]
     """Ids of the proxies to train, in candidate order."""
 
-    def proxy(self, proxy_id: str) -> Candidate:
+    def candidate(self, proxy_id: str) -> Candidate:
         """The first candidate that stands on a proxy."""
         return next(one for one in self.candidates if one.id == proxy_id)
 
@@ -202,5 +209,5 @@ def lay_out(plan: Plan) -> Layout:
         nominal_points=found.nominal_points,
         candidates=found.candidates,
         excluded=found.excluded,
-        trained=trained_proxies(found.candidates, plan.trained),
+        trained=trained_proxies(found.candidates, plan.proxies),
     )

@@ -24,7 +24,7 @@ class Preset:
     """Training length of every proxy [epochs]."""
     seeds: int
     """Trainings of every proxy."""
-    trained: int | None
+    proxies: int | None
     """Distinct proxies to train; None = all."""
     image_passes: int | None
     """Most training images seen by all trials together; None = every image, every epoch."""
@@ -47,7 +47,7 @@ PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
             name="quick",
             epochs=2,
             seeds=2,
-            trained=12,
+            proxies=12,
             image_passes=110_000,
             image_macs=9.2e11,
             proxy_macs=8_000_000,
@@ -60,7 +60,7 @@ PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
             name="standard",
             epochs=16,
             seeds=3,
-            trained=None,
+            proxies=None,
             image_passes=None,
             image_macs=None,
             proxy_macs=None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from scalesearch.errors import PlanError
@@ -80,10 +80,12 @@ class Recipe:
             "learning_rate": self.learning_rate > 0,
             "momentum": 0 <= self.momentum < 1,
             "weight_decay": self.weight_decay >= 0,
-            "batch_size": self.batch_size >= 2,
+            "batch_size": _is_whole(self.batch_size) and self.batch_size >= 2,
             "label_smoothing": 0 <= self.label_smoothing < 1,
             "average": 0 <= self.average <= 1,
-            "norm_images": self.norm_images >= 2,
+            "norm_images": _is_whole(self.norm_images) and self.norm_images >= 2,
+            "flip": _is_flag(self.flip),
+            "near_identity": _is_flag(self.near_identity),
             "crop": 0 <= self.crop < 0.5,
         }
         faults = [
@@ -109,10 +111,21 @@ class Recipe:
         unknown = [f"recipe.{key} is not a key" for key in values if key not in known]
         if unknown:
             raise PlanError(unknown, mend=f"keys: {', '.join(sorted(known))}")
+        given = dict(values)
         try:
-            return cls(**{**values, **({"schedule": _schedule(values["schedule"])} if "schedule" in values else {})})
+            if "schedule" in given:
+                given["schedule"] = _schedule(given["schedule"])
+            return replace(cls(), **given)
         except TypeError as error:
             raise PlanError(f"recipe: {error}", mend="see plan.yaml of any run for an example") from None
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
 
 
 def _schedule(values: Any) -> Schedule:

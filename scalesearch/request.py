@@ -17,7 +17,7 @@ from scalesearch.plan import Layout, Plan, lay_out, read_yaml
 from scalesearch.presets import PRESETS, Preset, PresetName, default_preset
 from scalesearch.proxy_base import halvings_to_fit, proxy_side, relaxed
 from scalesearch.recipe import Recipe
-from scalesearch.space import Policy, Space, parse_budget
+from scalesearch.space import Policy, Space, budget_form, parse_budget
 
 FEWEST_IMAGES = 256
 """Fewer training images than this rank nothing."""
@@ -103,8 +103,9 @@ def resolve(request: Request) -> tuple[Plan, Layout]:
     base = _attempt(faults, lambda: find_base(request.base))
     data = _attempt(faults, lambda: describe(request.data, root=Path(request.data_root) if request.data_root else None))
     recipe = _attempt(faults, lambda: Recipe.from_dict(preset.recipe.to_dict() | (request.recipe or {})))
-    macs = count(base.network).macs if base else 1_000_000_000
-    space = _attempt(faults, lambda: _space(request, parse_budget(request.budget, macs)))
+    space = _attempt(faults, lambda: _space(request, base)) if base else None
+    if base is None:  # the budget's form can be checked all the same
+        _attempt(faults, lambda: budget_form(request.budget))
     faults += _out_of_range(request)
     if base is None or data is None or recipe is None or space is None or faults:
         raise faults[0] if len(faults) == 1 else PlanError([str(fault) for fault in faults], mend="mend each of them")
@@ -119,7 +120,8 @@ def _attempt(faults: list[ScaleSearchError], make: Callable[[], T]) -> T | None:
         return None
 
 
-def _space(request: Request, growth: float) -> Space:
+def _space(request: Request, base: Base) -> Space:
+    growth = parse_budget(request.budget, count(base.network).macs)
     return Space.of(growth, policy=request.rounding, step=request.step, tolerance=request.tolerance)
 
 
@@ -146,30 +148,31 @@ def _planned(
         data=data,
         resolution=side,
         halvings=halvings_to_fit(small, base.family.rounding, preset.proxy_macs),
-        trained=request.candidates or preset.trained,
+        proxies=request.candidates or preset.proxies,
         seeds=request.seeds or preset.seeds,
         epochs=request.epochs or preset.epochs,
-        images=data.train_count if data.has_validation else data.train_count - validation,
+        images=data.train_count,
         validation_images=validation,
         threads=1,
         recipe=recipe,
     )
     layout = lay_out(plan)
-    images = min(plan.images, request.images or _affordable(plan, layout, preset))
+    if plan.most_images < FEWEST_IMAGES:
+        fault = f"{data.source} leaves {plan.most_images} training images beside {validation} for validation"
+        raise PlanError(fault, mend=f"give at least {FEWEST_IMAGES}")
+    images = min(plan.most_images, request.images or _affordable(plan, layout, preset))
     if images < FEWEST_IMAGES:
-        mend = "train fewer candidates, seeds or epochs, or give --images yourself"
-        raise PlanError(
-            f"the {preset.name} preset affords {images} training images, too few to rank anything", mend=mend
-        )
+        fault = f"the {preset.name} preset affords {images} training images, too few to rank anything"
+        raise PlanError(fault, mend="train fewer candidates, seeds or epochs, or give --images yourself")
     return replace(plan, images=images), layout
 
 
 def _affordable(plan: Plan, layout: Layout, preset: Preset) -> int:
     """Training images that keep all trials together within the preset's image passes and image-macs."""
     if preset.image_passes is None or preset.image_macs is None:
-        return plan.images
+        return plan.most_images
     macs = count(plan.proxy_base.network).macs
-    growths = [1.0, *(layout.proxy(name).proxy.growth for name in layout.trained)]
+    growths = [1.0, *(layout.candidate(name).proxy.growth for name in layout.trained)]
     runs = plan.seeds * plan.epochs
     by_passes = preset.image_passes // (len(growths) * runs)
     return min(by_passes, int(preset.image_macs / (math.fsum(growths) * macs * runs)))

@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import Any, Protocol
 from scalesearch import documents, emit
 from scalesearch.engine.local import LocalExecutor, Slot, local_slots
 from scalesearch.engine.work import Event
-from scalesearch.errors import ScaleSearchError, SearchFailedError
-from scalesearch.members import Member, Rule, Unreached, growths, members
+from scalesearch.errors import DataError, ScaleSearchError, SearchFailedError
+from scalesearch.members import growths, members
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan
 from scalesearch.presets import gpu_listed
@@ -74,9 +73,10 @@ def run(
     slots = local_slots(plan.threads, need_gpu=plan.preset == "standard" and gpu_listed())[: len(todo)]
     with claimed(folder, plan):
         _write_environment(folder, slots)
-        _prepare_images(plan, layout, folder, download=download)
+        images = _prepare_images(plan, layout, folder, download=download)
         write_text(folder / "candidates.csv", candidates_table(plan, layout))
         study = Study(folder / "study.db", plan.space.budget)
+        study.bind(images.fingerprint)
         observer.started(plan, study.results(), len(todo), len(slots))
         _train(plan, layout, study, slots, folder, observer)
         results = study.results()
@@ -102,24 +102,9 @@ def _train(plan: Plan, layout: Layout, study: Study, slots: list[Slot], folder: 
 
 def _emit(outcome: Outcome, folder: Path, observer: Observer) -> dict[str, Any]:
     rule = outcome.rule()
-    base = outcome.plan.found
+    base = outcome.plan.start
     found = members(rule, base, growths(base, rule.budget), classes=None)
-    return write_family(found, rule, base.name, folder / "family", observer.emitted, weights=False)
-
-
-def write_family(
-    found: Sequence[Member | Unreached],
-    rule: Rule | None,
-    base: str,
-    folder: Path,
-    emitted: Callable[[dict[str, Any]], None],
-    *,
-    weights: bool,
-) -> dict[str, Any]:
-    """Write and prove a family, telling `emitted` of each member; returns its manifest."""
-    for row in emit.write(found, rule, base, folder, weights=weights):
-        emitted(row)
-    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return emit.write(found, rule, base.name, folder / "family", observer.emitted, weights=False)
 
 
 def _write_environment(folder: Path, slots: list[Slot]) -> None:
@@ -134,17 +119,31 @@ def _write_environment(folder: Path, slots: list[Slot]) -> None:
     write_text(folder / "environment.json", json.dumps(found, indent=1) + "\n")
 
 
+def _refuse_what_does_not_fit(plan: Plan, side: int) -> None:
+    """The images are held in memory while they are decoded, and once by each worker."""
+    if not hasattr(os, "sysconf"):
+        return
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    count = plan.images + plan.validation_images
+    if 3 * side**2 * count > memory / 4:
+        fault = (
+            f"{count:,} images of {side} px take {3 * side**2 * count / 1e9:.1f} GB of {memory / 1e9:.1f} GB of memory"
+        )
+        raise DataError(fault, mend="take fewer with --images")
+
+
 def _prepare_images(plan: Plan, layout: Layout, folder: Path, *, download: bool) -> Images:
     place = folder / "data"
     try:
-        return open_images(place)
-    except ScaleSearchError:  # not there yet, or damaged: chosen again from the source, the same ones
-        side = max(one.proxy.network.resolution for one in layout.candidates)
+        return open_images(place, verify=True)
+    except ScaleSearchError:  # not there yet, or damaged: chosen again from the source
+        side = min(plan.data.side, max(one.proxy.network.resolution for one in layout.candidates))
+        _refuse_what_does_not_fit(plan, side)
         found = load(
             plan.data,
             images=plan.images,
             validation=plan.validation_images,
-            side=min(plan.data.side, side),
+            side=side,
             download=download,
         )
         save(found, place)

@@ -20,13 +20,13 @@ def claimed(folder: Path, plan: Plan) -> Iterator[None]:
     """Hold a run folder for one coordinator, with the plan written down in it.
 
     Raises:
-        StudyError: the folder holds another plan, other files, or another coordinator.
+        StudyError: the folder holds another plan or another coordinator, or cannot be written.
     """
     try:
         for name in ("checkpoints", "logs"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=5)  # long enough for the workers of a killed coordinator to go
+        lock.acquire(timeout=5)  # a coordinator that was just told to stop needs a moment
     except Timeout:
         raise StudyError(f"{folder} is in use by another run", mend="wait for it, or stop it first") from None
     except OSError as error:

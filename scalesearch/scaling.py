@@ -7,6 +7,7 @@ onto legal networks of equal compute is `levelling`; knows nothing of search or 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from scalesearch.errors import ScalingError
@@ -142,6 +143,9 @@ class Family:
     baseline: Network
     rounding: Rounding
     published: tuple[Published, ...]
+    """The baseline's row first."""
+    growths: Mapping[str, float]
+    """Growth of compute over the baseline that a scaled family's members are named for; empty = no names of its own."""
     source: str
     """Paper and table the numbers come from."""
 

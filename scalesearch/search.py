@@ -23,7 +23,7 @@ def entries(plan: Plan, layout: Layout) -> list[Entry]:
     """Every trial of a plan in canonical order: a seed of the anchor and of every proxy, then the next seed."""
     arms = [(ANCHOR, Coefficients(alpha=1.0, beta=1.0, gamma=1.0), plan.proxy_base.network, 1.0)]
     for name in layout.trained:
-        one = layout.proxy(name)
+        one = layout.candidate(name)
         arms.append(
             (name, Coefficients.from_shares(one.shares, plan.space.budget), one.proxy.network, one.proxy.growth)
         )
@@ -55,6 +55,7 @@ def search(
     """
     study.enqueue(entries(plan, layout))
     again = deque(study.unfinished())
+    _sweep(folder / "checkpoints", {_checkpoint(folder, key) for key in again})
     failures: Counter[TrialKey] = Counter()
     while True:
         while executor.idle and (key := again.popleft() if again else study.claim()) is not None:
@@ -91,6 +92,13 @@ def _store(event: Event, study: Study, folder: Path) -> bool:
     return False
 
 
+def _sweep(checkpoints: Path, wanted: set[Path]) -> None:
+    """Remove what killed writers and finished trials left behind."""
+    for path in checkpoints.iterdir():
+        if path not in wanted and path.is_file():
+            path.unlink()
+
+
 def _checkpoint(folder: Path, key: TrialKey) -> Path:
     return folder / "checkpoints" / f"{key}.safetensors"
 
@@ -107,4 +115,4 @@ def _work(key: TrialKey, plan: Plan, layout: Layout, folder: Path) -> Work:
 
 
 def _network(key: TrialKey, plan: Plan, layout: Layout) -> Network:
-    return plan.proxy_base.network if key.proxy == ANCHOR else layout.proxy(key.proxy).proxy.network
+    return plan.proxy_base.network if key.proxy == ANCHOR else layout.candidate(key.proxy).proxy.network

@@ -19,6 +19,9 @@ Policy = Literal["level", "paper"]
 LARGEST_BUDGET = 16.0
 """Budgets reach from 1/16 to 16 times the base: a search at phi = 1 is a small step."""
 
+MOST_GRID_VALUES = 1_000_000
+"""Of (alpha, beta, gamma), before the constraint."""
+
 REFERENCES: dict[str, tuple[float, float, float]] = {
     "depth": (1.0, 0.0, 0.0),
     "width": (0.0, 1.0, 0.0),
@@ -29,6 +32,19 @@ REFERENCES: dict[str, tuple[float, float, float]] = {
     "effnetx-gpu": (0.38, 0.42, 0.20),  # Source: arXiv:2102.05610, fitted to its published GPU family
 }
 """Log-compute shares (depth, width, resolution) of the named points that every ranking contains."""
+
+
+def budget_form(text: str) -> tuple[float, str]:
+    """Amount and unit (`X`, `M` or `G`) of a budget as written.
+
+    Raises:
+        SpaceError: no such form.
+    """
+    match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(x|M|G)", text.strip(), flags=re.IGNORECASE)
+    if match is None:
+        mend = "write a growth such as 2x or 0.5x, or multiply-adds such as 800M or 1.2G"
+        raise SpaceError(f"budget {text!r} is not understood", mend=mend)
+    return float(match[1]), match[2].upper()
 
 
 def parse_budget(text: str, base_macs: int) -> float:
@@ -44,11 +60,7 @@ def parse_budget(text: str, base_macs: int) -> float:
     >>> parse_budget("1.5x", 400_000_000), parse_budget("800M", 400_000_000)
     (1.5, 2.0)
     """
-    forms = "write a growth such as 2x or 0.5x, or multiply-adds such as 800M or 1.2G"
-    match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(x|M|G)", text.strip(), flags=re.IGNORECASE)
-    if match is None:
-        raise SpaceError(f"budget {text!r} is not understood", mend=forms)
-    amount, unit = float(match[1]), match[2].upper()
+    amount, unit = budget_form(text)
     growth = amount if unit == "X" else amount * {"M": 1e6, "G": 1e9}[unit] / base_macs
     if not 1 / LARGEST_BUDGET <= growth <= LARGEST_BUDGET:
         bounds = f"1/{LARGEST_BUDGET:g}x to {LARGEST_BUDGET:g}x"
@@ -102,6 +114,9 @@ class Space:
             SpaceError: the constraint keeps no point; the message names the nearest.
         """
         alphas, betas = self._axis(self.budget, math.floor), self._axis(math.sqrt(self.budget), math.ceil)
+        if len(betas) ** 2 * len(alphas) > MOST_GRID_VALUES:
+            fault = f"step {self.step:g} makes a grid of {len(betas) ** 2 * len(alphas):,} values"
+            raise SpaceError(fault, mend=f"raise --step until it has at most {MOST_GRID_VALUES:,}")
         near = [_point(a, b, c) for b in betas for c in betas for a in self._alphas(alphas, b * b * c * c)]
         if not near:
             every = (_point(a, b, c) for b in betas for c in betas for a in alphas)

@@ -63,7 +63,7 @@ def read_run(folder: Path) -> StoredRun:
     """
     plan = read_plan(folder)
     file = folder / "study.db"
-    results = tuple(Study(file, plan.space.budget).results()) if file.is_file() else ()
+    results = tuple(Study(file, plan.space.budget).results()) if file.is_file() and file.stat().st_size else ()
     return StoredRun(folder=folder, plan=plan, layout=lay_out(plan), results=results, is_live=is_live(folder))
 
 

@@ -63,6 +63,18 @@ class Study:
             raise StudyError(f"{path} cannot be read as a study: {reason}", mend="run into a new folder") from None
         self._trials: dict[TrialKey, optuna.Trial] = {}
 
+    def bind(self, fingerprint: str) -> None:
+        """Tie the study to the images of its first trial.
+
+        Raises:
+            StudyError: it is tied to others.
+        """
+        known = self._study.user_attrs.get("images")
+        if known is None:
+            self._study.set_user_attr("images", fingerprint)
+        elif known != fingerprint:
+            raise StudyError("the images are not those that the study began with", mend="restore them, or use --out")
+
     def enqueue(self, entries: Sequence[Entry]) -> None:
         """Add the trials that are not there yet, in order."""
         self._distributions = _distributions(entries)
@@ -76,18 +88,22 @@ class Study:
         waiting = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
         if not waiting:
             return None
-        trial = self._study.ask(fixed_distributions=self._distributions)
-        key = _key(trial)
-        trial.set_constraint("compute", abs(trial.user_attrs["growth"] / self.budget - 1) - TOLERANCE)
-        self._trials[key] = trial
-        return key
+        return self._take_up(self._study.ask(fixed_distributions=self._distributions))
 
     def unfinished(self) -> list[TrialKey]:
         """Trials that a coordinator left running when it ended, taken up again, in order."""
         running = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-        for trial in running:
-            self._trials[_key(trial)] = optuna.Trial(self._study, trial._trial_id)
-        return [_key(trial) for trial in running]
+        for frozen in running:
+            # Optuna has no public way back to a running trial; its own storage takes the same one
+            self._take_up(optuna.Trial(self._study, frozen._trial_id))
+        return [_key(frozen) for frozen in running]
+
+    def _take_up(self, trial: optuna.Trial) -> TrialKey:
+        key = _key(trial)
+        if "compute" not in trial.constraints:
+            trial.set_constraint("compute", abs(trial.user_attrs["growth"] / self.budget - 1) - TOLERANCE)
+        self._trials[key] = trial
+        return key
 
     def report(self, key: TrialKey, result: EpochResult) -> bool:
         """Store an epoch of a running trial; returns False for one that is stored already."""

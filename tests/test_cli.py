@@ -317,7 +317,7 @@ def test_the_document_of_a_ranking_is_on_stdout_alone(run_folder: Path, call: Ca
         "failed",
         "candidates",
     }
-    assert [row["reason"][:8] for row in document["failed"]] == ["diverged"]
+    assert len(document["failed"]) == 1
 
 
 def test_a_ranking_for_people_opens_with_its_evidence_and_names_the_failures(run_folder: Path, call: Call):

@@ -67,7 +67,8 @@ def member(name: str, network: Network) -> Member:
 
 
 def emitted(folder: Path, *found: Member | Unreached, weights: bool = False, seed: int = 0) -> dict[str, Any]:
-    rows = list(write(found, None, "b0", folder, weights=weights, seed=seed))
+    rows: list[dict[str, Any]] = []
+    write(found, None, "b0", folder, rows.append, weights=weights, seed=seed)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["members"] == rows
     return manifest

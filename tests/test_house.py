@@ -70,7 +70,7 @@ DOORS = {
     "filelock": ("runfolder",),
     "pandas": ("tables",),
     "scipy": ("ranking",),
-    "numpy": ("ranking", "search", "dataset.archives", "proxy.data", "proxy.images"),
+    "numpy": ("ranking", "dataset.archives", "proxy.data", "proxy.images"),
     "PIL": ("dataset.faults", "dataset.folders", "proxy.data"),
     "pydantic": ("request",),
     "yaml": ("plan", "emit", "runfolder"),
@@ -97,7 +97,7 @@ LOADS = {
 }
 
 # Distributions whose name is not that of their module, and what comes with another one.
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "sqlalchemy": "optuna"}
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
 
 REFUSED_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc"}
 LONGEST_FILE = 320

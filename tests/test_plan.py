@@ -154,7 +154,7 @@ def test_without_a_limit_nothing_is_narrowed():
 
 def spent(plan: Plan, layout: Layout) -> tuple[int, float]:
     """Training images seen by all trials together, and multiply-adds of their forward passes."""
-    networks = [plan.proxy_base.network, *(layout.proxy(name).proxy.network for name in layout.trained)]
+    networks = [plan.proxy_base.network, *(layout.candidate(name).proxy.network for name in layout.trained)]
     passes = plan.images * plan.epochs * plan.seeds
     return passes * len(networks), passes * float(sum(count(network).macs for network in networks))
 
@@ -168,7 +168,7 @@ def test_quick_keeps_within_its_image_passes_and_image_macs(base: str, budget: s
     assert passes <= 110_000
     assert work <= limit.image_macs
     assert passes > 0.95 * 110_000 or work > 0.95 * limit.image_macs  # and uses one of them up
-    assert plan.image_passes * plan.seeds * (len(layout.trained) + 1) == passes
+    assert plan.passes_per_trial * plan.seeds * (len(layout.trained) + 1) == passes
 
 
 def test_quick_on_b0_at_2x_is_12_proxies_and_the_anchor_with_2_seeds():
@@ -236,7 +236,7 @@ OTHER = {
     "preset": "standard",
     "resolution": 21,
     "halvings": 1,
-    "trained": None,
+    "proxies": None,
     "seeds": 3,
     "epochs": 5,
     "images": 1000,
@@ -369,7 +369,7 @@ def test_a_study_file_says_what_the_options_say(tmp_path: Path):
     plan, _ = resolve(asked)
     assert plan.recipe.learning_rate == 0.01
     assert plan.recipe.schedule(0.5) == 0.5
-    assert (plan.resolution, plan.epochs, plan.images, plan.trained) == (24, 3, 5000, 7)
+    assert (plan.resolution, plan.epochs, plan.images, plan.proxies) == (24, 3, 5000, 7)
 
 
 def test_a_study_file_may_leave_everything_to_the_rules(tmp_path: Path):

@@ -72,7 +72,7 @@ def test_a_choice_among_gpus_leaves_some(driver, monkeypatch: pytest.MonkeyPatch
 def test_quick_is_a_look_and_says_so():
     quick = PRESETS["quick"]
     assert quick.evidence == "quick look"
-    assert (quick.trained, quick.seeds, quick.image_passes, quick.validation_images) == (12, 2, 110_000, 2_000)
+    assert (quick.proxies, quick.seeds, quick.image_passes, quick.validation_images) == (12, 2, 110_000, 2_000)
     assert quick.photo_side == 32
     assert quick.proxy_macs is not None
     assert quick.image_macs is not None
@@ -80,7 +80,7 @@ def test_quick_is_a_look_and_says_so():
 
 def test_standard_trains_every_candidate_at_full_width():
     standard = PRESETS["standard"]
-    assert (standard.trained, standard.seeds, standard.epochs) == (None, 3, 16)
+    assert (standard.proxies, standard.seeds, standard.epochs) == (None, 3, 16)
     assert (standard.proxy_macs, standard.image_passes, standard.image_macs) == (None, None, None)
     assert standard.photo_side == 128
 

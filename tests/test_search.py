@@ -103,7 +103,7 @@ def test_every_trial_has_its_place_the_anchor_first_in_each_seed(plan: tuple[Pla
     assert [entry.key.proxy for entry in found] == [ANCHOR, *layout.trained] * one.seeds
     assert [entry.key.seed for entry in found] == sorted(entry.key.seed for entry in found)
     assert all(entry.key.rung == one.epochs for entry in found)
-    assert [entry.growth for entry in found[1:]] == [layout.proxy(name).proxy.growth for name in layout.trained]
+    assert [entry.growth for entry in found[1:]] == [layout.candidate(name).proxy.growth for name in layout.trained]
 
 
 @pytest.mark.slow

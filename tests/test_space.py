@@ -202,7 +202,7 @@ def growth(network: Network, base: Network) -> float:
 
 def growths(one: Candidate, plan: Plan) -> tuple[float, float]:
     """Of the network over the base and of the proxy over the proxy base, counted here."""
-    full, small = plan.found.network, plan.proxy_base.network
+    full, small = plan.start.network, plan.proxy_base.network
     return growth(one.scaled.network, full), growth(one.proxy.network, small)
 
 
@@ -366,7 +366,7 @@ def test_a_single_dimension_moves_nothing_else(budget: str, base: str):
     sizes = {"depth": "depths", "width": "widths", "resolution": "resolution"}
     for name in DIMENSIONS:
         (one,) = [one for one in layout.candidates if name in one.references]
-        for start, scaled in ((plan.found.network, one.scaled), (plan.proxy_base.network, one.proxy)):
+        for start, scaled in ((plan.start.network, one.scaled), (plan.proxy_base.network, one.proxy)):
             still = [other for other in DIMENSIONS if other != name]
             assert all(getattr(scaled.network, sizes[other]) == getattr(start, sizes[other]) for other in still)
             assert all(getattr(scaled.effective, other) == 1 for other in still)
@@ -410,9 +410,9 @@ def test_projected_references_lie_near_their_shares():
 def test_twelve_distinct_proxies_are_trained_references_among_them(budget: str):
     plan, layout = laid_out(budget)
     order = [one.id for one in layout.candidates]
-    assert len(set(layout.trained)) == len(layout.trained) == 12 == plan.trained
+    assert len(set(layout.trained)) == len(layout.trained) == 12 == plan.proxies
     assert sorted(layout.trained, key=order.index) == list(layout.trained)
-    assert len({layout.proxy(name).proxy.network for name in layout.trained}) == 12
+    assert len({layout.candidate(name).proxy.network for name in layout.trained}) == 12
     assert {one.proxy_id for one in layout.candidates if one.references} <= set(layout.trained)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import traceback
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _code(arguments: list[str]) -> int:
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="scalesearch", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        return _tell(_interruption(arguments), arguments, code) if code == INTERRUPTED else code or 0
     except typer.TyperException as error:
         if not error.format_message():  # no command: the help has been shown
             return USAGE
@@ -44,6 +45,13 @@ def _code(arguments: list[str]) -> int:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         failure = ScaleSearchError(f"failure inside: {reason}", mend="run again with `scalesearch --traceback …`")
         return _tell(failure, arguments, INSIDE)
+
+
+def _interruption(arguments: list[str]) -> ScaleSearchError:
+    line = shlex.join(["scalesearch", *arguments])
+    if "run" in arguments:
+        return ScaleSearchError("interrupted; what is trained is kept", mend=f"to go on: {line}")
+    return ScaleSearchError("interrupted", mend=f"to start again: {line}")
 
 
 def _tell(error: ScaleSearchError, arguments: list[str], code: int) -> int:

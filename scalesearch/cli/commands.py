@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,12 +85,8 @@ def run(
 
     folder = out or Path("runs") / plan.folder_name
     display = RunDisplay(folder, quiet=quiet, on_stderr=as_json)
-    try:
-        with display:
-            outcome, manifest = carry_out(plan, layout, folder, display, download=download)
-    except KeyboardInterrupt:
-        display.interrupted(_resume_line())
-        raise typer.Exit(130) from None
+    with display:
+        outcome, manifest = carry_out(plan, layout, folder, display, download=download)
     show.run(folder, outcome, manifest, as_json=as_json)
     if outcome.failed:
         raise typer.Exit(3)
@@ -187,7 +181,7 @@ def emit(
     growth: Annotated[str | None, typer.Option("--growth", help="Growths of compute, such as 1.5,3.")] = None,
     classes: Annotated[int | None, typer.Option("--classes", help="Outputs of the classifier.")] = None,
     weights: Annotated[bool, typer.Option("--weights", help="Write model.safetensors too.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder; default: RUN/family or family.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Default: RUN/family, RUN/family-ID or family.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -207,12 +201,13 @@ def emit(
         classes=classes,
     )
     family = asked_family(request, _outcome(folder) if folder else None)
-    from scalesearch.run import write_family  # brings torch, which a refused request does without
+    from scalesearch.emit import write  # brings torch, which a refused request does without
 
-    place = out or (folder / "family" if folder else Path("family"))
+    name = f"family-{candidate}" if candidate else "family"
+    place = out or (folder / name if folder else Path(name))
     show.heading(family.evidence, as_json=as_json)
     with EmitDisplay(family, quiet=quiet, on_stderr=as_json) as display:
-        manifest = write_family(family.members, family.rule, family.base, place, display.emitted, weights=weights)
+        manifest = write(family.members, family.rule, family.base, place, display.emitted, weights=weights)
     show.family(manifest, place, as_json=as_json)
 
 
@@ -231,7 +226,3 @@ def _request(study: Path | None, given: dict[str, Any]) -> Request:
     if "data_root" in asked:
         asked["data_root"] = str(asked["data_root"])
     return replace(read_request(study) if study else Request(), **asked)
-
-
-def _resume_line() -> str:
-    return shlex.join(["scalesearch", *sys.argv[1:]])

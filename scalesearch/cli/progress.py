@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -111,10 +110,6 @@ class RunDisplay(Display):
         self.bars.update(self.overall, note="done")
         leader = outcome.leader.id if outcome.leader else "none"
         self.say(f"trials done; highest mean: {leader}; writing the family")
-
-    def interrupted(self, command: str) -> None:
-        """The user stopped the run."""
-        print(f"interrupted; what is trained is kept. To go on: {command}", file=sys.stderr)
 
 
 class EmitDisplay(Display):

@@ -103,7 +103,7 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
     )
     out.print(
         f"{plan.preset} preset: {trials} trials of {plan.epochs} epochs of {plan.images:,} images "
-        f"({plan.image_passes * trials:,} image passes), {plan.validation_images:,} validation images"
+        f"({plan.passes_per_trial * trials:,} image passes), {plan.validation_images:,} validation images"
     )
     out.print(_candidates_table(plan, layout))
     for one in layout.excluded:
@@ -204,7 +204,7 @@ def _ranking_table(outcome: Outcome) -> Table:
             str(row.seeds),
             "" if row.p_best is None else f"{row.p_best:.2f}",
             "tied" if row.tied_with_best else "",
-            _percent(outcome.layout.proxy(row.id).shares),
+            _percent(outcome.layout.candidate(row.id).shares),
             " ".join(row.references),
         )
     return table
@@ -235,7 +235,7 @@ def _family(out: Console, manifest: dict[str, Any], folder: Path) -> None:
     out.print(table)
     for row in manifest["unreached"]:
         out.print(f"not reached: {row['name']}: {row['reason']}")
-    if manifest["base"] == "b0" and manifest["rule"] is not None:
+    if manifest["base"] == "b0" and manifest["rule"] is not None and manifest["rule"]["budget"] > 1:
         out.print("growth is over b0; the paper's own B1-B7 cost 1.78-97.8 times B0 and follow no single rule")
     out.print(f"family: {folder}")
 

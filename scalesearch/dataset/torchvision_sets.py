@@ -107,10 +107,11 @@ TORCHVISION: Mapping[str, TorchvisionFacts] = {
         num_classes=10, side=16, train_count=7_291, labels="targets", train=_TRAIN, class_names=_DIGITS),
 }
 # fmt: on
-"""Every torchvision set of whole images with one label and a training part that needs no further library.
+"""torchvision's sets of whole images with one label that name a training part and need no further library.
 
-Left out: PCAM (needs h5py), INaturalist and Omniglot (no training and test part over the same classes), CelebA
-(attributes, not classes). Source: the constructors of torchvision 0.29; counts as the authors of each set state them.
+Left out: PCAM (needs h5py), INaturalist, Omniglot and SEMEION (no training and test part over the same classes),
+CelebA (attributes, not classes), LFWPeople (classes of one image), CLEVRClassification (counts of objects).
+Source: the constructors of torchvision 0.29; counts as the authors of each set state them.
 """
 
 

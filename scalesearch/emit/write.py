@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,47 +17,83 @@ from scalesearch.cost import count
 from scalesearch.emit.config import coefficients, config, config_text, read_config
 from scalesearch.emit.source import source
 from scalesearch.emit.weights import weights_digest, write_weights
-from scalesearch.errors import EmitError
+from scalesearch.errors import EmitError, PlanError
 from scalesearch.files import write_whole
 from scalesearch.members import Member, Rule, Unreached
 from scalesearch.nets.measure import measure, one_thread
 from scalesearch.nets.network import build
 from scalesearch.spec import Network
 
+MANIFEST = "manifest.json"
+MEMBER_FILES = CONFIG, SOURCE, WEIGHTS = "config.yaml", "network.py", "model.safetensors"
 COMPARED_SIDE = 64
 """Side of the images on which written and built networks are compared [px]."""
 
 
 def write(
-    found: Sequence[Member | Unreached], rule: Rule | None, base: str, folder: Path, *, weights: bool, seed: int = 0
-) -> Iterator[dict[str, Any]]:
-    """Write members one by one, yielding each one's row of the manifest; the manifest itself comes last.
+    found: Sequence[Member | Unreached],
+    rule: Rule | None,
+    base: str,
+    folder: Path,
+    told: Callable[[dict[str, Any]], None],
+    *,
+    weights: bool,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Write a family; what an earlier family left in the folder goes.
 
     Args:
         found: the family; unreached members are listed in the manifest with their reason.
         rule: what the family follows; None = the published table.
         base: name of the base network.
         folder: gets a folder per member and `manifest.json`.
+        told: hears each member's row of the manifest as soon as it is written and proved.
         weights: whether to write `model.safetensors` too.
         seed: of the initial weights.
+
+    Returns:
+        The manifest.
 
     Raises:
         CostMismatchError: fvcore counts another number than the closed form.
         EmitError: a file does not read back as what was written.
+        PlanError: the folder cannot be written.
     """
     rows: list[dict[str, Any]] = []
-    for member in found:
-        if isinstance(member, Member):
-            rows.append(_write_member(member, rule, base, folder, weights=weights, seed=seed))
-            yield rows[-1]
-    missing = [
-        {"name": one.name, "growth_asked": one.growth_asked, "reason": one.reason}
-        for one in found
-        if isinstance(one, Unreached)
-    ]
-    manifest = {"schema_version": 1, "base": base, **coefficients(rule), "members": rows, "unreached": missing}
+    try:
+        _clear(folder)
+        for member in found:
+            if isinstance(member, Member):
+                rows.append(_write_member(member, rule, base, folder, weights=weights, seed=seed))
+                told(rows[-1])
+        missing = [
+            {"name": one.name, "growth_asked": one.growth_asked, "reason": one.reason}
+            for one in found
+            if isinstance(one, Unreached)
+        ]
+        manifest = {"schema_version": 1, "base": base, **coefficients(rule), "members": rows, "unreached": missing}
+        write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    except OSError as error:
+        raise PlanError(
+            f"{folder} cannot be written: {error.strerror}", mend="choose another folder with --out"
+        ) from None
+    return manifest
+
+
+def _clear(folder: Path) -> None:
+    """Make the folder, and remove the files that an earlier manifest in it names, and that manifest."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    try:
+        earlier = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = [folder / str(file) for row in earlier["members"] for file in row["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    (folder / MANIFEST).unlink()
+    for file in files:
+        if file.resolve().is_relative_to(folder.resolve()) and file.name in MEMBER_FILES:
+            file.unlink(missing_ok=True)
+            with suppress(OSError):  # other files live there too
+                file.parent.rmdir()
 
 
 def _write_member(
@@ -67,13 +104,14 @@ def _write_member(
     module = build(member.network, seed=seed)
     measure(member.network, module)
     values = config(member, rule, base, seed=seed, weights_digest=weights_digest(module))
-    write_whole(place / "config.yaml", config_text(values).encode())
-    write_whole(place / "network.py", source(member.name, member.network, _about(member, rule, base)).encode())
+    write_whole(place / CONFIG, config_text(values).encode())
+    write_whole(place / SOURCE, source(member.name, member.network, _about(member, rule, base)).encode())
+    (place / WEIGHTS).unlink(missing_ok=True)
     if weights:
-        write_weights(place / "model.safetensors", module)
-    _compare_config(place / "config.yaml", member)
-    _compare_source(place / "network.py", member.network, module)
-    files = ["config.yaml", "network.py", *(["model.safetensors"] if weights else [])]
+        write_weights(place / WEIGHTS, module)
+    _compare_config(place / CONFIG, member)
+    _compare_source(place / SOURCE, member.network, module)
+    files = [CONFIG, SOURCE, *([WEIGHTS] if weights else [])]
     return _row(member, values, [f"{member.name}/{file}" for file in files])
 
 

@@ -13,7 +13,7 @@ from scalesearch.nets.blocks import start_near_identity
 from scalesearch.nets.network import build
 from scalesearch.proxy.checkpoint import read_checkpoint, write_checkpoint
 from scalesearch.proxy.device import DeviceImages, on_device
-from scalesearch.proxy.images import open_images
+from scalesearch.proxy.images import Images, open_images
 from scalesearch.proxy.train import train
 from scalesearch.recipe import EpochResult
 
@@ -29,10 +29,11 @@ def train_trial(work: Work, device: torch.device) -> Iterator[EpochResult]:
     if work.recipe.near_identity:
         start_near_identity(module)
     module.to(device)
-    data = _images(work, device)
+    images = open_images(work.data)
+    data = _on_device(images, work.network.resolution, device)
     training, epochs = train(module, data, work.recipe, epochs=work.key.rung, seed=work.key.seed)
     results: list[EpochResult] = []
-    identity = _identity(work)
+    identity = _identity(work, images.fingerprint)
     stored = read_checkpoint(work.checkpoint, identity)
     if stored is not None:
         tensors, results = stored
@@ -44,16 +45,16 @@ def train_trial(work: Work, device: torch.device) -> Iterator[EpochResult]:
         yield result
 
 
-def _images(work: Work, device: torch.device) -> DeviceImages:
-    images = open_images(work.data)
+def _on_device(images: Images, resolution: int, device: torch.device) -> DeviceImages:
     return on_device(
         (torch.tensor(images.train_images), torch.tensor(images.train_labels)),
         (torch.tensor(images.validation_images), torch.tensor(images.validation_labels)),
-        resolution=work.network.resolution,
+        resolution=resolution,
         device=device,
     )
 
 
-def _identity(work: Work) -> str:
-    parts = [str(work.key), work.network.digest, json.dumps(work.recipe.to_dict(), sort_keys=True)]
+def _identity(work: Work, fingerprint: str) -> str:
+    """Of a state: the trial, its network, its recipe, its images."""
+    parts = [str(work.key), work.network.digest, json.dumps(work.recipe.to_dict(), sort_keys=True), fingerprint]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -23,6 +23,11 @@ class Base:
     family: Family
     network: Network
 
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is the network that its family scales."""
+        return self.network == self.family.baseline
+
 
 def base_names() -> tuple[str, ...]:
     """Every name `find_base` knows, in the order of the tables."""

@@ -6,6 +6,8 @@ rounded by hand. So the table is data and the rule is apart from it.
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from scalesearch.scaling import Family, Published, Rounding
 from scalesearch.spec import Head, Network, Stage, Stem
 
@@ -49,6 +51,10 @@ EFFICIENTNET = Family(
         Published(name="b7", width=2.0, depth=3.1, resolution=600, dropout=0.5),
         Published(name="b8", width=2.2, depth=3.6, resolution=672, dropout=0.5),
         Published(name="l2", width=4.3, depth=5.3, resolution=800, dropout=0.5),
+    ),
+    # B1-B7 at the compute that the paper's spacing means: phi = 0.5, 1, 2, 3.5, 5, 6, 7, a fit to the table above
+    growths=MappingProxyType(
+        {f"B{k}": 2.0**log for k, log in enumerate((0.5, 1, 2, 3.5, 5, 6, 7), start=1)},
     ),
     source="arXiv:1905.11946, Table 1 and sections 4-5; tensorflow/tpu, efficientnet_builder.py",
 )

@@ -59,8 +59,12 @@ def save(images: Images, folder: Path) -> None:
     write_whole(folder / SUMMARY, json.dumps(summary, indent=1).encode())
 
 
-def open_images(folder: Path) -> Images:
+def open_images(folder: Path, *, verify: bool = False) -> Images:
     """Memory-map, read-only, what `save` wrote.
+
+    Args:
+        folder: where it was written.
+        verify: whether to read every byte and compare the fingerprint.
 
     Raises:
         DataError: a file is missing, cut short, or not what the summary says.
@@ -69,6 +73,8 @@ def open_images(folder: Path) -> Images:
         summary = json.loads((folder / SUMMARY).read_bytes())
         shapes, fingerprint = summary["shapes"], str(summary["fingerprint"])
         arrays = {name: _mapped(folder / f"{name}.npy", name, tuple(shapes[name])) for name in ARRAYS}
+        if verify and fingerprinted(**arrays).fingerprint != fingerprint:
+            raise ValueError("its bytes have changed")
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         fault = f"{folder} does not hold the images of a study: {error}"
         raise DataError(fault, mend="delete the folder and run again") from error

@@ -1,7 +1,7 @@
 """One short training as a generator of `EpochResult`: batched augmentation on the device, schedules on progress.
 
-Numerics: bf16 autocast on a GPU, fp32 on a CPU, channels_last on both (measured: the fastest there). Every random
-number comes from (seed, epoch), so a training resumed at an epoch continues with the bits it would have had.
+Numerics: bf16 autocast on a GPU, fp32 on a CPU, channels_last on both. Every random number comes from (seed, epoch),
+so a training resumed at an epoch continues with the bits it would have had.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Command:
     python studies/quick-recipe/pilot.py
 
 The proxies and images are those of `scalesearch run --base b0 --budget 2x --preset quick`. 56 trainings, one after the
-other on one thread, about 15 minutes. Prints one table and writes results/pilot.json beside this file. Every value but
+other on one thread, 15 to 30 minutes. Prints one table and writes results/pilot.json beside this file. Every value but
 the learning rate is the preset's.
 """
 

@@ -183,3 +183,8 @@ def test_numbers_out_of_their_domain_are_refused_with_the_mend(asked: dict[str, 
 def test_a_budget_that_is_none_is_refused():
     with pytest.raises(SpaceError, match="the base itself"):
         asked_family(FamilyRequest(base="b0", coefficients=PAPERS, budget="1x"), None)
+
+
+def test_the_published_table_is_over_its_baseline_alone():
+    with pytest.raises(PlanError, match="over b0, not b3"):
+        asked_family(FamilyRequest(base="b3", published=True), None)

@@ -22,7 +22,7 @@ from scalesearch.emit.config import read_config
 from scalesearch.emit.source import source
 from scalesearch.emit.weights import weights_digest
 from scalesearch.emit.write import _compare_config, _compare_source, _outputs, write
-from scalesearch.errors import CostMismatchError, EmitError, ScaleSearchError, SpecError
+from scalesearch.errors import CostMismatchError, EmitError, PlanError, ScaleSearchError, SpecError
 from scalesearch.families import find_base
 from scalesearch.levelling import Scaled
 from scalesearch.members import Member, Unreached, growths, members
@@ -356,3 +356,35 @@ def test_each_member_of_a_rule_costs_what_it_is_named_for():
     assert [one.network for one in by_phi.members if isinstance(one, Member)] == [
         one.network for one in default if isinstance(one, Member)
     ]
+
+
+# ---- a second family in the same folder
+
+
+def test_a_second_family_leaves_nothing_of_the_first(tmp_path: Path):
+    emitted(tmp_path, member("old", EVERY_BLOCK), member("kept", EVERY_BLOCK), weights=True)
+    (tmp_path / "old" / "notes.txt").write_text("mine")
+    emitted(tmp_path, member("kept", EVERY_BLOCK), weights=False)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
+        "manifest.json",
+        "kept/config.yaml",
+        "kept/network.py",
+        "old/notes.txt",
+    }
+    scalesearch.load(tmp_path / "kept")
+
+
+def test_a_manifest_that_names_files_elsewhere_removes_none_of_them(tmp_path: Path):
+    outside = tmp_path / "config.yaml"
+    outside.write_text("mine")
+    folder = tmp_path / "family"
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps({"members": [{"files": ["../config.yaml", str(outside)]}]}))
+    emitted(folder, member("new", EVERY_BLOCK))
+    assert outside.read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PlanError, match="cannot be written"):
+        emitted(tmp_path / "file" / "family", member("new", EVERY_BLOCK))

@@ -473,3 +473,18 @@ def test_a_recipe_that_is_none_is_a_fault_of_the_plan(recipe: dict[str, Any]):
 def test_a_proxy_resolution_beyond_reason_is_refused():
     with pytest.raises(ScaleSearchError, match="proxy-resolution"):
         resolve(Request(preset="quick", proxy_resolution=10**6))
+
+
+@pytest.mark.parametrize("less", [{"seeds": 2}, {"epochs": 15}, {"images": 7_999}, {"candidates": 20}])
+def test_less_than_the_standard_preset_is_a_quick_look(less: dict[str, int]):
+    assert resolve(Request(preset="standard"))[0].evidence == "standard"
+    assert resolve(Request(preset="standard", **less))[0].evidence == "quick look"
+
+
+def test_a_dataset_too_small_to_rank_on_is_told_so(tmp_path: Path):
+    import numpy as np
+
+    path = tmp_path / "few.npz"
+    np.savez(path, train_images=np.zeros((120, 8, 8), np.uint8), train_labels=np.arange(120) % 3)
+    with pytest.raises(PlanError, match="leaves 96 training images beside 24 for validation"):
+        resolve(Request(preset="quick", data=str(path)))

@@ -418,3 +418,37 @@ def test_a_search_on_the_images_of_the_package_ends_with_the_ranking_and_b1_to_b
     assert "conditional on this validation split" in printed
     assert document(capsys, "status", folder)["state"] == "finished"
     assert document(capsys, "rank", folder) == json.loads((folder / "ranking.json").read_text())
+
+
+def test_prepared_images_that_were_changed_are_prepared_again(
+    finished: Finished, tiny_options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    images = folder / "data" / "train_images.npy"
+    content = images.read_bytes()
+    images.write_bytes(content[:-1000] + bytes(1000))
+    assert _code(["run", *tiny_options, "--out", str(folder), "--quiet"]) == 0
+    assert images.read_bytes() == content
+
+
+def test_a_dataset_that_was_changed_under_a_run_is_refused(
+    finished: Finished,
+    tiny_npz: Path,
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    shutil.rmtree(folder / "data")
+    kept = tiny_npz.read_bytes()
+    with np.load(tiny_npz) as file:
+        arrays = dict(file)
+    arrays["train_images"] = 255 - arrays["train_images"]
+    try:
+        np.savez_compressed(tiny_npz, **arrays)
+        assert _code(["run", *tiny_options, "--out", str(folder), "--quiet"]) == 2
+    finally:
+        tiny_npz.write_bytes(kept)
+    assert "not those that the study began with" in capsys.readouterr().err

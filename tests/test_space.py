@@ -473,3 +473,8 @@ def test_a_rule_of_shares_spends_the_budget_exactly(shares: tuple[float, float, 
 def test_the_papers_shares_at_its_own_nominal_growth_are_its_rule():
     rule = Coefficients.from_shares(REFERENCES["paper"], 1.2 * 1.1**2 * 1.15**2)
     assert dataclasses.astuple(rule) == pytest.approx(dataclasses.astuple(PAPER))
+
+
+def test_a_grid_beyond_reason_is_refused_at_once():
+    with pytest.raises(SpaceError, match="raise --step"):
+        Space.of(16.0, step=0.01).grid()

@@ -253,3 +253,11 @@ def test_a_database_of_someone_else_is_refused_in_one_line(tmp_path: Path):
 
 def test_a_study_in_a_folder_that_is_not_there_is_refused_in_one_line(tmp_path: Path):
     refused(tmp_path / "none" / "study.db")
+
+
+def test_a_study_keeps_to_the_images_it_began_with(tmp_path: Path):
+    path = tmp_path / "study.db"
+    Study(path, 2.0).bind("one")
+    Study(path, 2.0).bind("one")
+    with pytest.raises(StudyError, match="not those that the study began with"):
+        Study(path, 2.0).bind("another")

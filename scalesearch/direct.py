@@ -21,8 +21,9 @@ from scalesearch.members import (
     named_growths,
     published,
 )
-from scalesearch.scaling import Coefficients, Multipliers, scale
+from scalesearch.scaling import Coefficients, Multipliers, Rounding, scale
 from scalesearch.space import Policy, parse_budget
+from scalesearch.spec import Network
 
 if TYPE_CHECKING:
     from scalesearch.outcome import Outcome
@@ -61,34 +62,50 @@ def scaled_base(
         SpecError: no such base, or a side below 1.
         ScalingError: a multiplier that is not positive, no legal network near the point, or a contradiction.
     """
-    found = find_base(base)
-    start = replace(found.network, num_classes=found.network.num_classes if classes is None else classes)
     if resolution is not None and resolution < 1:
         raise ScalingError(f"resolution {resolution}", mend="it must be at least 1")
     if phi is not None and budget is None:
         raise ScalingError("--phi without --budget", mend="give the budget whose power it is")
     if budget is not None and policy == "paper":
         raise ScalingError("--budget under --rounding paper", mend="the paper's rounding aims at no growth: drop one")
+    found = find_base(base)
+    start = replace(found.network, num_classes=found.network.num_classes if classes is None else classes)
     side = start.resolution if resolution is None else resolution
     asked = Multipliers(depth=depth, width=width, resolution=side / start.resolution)
-    if asked == Multipliers() and budget is None:
-        same = Scaled(network=start, effective=asked, growth=1.0)
-        return ScaledBase(base=found.name, policy=policy, asked=None, growth_asked=None, scaled=same)
-    if policy == "paper":
-        network = replace(scale(start, asked, found.family.rounding), resolution=side)
-        effective = replace(asked, depth=network.depth / start.depth)
-        scaled = Scaled(network=network, effective=effective, growth=count(network).macs / count(start).macs)
-        return ScaledBase(base=found.name, policy=policy, asked=asked, growth_asked=None, scaled=scaled)
-    growth = asked.nominal
-    if budget is not None:
-        growth = growth_at(parse_budget(budget, count(start).macs), 1.0 if phi is None else phi)
-    levelled = level([asked], start, found.family.rounding, growth)[0]
+    rounding = found.family.rounding
+    is_base = asked == Multipliers() and budget is None
+    if is_base:
+        scaled, growth = Scaled(network=start, effective=asked, growth=1.0), None
+    elif policy == "paper":
+        scaled, growth = _by_paper(start, asked, side, rounding), None
+    else:
+        growth = _growth(asked, start, budget, phi)
+        scaled = _levelled(start, asked, growth, rounding)
+    return ScaledBase(
+        base=found.name, policy=policy, asked=None if is_base else asked, growth_asked=growth, scaled=scaled
+    )
+
+
+def _by_paper(start: Network, asked: Multipliers, side: int, rounding: Rounding) -> Scaled:
+    network = replace(scale(start, asked, rounding), resolution=side)  # the side as typed, not through its ratio
+    effective = replace(asked, depth=network.depth / start.depth)
+    return Scaled(network=network, effective=effective, growth=count(network).macs / count(start).macs)
+
+
+def _growth(asked: Multipliers, start: Network, budget: str | None, phi: float | None) -> float:
+    if budget is None:
+        return asked.nominal
+    return growth_at(parse_budget(budget, count(start).macs), 1.0 if phi is None else phi)
+
+
+def _levelled(start: Network, asked: Multipliers, growth: float, rounding: Rounding) -> Scaled:
+    levelled = level([asked], start, rounding, growth)[0]
     if levelled is None:
         raise ScalingError(
             f"no network within {TOLERANCE:.0%} of {growth:.4g}x lies within {REACH} of these multipliers",
             mend="use --rounding paper for the plain rounding, or move the multipliers",
         )
-    return ScaledBase(base=found.name, policy=policy, asked=asked, growth_asked=growth, scaled=levelled)
+    return levelled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,10 +93,9 @@ def candidates(space: Space, base: Scalable, proxy_base: Scalable) -> Candidates
     named = {name: Coefficients.from_shares(shares, space.budget) for name, shares in REFERENCES.items()}
     points = [*((point, "") for point in grid), *((point, name) for name, point in named.items())]
     make = _levelled if space.policy == "level" else _rounded
-    found: list[_Found] = []
-    excluded: list[Exclusion] = []
-    for outcome in make(space, points, base, proxy_base):
-        (found if isinstance(outcome, _Found) else excluded).append(outcome)  # type: ignore[arg-type]
+    outcomes = list(make(space, points, base, proxy_base))
+    found = [one for one in outcomes if isinstance(one, _Found)]
+    excluded = [one for one in outcomes if isinstance(one, Exclusion)]
     if not found:
         raise SpaceError("no candidate is left", mend=f"for example {grid[0].text}: {excluded[0].reason}")
     merged = _merged(found, space)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from scalesearch.outcome import Outcome
 
 
+MOST_CLASSES = 1_000_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaledBase:
     """A base, or a network made from it by multipliers."""
@@ -64,6 +67,8 @@ def scaled_base(
     """
     if resolution is not None and resolution < 1:
         raise ScalingError(f"resolution {resolution}", mend="it must be at least 1")
+    if classes is not None and not 1 <= classes <= MOST_CLASSES:
+        raise ScalingError(f"--classes {classes}", mend=f"it must be 1 to {MOST_CLASSES:,}")
     if phi is not None and budget is None:
         raise ScalingError("--phi without --budget", mend="give the budget whose power it is")
     if budget is not None and policy == "paper":
@@ -169,18 +174,24 @@ def asked_family(request: FamilyRequest, outcome: Outcome | None) -> AskedFamily
 def _refuse_contradictions(request: FamilyRequest, outcome: Outcome | None) -> None:
     alone = outcome is None
     without_run = request.base or request.coefficients or request.budget or request.published
-    sources = (request.coefficients is not None) + request.published
     rules = {
-        "a run folder brings its own base and rule": not alone and bool(without_run),
-        "--candidate needs a run folder": alone and request.candidate is not None,
-        "nothing to emit": alone and (request.base is None or sources != 1),
-        "--published has its own sizes": request.published and bool(request.phi or request.growth or request.budget),
-        "--phi and --growth contradict each other": request.phi is not None and request.growth is not None,
-        f"--classes {request.classes}": request.classes is not None and request.classes < 1,
+        ("a run folder brings its own base and rule", "drop the folder, or the other options"): not alone
+        and bool(without_run),
+        ("--candidate needs a run folder", "give the folder"): alone and request.candidate is not None,
+        ("nothing to emit", "give a run folder, or --base with either --coefficients A,B,G or --published"): alone
+        and (request.base is None or (request.coefficients is None and not request.published)),
+        ("--published is a rule of its own", "drop --coefficients"): request.published
+        and request.coefficients is not None,
+        ("--published has its own sizes", "drop --phi, --growth and --budget"): request.published
+        and bool(request.phi or request.growth or request.budget),
+        ("--phi and --growth contradict each other", "drop one"): request.phi is not None
+        and request.growth is not None,
+        (f"--classes {request.classes}", f"it must be 1 to {MOST_CLASSES:,}"): request.classes is not None
+        and not 1 <= request.classes <= MOST_CLASSES,
     }
-    faults = [text for text, broken in rules.items() if broken]
-    if faults:
-        raise PlanError(faults, mend="give a run folder, or --base with either --coefficients A,B,G or --published")
+    for (fault, mend), broken in rules.items():
+        if broken:
+            raise PlanError(fault, mend=mend)
 
 
 def _refuse_other_bases(base: Base) -> None:

@@ -10,7 +10,7 @@ from scalesearch.candidates import Candidate
 from scalesearch.cost import OPERATORS, Cost, count
 from scalesearch.errors import PlanError, ScaleSearchError
 from scalesearch.members import Rule
-from scalesearch.plan import Layout, Plan
+from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.scaling import Coefficients
 from scalesearch.spec import Network
 from scalesearch.trials import TrialState
@@ -151,6 +151,7 @@ def rank_document(outcome: Outcome) -> Document:
         "chosen": chosen,
         **ranking,
         "unranked": ranking["failed"],
+        "anchor": {"id": ANCHOR, "accuracies": list(outcome.anchor)},
         "failed": [str(trial.key) for trial in outcome.failed],
         "candidates": rows,
     }

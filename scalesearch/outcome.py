@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scalesearch.candidates import Candidate
 from scalesearch.errors import StudyError
 from scalesearch.members import Rule
-from scalesearch.plan import Layout, Plan
+from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.ranking import Arm, Ranking, rank
 from scalesearch.trials import TrialResult
 
@@ -20,6 +20,8 @@ class Outcome:
     plan: Plan
     layout: Layout
     ranking: Ranking
+    anchor: tuple[float, ...]
+    """Accuracies of the unscaled proxy base, by seed [%]."""
     failed: tuple[TrialResult, ...]
     """Trials that were given up."""
 
@@ -56,7 +58,13 @@ def conclude(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Outc
             accuracies.setdefault(result.key.proxy, []).append(result.accuracy)
     arms = [_arm(layout, name) for name in layout.trained]
     failed = tuple(result for result in sorted(results, key=lambda result: result.key) if result.state == "failed")
-    return Outcome(plan=plan, layout=layout, ranking=rank(arms, accuracies), failed=failed)
+    return Outcome(
+        plan=plan,
+        layout=layout,
+        ranking=rank(arms, accuracies),
+        anchor=tuple(accuracies.get(ANCHOR, ())),
+        failed=failed,
+    )
 
 
 def _arm(layout: Layout, proxy_id: str) -> Arm:

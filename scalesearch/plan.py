@@ -50,7 +50,7 @@ class Plan:
     base: str
     """Name of the base network."""
     budget: str
-    """The budget as the user wrote it."""
+    """The budget, spelt in one way."""
     space: Space
     preset: PresetName
     data: Dataset

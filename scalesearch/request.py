@@ -17,7 +17,7 @@ from scalesearch.plan import Layout, Plan, lay_out, read_yaml
 from scalesearch.presets import PRESETS, Preset, PresetName, default_preset
 from scalesearch.proxy_base import halvings_to_fit, proxy_side, relaxed
 from scalesearch.recipe import Recipe
-from scalesearch.space import Policy, Space, budget_form, parse_budget
+from scalesearch.space import Policy, Space, budget_form, budget_text, parse_budget
 
 FEWEST_IMAGES = 256
 """Fewer training images than this rank nothing."""
@@ -142,7 +142,7 @@ def _planned(
     validation = min(preset.validation_images, max(data.num_classes, data.train_count // 5))
     plan = Plan(
         base=base.name,
-        budget=request.budget.strip(),
+        budget=budget_text(request.budget),
         space=space,
         preset=preset.name,
         data=data,

@@ -14,6 +14,9 @@ from scalesearch.errors import StudyError
 from scalesearch.files import write_whole
 from scalesearch.plan import Plan, read_plan
 
+OURS = frozenset({"checkpoints", "logs", "data", "study.db", ".lock"})
+"""What a run makes before it writes down its plan, or that may be put there for it."""
+
 
 @contextmanager
 def claimed(folder: Path, plan: Plan) -> Iterator[None]:
@@ -22,6 +25,7 @@ def claimed(folder: Path, plan: Plan) -> Iterator[None]:
     Raises:
         StudyError: the folder holds another plan or another coordinator, or cannot be written.
     """
+    _refuse_foreign(folder)
     try:
         for name in ("checkpoints", "logs"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -38,6 +42,14 @@ def claimed(folder: Path, plan: Plan) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    foreign = (
+        folder.is_dir() and not (folder / "plan.yaml").is_file() and {path.name for path in folder.iterdir()} - OURS
+    )
+    if foreign:
+        raise StudyError(f"{folder} holds other files, such as {min(foreign)}", mend="choose another folder with --out")
 
 
 def is_live(folder: Path) -> bool:

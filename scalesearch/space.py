@@ -47,6 +47,16 @@ def budget_form(text: str) -> tuple[float, str]:
     return float(match[1]), match[2].upper()
 
 
+def budget_text(text: str) -> str:
+    """A budget spelt in one way.
+
+    >>> budget_text(" 2.0X"), budget_text("800m")
+    ('2x', '800M')
+    """
+    amount, unit = budget_form(text)
+    return f"{amount:g}{'x' if unit == 'X' else unit}"
+
+
 def parse_budget(text: str, base_macs: int) -> float:
     """Growth of compute that a text such as `2x`, `0.5x`, `800M` or `1.2G` asks for.
 

@@ -22,12 +22,12 @@ def _finding(ranking: Ranking) -> str:
     others = "the other candidate is" if count == 2 else f"each of the other {count - 1} candidates is"
     return {
         Verdict.WINNER: f"Best: {first}; {others} separated from it (Tukey's HSD at 5 % family-wise).",
-        Verdict.TIED: f"{first} has the highest mean, but {tied} of the other {count - 1} candidates cannot be told "
-        "apart from it (Tukey's HSD at 5 % family-wise).",
+        Verdict.TIED: f"{first} has the highest mean on budget, but {tied} of the other {count - 1} "
+        "candidates cannot be told apart from it (Tukey's HSD at 5 % family-wise).",
         Verdict.NO_PREFERENCE: f"No preference shown: {every} candidates are tied (Tukey's HSD at 5 % family-wise); "
-        f"the highest mean is that of {first}.",
-        Verdict.NO_INTERVAL: f"One seed per candidate: no interval and no winner; of {count} candidates the highest "
-        f"mean is that of {first}, which noise between seeds may explain.",
+        f"the highest mean on budget is that of {first}.",
+        Verdict.NO_INTERVAL: f"One seed per candidate: no interval and no winner; of {count} candidates on budget the "
+        f"highest mean is that of {first}, which noise between seeds may explain.",
         Verdict.SINGLE: f"Only one candidate on budget has results: {first}; there is no other to compare it with.",
     }[kind]
 

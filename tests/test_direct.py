@@ -91,7 +91,7 @@ def test_multipliers_far_from_the_target_are_refused_with_the_way_out():
 def test_an_unknown_base_and_no_classes_are_refused():
     with pytest.raises(SpecError, match="unknown base"):
         scaled_base("b9")
-    with pytest.raises(SpecError, match="num_classes"):
+    with pytest.raises(ScalingError, match="classes 0"):
         scaled_base("b0", classes=0)
 
 

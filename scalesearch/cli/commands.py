@@ -38,7 +38,7 @@ Data = Annotated[
 ]
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of torchvision datasets.")]
 PresetOption = Annotated[PresetName | None, typer.Option("--preset", help="Default: standard with a GPU, else quick.")]
-ProxyResolution = Annotated[int | None, typer.Option("--proxy-resolution", help="Of the proxy base [px].")]
+ProxyResolution = Annotated[int | None, typer.Option("--proxy-resolution", help="Of the proxy base, in pixels.")]
 Trained = Annotated[int | None, typer.Option("--candidates", help="Distinct proxies to train, references first.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", help="Trainings of each proxy.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Length of each training.")]
@@ -122,7 +122,7 @@ def scale(
     base: Annotated[str, typer.Option("--base", help="Network to scale, b0 to b8 or l2.")],
     depth: Annotated[float, typer.Option("--depth", help="Multiplier.")] = 1.0,
     width: Annotated[float, typer.Option("--width", help="Multiplier.")] = 1.0,
-    resolution: Annotated[int | None, typer.Option("--resolution", help="Side of the input [px].")] = None,
+    resolution: Annotated[int | None, typer.Option("--resolution", help="Side of the input, in pixels.")] = None,
     rounding: Rounding = None,
     budget: Annotated[str | None, typer.Option("--budget", help="Growth that level aims at, with --phi.")] = None,
     phi: Annotated[float | None, typer.Option("--phi", help="Exponent on the budget; default 1.")] = None,
@@ -180,7 +180,7 @@ def emit(
     phi: Annotated[str | None, typer.Option("--phi", help="Exponents, such as 0.5,1,2.")] = None,
     growth: Annotated[str | None, typer.Option("--growth", help="Growths of compute, such as 1.5,3.")] = None,
     classes: Annotated[int | None, typer.Option("--classes", help="Outputs of the classifier.")] = None,
-    weights: Annotated[bool, typer.Option("--weights", help="Write model.safetensors too.")] = False,
+    weights: Annotated[bool, typer.Option("--weights", help="Write the initial (untrained) weights too.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Default: RUN/family, RUN/family-ID or family.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,

@@ -109,7 +109,7 @@ class RunDisplay(Display):
         """All trials have ended."""
         self.bars.update(self.overall, note="done")
         leader = outcome.leader.id if outcome.leader else "none"
-        self.say(f"trials done; highest mean: {leader}; writing the family")
+        self.say(f"trials done; highest mean on budget: {leader}; writing the family")
 
 
 class EmitDisplay(Display):

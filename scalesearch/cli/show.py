@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scalesearch.stored import StoredRun
 
 CONVENTION = "macs: multiply-adds of convolutions and linear layers, what the paper calls FLOPs"
+LEGEND = "d w r %: shares of log compute of the trained proxy · ×: off budget, listed but never chosen"
 MILLION = 1e6
 NARROWEST = 120
 """Least width that tables are laid out for [characters]; files and narrow terminals wrap."""
@@ -94,7 +95,8 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
     trials = plan.seeds * (len(layout.trained) + 1)
     out.print(stamp(plan.evidence))
     out.print(
-        f"{plan.base} at {plan.budget}: {layout.nominal_points} grid points, {len(layout.candidates)} networks, "
+        f"{plan.base} at {plan.budget}: {layout.nominal_points} grid points, {len(layout.candidates)} networks "
+        f"({sum(not one.points for one in layout.candidates)} of them references only), "
         f"{len({one.proxy_id for one in layout.candidates})} distinct proxies, {len(layout.trained)} of them trained"
     )
     out.print(
@@ -116,7 +118,7 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
 
 def _candidates_table(plan: Plan, layout: Layout) -> Table:
     table = _table(
-        "candidate", "points", "M macs", "growth", "M params", "proxy px", "growth", "d w r %", "trained", "is"
+        "candidate", "points", "M macs", "growth", "M params", "proxy px", "growth", "d w r %", "trained", "reference"
     )
     for one in layout.candidates:
         proxy = one.proxy.network
@@ -183,6 +185,10 @@ def rank(outcome: Outcome, *, as_json: bool) -> None:
 def _ranking(out: Console, outcome: Outcome) -> None:
     out.print(stamp(outcome.plan.evidence))
     out.print(_ranking_table(outcome))
+    out.print(LEGEND)
+    if outcome.anchor:
+        reached = ", ".join(f"{accuracy:.2f}" for accuracy in outcome.anchor)
+        out.print(f"the unscaled proxy base, trained the same way, outside the ranking: {reached} %")
     ranking = outcome.ranking
     if ranking.noise_sd is not None:
         out.print(f"noise between seeds: {ranking.noise_sd:.2f} points ({ranking.df} degrees of freedom)")
@@ -190,11 +196,13 @@ def _ranking(out: Console, outcome: Outcome) -> None:
     for trial in outcome.failed:
         out.print(f"failed: {trial.key}: {trial.reason}")
     if outcome.leader is not None:
-        out.print(f"rule of {outcome.leader.id}, the highest mean: {rule_line(outcome.rule())}")
+        out.print(f"rule of {outcome.leader.id}, the highest mean on budget: {rule_line(outcome.rule())}")
 
 
 def _ranking_table(outcome: Outcome) -> Table:
-    table = _table("candidate", "rank", "accuracy %", "95 % interval", "seeds", "P(best)", "tied", "d w r %", "is")
+    table = _table(
+        "candidate", "rank", "accuracy %", "95 % interval", "seeds", "P(best)", "tied", "d w r %", "reference"
+    )
     for row in outcome.ranking.rows:
         table.add_row(
             row.id + (" ×" if row.off_budget else ""),
@@ -203,7 +211,7 @@ def _ranking_table(outcome: Outcome) -> Table:
             "" if row.low is None else f"{row.low:.2f} – {row.high:.2f}",
             str(row.seeds),
             "" if row.p_best is None else f"{row.p_best:.2f}",
-            "tied" if row.tied_with_best else "",
+            "tied" if row.tied_with_best and row.low is not None else "",
             _percent(outcome.layout.candidate(row.id).shares),
             " ".join(row.references),
         )
@@ -235,7 +243,7 @@ def _family(out: Console, manifest: dict[str, Any], folder: Path) -> None:
     out.print(table)
     for row in manifest["unreached"]:
         out.print(f"not reached: {row['name']}: {row['reason']}")
-    if manifest["base"] == "b0" and manifest["rule"] is not None and manifest["rule"]["budget"] > 1:
+    if any(row["name"] == "B1" and row["phi"] is not None for row in manifest["members"]):
         out.print("growth is over b0; the paper's own B1-B7 cost 1.78-97.8 times B0 and follow no single rule")
     out.print(f"family: {folder}")
 
@@ -261,3 +269,5 @@ def status(stored: StoredRun, *, as_json: bool) -> None:
         f"{document['state']}: {document['done']} of {document['total']} trials done, {document['running']} running, "
         f"{document['failed']} failed{left}"
     )
+    if stored.state == "finished" and not (stored.folder / "family" / "manifest.json").is_file():
+        _out(as_json).print("the family is not written yet: run the same command")

@@ -27,6 +27,10 @@ def describe(source: str | None, *, root: Path | None) -> Dataset:
     """
     if source is None or source == EMBEDDED:
         return describe_embedded()
+    if not source.strip():
+        raise DataError(
+            "the dataset's name is empty", mend="name a folder of class folders, FILE.npz or torchvision:NAME"
+        )
     if source.startswith(TORCHVISION_PREFIX):
         return describe_torchvision(source.removeprefix(TORCHVISION_PREFIX), root or DEFAULT_ROOT)
     path = absolute(Path(source))

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from scalesearch.errors import EmitError
+from scalesearch.files import write_whole
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -29,7 +30,7 @@ def write_weights(path: Path, module: nn.Module) -> None:
         EmitError: a tensor differs.
     """
     state = {name: value.contiguous() for name, value in module.state_dict().items()}
-    save_file(state, path)
+    write_whole(path, save(state))
     stored = load_file(path)
     for name, value in state.items():
         if not torch.equal(stored[name], value):

@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -162,8 +163,16 @@ def _compare_source(path: Path, network: Network, module: nn.Module) -> None:
         raise EmitError(f"{path}: another number of parameters", mend="please report this file")
 
 
+class _Uncached(SourceFileLoader):
+    """A loader that leaves no `__pycache__` beside the file."""
+
+    def set_data(self, path: str, data: object, **_: object) -> None:
+        """Keep the byte code in memory."""
+
+
 def _imported(path: Path) -> ModuleType:
-    found = importlib.util.spec_from_file_location(f"scalesearch_emitted_{path.parent.name}", path)
+    name = f"scalesearch_emitted_{path.parent.name}"
+    found = importlib.util.spec_from_file_location(name, path, loader=_Uncached(name, str(path)))
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)

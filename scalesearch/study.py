@@ -57,7 +57,7 @@ class Study:
             self._study = optuna.create_study(
                 storage=storage, study_name=STUDY_NAME, direction="maximize", load_if_exists=True
             )
-            self._numbers = {_key(trial): trial.number for trial in self._study.get_trials(deepcopy=False)}
+            self.results()  # every trial can be read
         except (SQLAlchemyError, RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise StudyError(f"{path} cannot be read as a study: {reason}", mend="run into a new folder") from None
@@ -78,10 +78,10 @@ class Study:
     def enqueue(self, entries: Sequence[Entry]) -> None:
         """Add the trials that are not there yet, in order."""
         self._distributions = _distributions(entries)
+        known = {result.key for result in self.results()}
         for entry in entries:
-            if entry.key not in self._numbers:
+            if entry.key not in known:
                 self._study.enqueue_trial(_parameters(entry), user_attrs=_attributes(entry))
-        self._numbers = {_key(trial): trial.number for trial in self._study.get_trials(deepcopy=False)}
 
     def claim(self) -> TrialKey | None:
         """The next waiting trial, now running; None when none waits."""

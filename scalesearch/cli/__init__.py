@@ -55,7 +55,7 @@ def _interruption(arguments: list[str]) -> ScaleSearchError:
 
 
 def _tell(error: ScaleSearchError, arguments: list[str], code: int) -> int:
-    if "--traceback" in arguments:
+    if "--traceback" in arguments and sys.exc_info()[0] is not None:
         traceback.print_exc()
     if "--json" in arguments:
         from scalesearch.documents import error_document

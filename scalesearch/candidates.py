@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from scalesearch.cost import Cost, count
 from scalesearch.errors import ScalingError, SpaceError
 from scalesearch.levelling import TOLERANCE, Scaled, level, level_one
-from scalesearch.scaling import DIMENSIONS, Coefficients, Multipliers, Rounding, resize, scale
+from scalesearch.scaling import DIMENSIONS, Coefficients, Multipliers, Rounding, channels, resize, scale
 from scalesearch.space import REFERENCES, Space
 from scalesearch.spec import Network
 
@@ -161,8 +161,7 @@ def _is_as_it_is(network: Network, small: Network) -> bool:
 
 
 def _as_it_is(one: Scaled, small: Network) -> Scaled:
-    widths = (one.network.stem.width, *one.network.widths, one.network.head.width)
-    network = resize(small, depths=one.network.depths, widths=widths, resolution=one.network.resolution)
+    network = resize(small, depths=one.network.depths, widths=channels(one.network), resolution=one.network.resolution)
     return Scaled(network=network, effective=one.effective, growth=count(network).macs / count(small).macs)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from scalesearch.scaling import Rounding, round_width
 from scalesearch.spec import Network, Stage
 
 POOLED = 0
@@ -93,15 +94,16 @@ def _squeeze_excite(stride: int, channels: int, squeezed: int) -> tuple[Layer, .
     )
 
 
-def _mbconv(stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer, ...]:
-    hidden = hidden_width(stage, inputs)
+def _mbconv(network: Network, stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer, ...]:
+    hidden = hidden_width(network, stage, inputs)
     expand = _conv(before, inputs, hidden) if hidden != inputs else ()
     depthwise = _conv(after, hidden, hidden, stage.kernel, groups=hidden)
-    squeeze = _squeeze_excite(after, hidden, squeezed_width(stage, inputs)) if stage.se_ratio else ()
+    squeezed = squeezed_width(network, stage, inputs)
+    squeeze = _squeeze_excite(after, hidden, squeezed) if squeezed else ()
     return (*expand, *depthwise, *squeeze, *_conv(after, hidden, stage.width))
 
 
-def _separable(stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer, ...]:
+def _separable(network: Network, stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer, ...]:
     return (*_conv(after, inputs, inputs, stage.kernel, groups=inputs), *_conv(after, inputs, stage.width))
 
 
@@ -109,7 +111,7 @@ def _shortcut(stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer
     return _conv(after, inputs, stage.width) if before != after or inputs != stage.width else ()
 
 
-def _basic(stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer, ...]:
+def _basic(network: Network, stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer, ...]:
     return (
         *_conv(after, inputs, stage.width, stage.kernel),
         *_conv(after, stage.width, stage.width, stage.kernel),
@@ -117,11 +119,11 @@ def _basic(stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer, .
     )
 
 
-def _bottleneck(stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer, ...]:
-    hidden = hidden_width(stage, inputs)
+def _bottleneck(network: Network, stage: Stage, inputs: int, before: int, after: int) -> tuple[Layer, ...]:
+    hidden = hidden_width(network, stage, inputs)
     return (
         *_conv(before, inputs, hidden),
-        *_conv(after, hidden, hidden, stage.kernel),
+        *_conv(after, hidden, hidden, stage.kernel, groups=stage.groups),
         *_conv(after, hidden, stage.width),
         *_shortcut(stage, inputs, before, after),
     )
@@ -130,15 +132,29 @@ def _bottleneck(stage: Stage, inputs: int, before: int, after: int) -> tuple[Lay
 BLOCK_LAYERS = {"mbconv": _mbconv, "separable": _separable, "basic": _basic, "bottleneck": _bottleneck}
 
 
-def hidden_width(stage: Stage, inputs: int) -> int:
-    """Channels inside a block whose input has `inputs` channels."""
-    reference = stage.width if stage.block == "bottleneck" else inputs
-    return max(1, round(stage.expansion * reference))
+def hidden_width(network: Network, stage: Stage, inputs: int) -> int:
+    """Channels inside a block of `network` whose input has `inputs` channels."""
+    if stage.block == "bottleneck":
+        return max(1, round(stage.expansion * stage.width))
+    hidden = stage.expansion * inputs
+    # an expansion of 1 keeps its input, whatever the divisor: the block has no expanding convolution
+    if network.hidden_divisor == 1 or stage.expansion == 1:
+        return max(1, round(hidden))
+    return round_width(hidden, Rounding(divisor=network.hidden_divisor))
 
 
-def squeezed_width(stage: Stage, inputs: int) -> int:
-    """Squeeze-excite channels, from the block's unexpanded input. Source: tensorflow/tpu, efficientnet_model.py."""
-    return max(1, int(stage.se_ratio * inputs))
+def squeezed_width(network: Network, stage: Stage, inputs: int) -> int:
+    """Channels that a block's squeeze-excite squeezes to; 0 where it has none.
+
+    Source:
+        tensorflow/tpu, efficientnet_model.py (cut to a whole number, of the input); arXiv:1905.02244, section 5.3
+        (a quarter of the hidden channels), rounded as in pytorch/vision, mobilenetv3.py.
+    """
+    if not stage.se_ratio:
+        return 0
+    how = network.squeeze_excite
+    squeezed = stage.se_ratio * (inputs if how.of == "input" else hidden_width(network, stage, inputs))
+    return max(1, int(squeezed)) if how.divisor == 1 else round_width(squeezed, Rounding(divisor=how.divisor))
 
 
 class Part(NamedTuple):
@@ -158,19 +174,27 @@ def parts(network: Network) -> Iterator[Part]:
     stride = stem.stride * stem.pool
     for index, stage in enumerate(network.stages):
         layers = BLOCK_LAYERS[stage.block]
-        first = layers(stage, inputs, stride, stride * stage.stride)
+        first = layers(network, stage, inputs, stride, stride * stage.stride)
         stride, inputs = stride * stage.stride, stage.width
         yield Part(f"stages.{index}", 0, first)
         if stage.depth > 1:
-            repeated = layers(stage, inputs, stride, stride)
+            repeated = layers(network, stage, inputs, stride, stride)
             for block in range(1, stage.depth):
                 yield Part(f"stages.{index}", block, repeated)
-    features = network.head.width or inputs
-    widen = _conv(stride, inputs, features) if network.head.width else ()
-    pool = Layer("adaptive_avg_pool2d", stride, features, 0, 0)
-    weights = features * network.num_classes
-    classify = Layer("linear", POOLED, weights, weights + network.num_classes, network.num_classes)
-    yield Part("head", 0, (*widen, pool, classify))
+    yield Part("head", 0, _head(network, inputs, stride))
+
+
+def _head(network: Network, inputs: int, stride: int) -> tuple[Layer, ...]:
+    head = network.head
+    pooled = head.width or inputs
+    widen = _conv(stride, inputs, head.width) if head.width else ()
+    hidden = (_linear(pooled, head.hidden),) if head.hidden else ()
+    pool = Layer("adaptive_avg_pool2d", stride, pooled, 0, 0)
+    return (*widen, pool, *hidden, _linear(head.hidden or pooled, network.num_classes))
+
+
+def _linear(inputs: int, outputs: int) -> Layer:
+    return Layer("linear", POOLED, inputs * outputs, inputs * outputs + outputs, outputs)
 
 
 def _total(layers: Iterator[Layer], resolution: int) -> Cost:

@@ -18,8 +18,9 @@ from operator import mul
 from typing import NamedTuple
 
 from scalesearch import cost
+from scalesearch.depths import least_depth, spread
 from scalesearch.errors import ScalingError
-from scalesearch.scaling import Multipliers, Rounding, resize, scale_widths
+from scalesearch.scaling import Channels, Multipliers, Rounding, resize, scale_widths
 from scalesearch.spec import Network
 
 TOLERANCE = 0.03
@@ -46,7 +47,7 @@ class Scaled:
 class _Widths(NamedTuple):
     """Channels of stem, stages and head, and the range of multipliers that round to them."""
 
-    channels: tuple[int, ...]
+    channels: Channels
     low: float
     high: float
 
@@ -60,27 +61,6 @@ class _Legal(NamedTuple):
     macs: int
     widths: _Widths
     resolution: int
-
-
-def spread_depth(total: int, depths: tuple[int, ...]) -> tuple[int, ...]:
-    """Share `total` blocks among stages as `depths` are, by largest remainder; at least 1 each, ties to the earlier.
-
-    >>> spread_depth(19, (1, 2, 2, 3, 3, 4, 1))
-    (1, 2, 2, 4, 4, 5, 1)
-    >>> spread_depth(4, (1, 2, 2))
-    (1, 2, 1)
-    """
-    whole = sum(depths)
-    exact = [depth * total for depth in depths]
-    shared = [max(1, part // whole) for part in exact]
-    order = sorted(range(len(depths)), key=lambda i: (shared[i] * whole - exact[i], i))
-    while sum(shared) < total:
-        for index in order[: total - sum(shared)]:
-            shared[index] += 1
-    while sum(shared) > total:  # the floor of 1 gave too many: take from the stage farthest above its share
-        spare = [i for i in range(len(depths)) if shared[i] > 1]
-        shared[max(spare, key=lambda i: (shared[i] * whole - exact[i], i))] -= 1
-    return tuple(shared)
 
 
 def _width_choices(base: Network, rounding: Rounding, start: float, stop: float) -> Iterator[_Widths]:
@@ -97,7 +77,7 @@ def _width_choices(base: Network, rounding: Rounding, start: float, stop: float)
 class _Work:
     """macs of networks of given channels: work per pixel at each cumulative stride, linear in the depths."""
 
-    def __init__(self, base: Network, channels: tuple[int, ...]) -> None:
+    def __init__(self, base: Network, channels: Channels) -> None:
         twice = resize(base, depths=(2,) * len(base.stages), widths=channels, resolution=base.resolution)
         once: Counter[int] = Counter()
         repeats: list[Counter[int]] = []
@@ -134,7 +114,9 @@ class _Window:
     resolutions: tuple[int, ...]
 
 
-def _window(points: Sequence[Multipliers], base: Network, growth: float, resolution_step: int) -> _Window:
+def _window(
+    points: Sequence[Multipliers], base: Network, rounding: Rounding, growth: float, resolution_step: int
+) -> _Window:
     up = growth >= 1
     slack, half = math.exp(REACH), math.exp(REACH / 2)
 
@@ -147,9 +129,10 @@ def _window(points: Sequence[Multipliers], base: Network, growth: float, resolut
     sides = set(_multiples(base.resolution * side[0], base.resolution * side[1], resolution_step))
     if side[0] <= 1 <= side[1]:
         sides.add(base.resolution)
-    least = max(len(base.stages), math.ceil(round(base.depth * depth[0], 9)))
+    least = max(least_depth(base, rounding), math.ceil(round(base.depth * depth[0], 9)))
+    depths = range(least, math.floor(round(base.depth * depth[1], 9)) + 1)
     return _Window(
-        depths=range(least, math.floor(round(base.depth * depth[1], 9)) + 1),
+        depths=depths if any(rounding.deepens(base)) else range(base.depth, base.depth + 1),
         widths=bounds([point.width for point in points], half),
         resolutions=tuple(sorted(side for side in sides if side >= 1)),
     )
@@ -163,7 +146,7 @@ def _legal(base: Network, rounding: Rounding, growth: float, tolerance: float, w
     """Every network in the window whose macs lie within `tolerance` of `growth` times the base's."""
     asked = growth * cost.count(base).macs
     least, most = asked * (1 - tolerance), asked * (1 + tolerance)
-    spreads = [(total, math.log(total / base.depth), spread_depth(total, base.depths)) for total in window.depths]
+    spreads = [(total, math.log(total / base.depth), spread(total, base, rounding)) for total in window.depths]
     sides: list[tuple[int, float, tuple[int, ...]]] = []
     for widths in _width_choices(base, rounding, *window.widths):
         channels_work = _Work(base, widths.channels)
@@ -245,17 +228,17 @@ def level(
     Returns:
         One entry per point, in order; None where no legal network lies within `REACH`.
     """
-    window = _window(points, base, growth, resolution_step)
+    window = _window(points, base, rounding, growth, resolution_step)
     shelves = _shelves(_legal(base, rounding, growth, tolerance, window))
     base_macs = cost.count(base).macs
-    return [_as_scaled(_nearest(point, shelves), base, base_macs) for point in points]
+    return [_as_scaled(_nearest(point, shelves), base, rounding, base_macs) for point in points]
 
 
-def _as_scaled(found: _Found | None, base: Network, base_macs: int) -> Scaled | None:
+def _as_scaled(found: _Found | None, base: Network, rounding: Rounding, base_macs: int) -> Scaled | None:
     if found is None:
         return None
     (squared, *_), width, one = found
-    depths = spread_depth(one.depth, base.depths)
+    depths = spread(one.depth, base, rounding)
     return Scaled(
         network=resize(base, depths=depths, widths=one.widths.channels, resolution=one.resolution),
         effective=Multipliers(depth=one.depth / base.depth, width=width, resolution=one.resolution / base.resolution),
@@ -290,10 +273,14 @@ def _steps(
 ) -> Iterator[tuple[Multipliers, Network]]:
     """Every network that differs from the base in one dimension, walking away from it towards `growth`."""
     channels = scale_widths(base, 1.0, rounding)
+    if dimension == "depth" and not any(rounding.deepens(base)):
+        return
     if dimension == "depth":
-        totals = count_from(base.depth + 1) if growth > 1 else range(base.depth - 1, len(base.stages) - 1, -1)
+        totals = (
+            count_from(base.depth + 1) if growth > 1 else range(base.depth - 1, least_depth(base, rounding) - 1, -1)
+        )
         for total in totals:
-            depths = spread_depth(total, base.depths)
+            depths = spread(total, base, rounding)
             network = resize(base, depths=depths, widths=channels, resolution=base.resolution)
             yield Multipliers(depth=total / base.depth), network
     elif dimension == "resolution":

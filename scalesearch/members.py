@@ -130,7 +130,12 @@ def _member(name: str, growth: float, rule: Rule, family: Family, start: Network
 
 
 def dropout(family: Family, network: Network) -> float:
-    """Dropout for a network's compute: linear in log growth through the published table, constant beyond its ends."""
+    """Dropout for a network's compute: linear in log growth through the published table, constant beyond its ends.
+
+    Without a table it stays that of the network.
+    """
+    if not family.published:
+        return network.head.dropout
     base_macs = count(replace(family.baseline, num_classes=network.num_classes)).macs
     rows = [
         (math.log(count(family.member(row.name)).macs / count(family.baseline).macs), row.dropout)
@@ -150,7 +155,8 @@ def _interpolated(rows: list[tuple[float, float]], x: float) -> float:
 def published(base: Base, *, classes: int | None) -> list[Member]:
     """The family's baseline and the published members that its growths name, rounded the paper's way."""
     family = base.family
-    names = {family.published[0].name, *(name.lower() for name in family.growths)}
+    named = {family.published[0].name, *(name.lower() for name in family.growths)}
+    names = named if family.growths else set(family.networks)
     start = replace(family.baseline, num_classes=classes or family.baseline.num_classes)
     base_macs = count(start).macs
     found: list[Member] = []

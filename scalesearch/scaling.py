@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Annotated, Literal, NamedTuple
 
+from scalesearch.declared import Declared, Range
 from scalesearch.errors import ScalingError
-from scalesearch.spec import Network
+from scalesearch.spec import Network, Stage
 
 LARGEST_FACTOR = 1e4
 """Multipliers and coefficients reach from one over this to this."""
@@ -110,17 +113,29 @@ PAPER = Coefficients(alpha=1.2, beta=1.1, gamma=1.15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rounding:
-    """How a family turns real channel counts into whole ones, and which parts it scales."""
+class Rounding(Declared):
+    """How a family turns real channel counts into whole ones, and which parts it scales.
 
-    divisor: int = 8
+    The channels inside a block follow its stage's by the expansion; groups keep their number.
+    """
+
+    divisor: Annotated[int, Range(1, 1024)] = 8
     """Channel counts are multiples of this."""
-    floor: float = 0.9
+    floor: Annotated[float, Range(0, 1)] = 0.9
     """Rounding down never keeps less than this share of the channels."""
-    scale_stem: bool = True
+    stem: Literal["scaled", "fixed"] = "scaled"
     """Whether the stem widens with the stages."""
-    scale_head: bool = True
-    """Whether the head widens with the stages."""
+    head: Literal["scaled", "widened", "fixed"] = "scaled"
+    """Whether the head's channels follow the stages; `widened`: only upwards."""
+    fixed_depths: Literal["none", "ends"] = "none"
+    """Stages whose depth stays: none, or the first and the last."""
+
+    place = "rounding"
+
+    def deepens(self, network: Network) -> tuple[bool, ...]:
+        """For each stage, whether its depth is scaled."""
+        last = len(network.stages) - 1
+        return tuple(self.fixed_depths == "none" or 0 < index < last for index in range(last + 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,35 +152,45 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """A baseline, its rounding and its published members."""
+    """Networks that are scaled alike: their values, their rounding, and the names they go by."""
 
     name: str
-    baseline: Network
+    networks: Mapping[str, Network]
+    """By name, the baseline first."""
     rounding: Rounding
-    published: tuple[Published, ...]
-    """The baseline's row first."""
-    growths: Mapping[str, float]
+    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Other names that people type, each with the network it means."""
+    published: tuple[Published, ...] = ()
+    """The table that other networks follow from the baseline by, the baseline's row first; empty = no such table."""
+    growths: Mapping[str, float] = field(default_factory=dict[str, float])
     """Growth of compute over the baseline that a scaled family's members are named for; empty = no names of its own."""
     source: str
     """Paper and table the numbers come from."""
 
+    @property
+    def baseline(self) -> Network:
+        """The network that the published table scales."""
+        return next(iter(self.networks.values()))
+
     def member(self, name: str) -> Network:
-        """A published member, rounded the paper's way.
+        """One of its networks.
 
         Raises:
-            ScalingError: the family has published no such member.
+            ScalingError: the family has no such network.
         """
-        for row in self.published:
-            if row.name == name:
-                scaled = scale(self.baseline, Multipliers(depth=row.depth, width=row.width), self.rounding)
-                head = replace(scaled.head, dropout=row.dropout)
-                return replace(scaled, resolution=row.resolution, head=head)
-        raise ScalingError(f"{self.name} has no published member {name!r}", mend=f"it has {self.member_names}")
+        if name not in self.networks:
+            raise ScalingError(f"{self.name} has no network {name!r}", mend=f"it has {', '.join(self.networks)}")
+        return self.networks[name]
 
-    @property
-    def member_names(self) -> str:
-        """The published members, for messages."""
-        return ", ".join(row.name for row in self.published)
+
+def tabled(baseline: Network, rounding: Rounding, rows: tuple[Published, ...]) -> Mapping[str, Network]:
+    """The networks of a published table, rounded the paper's way."""
+    return MappingProxyType({row.name: _row(baseline, rounding, row) for row in rows})
+
+
+def _row(baseline: Network, rounding: Rounding, row: Published) -> Network:
+    scaled = scale(baseline, Multipliers(depth=row.depth, width=row.width), rounding)
+    return replace(scaled, resolution=row.resolution, head=replace(scaled.head, dropout=row.dropout))
 
 
 def round_width(width: float, rounding: Rounding) -> int:
@@ -188,27 +213,57 @@ def round_width(width: float, rounding: Rounding) -> int:
     return rounded + step if rounded < rounding.floor * width else rounded
 
 
-def scale_widths(network: Network, factor: float, rounding: Rounding) -> tuple[int, ...]:
-    """Rounded channels of stem, stages and head, in that order, for a width multiplier."""
-    stem, head = network.stem.width, network.head.width
-    return (
-        round_width(stem * factor, rounding) if rounding.scale_stem else stem,
-        *(round_width(stage.width * factor, rounding) for stage in network.stages),
-        round_width(head * factor, rounding) if head and rounding.scale_head else head,
+class Channels(NamedTuple):
+    """Output channels of every part of a network."""
+
+    stem: int
+    stages: tuple[int, ...]
+    head: int
+    """Of the 1x1 convolution in the head; 0 = none."""
+    hidden: int
+    """Of the linear layer in the head; 0 = none."""
+
+
+def channels(network: Network) -> Channels:
+    """The channels that a network has."""
+    return Channels(network.stem.width, network.widths, network.head.width, network.head.hidden)
+
+
+def scale_widths(network: Network, factor: float, rounding: Rounding) -> Channels:
+    """Rounded channels for a width multiplier."""
+    own = channels(network)
+    head_factor = {"scaled": factor, "widened": max(1.0, factor), "fixed": 1.0}[rounding.head]
+    return Channels(
+        round_width(own.stem * factor, rounding) if rounding.stem == "scaled" else own.stem,
+        tuple(_stage_width(stage, factor, rounding) for stage in network.stages),
+        *(round_width(width * head_factor, rounding) if width and head_factor != 1 else width for width in own[2:]),
     )
 
 
-def resize(network: Network, *, depths: tuple[int, ...], widths: tuple[int, ...], resolution: int) -> Network:
-    """The same network with other depths, other channels (stem, stages, head) and another input side."""
+def _stage_width(stage: Stage, factor: float, rounding: Rounding) -> int:
+    """Rounded channels of a stage; in a bottleneck the hidden ones are rounded, as ResNets count them."""
+    ratio = round(1 / stage.expansion)
+    if stage.block == "bottleneck" and abs(ratio * stage.expansion - 1) < 1e-9:
+        finer = replace(rounding, divisor=math.lcm(rounding.divisor, stage.groups))
+        return ratio * round_width(stage.width // ratio * factor, finer)
+    if stage.groups == 1:
+        return round_width(stage.width * factor, rounding)
+    share = round(stage.width * stage.expansion) // stage.groups
+    step = stage.width // math.gcd(stage.width, share)
+    return round_width(stage.width * factor, replace(rounding, divisor=math.lcm(rounding.divisor, step)))
+
+
+def resize(network: Network, *, depths: tuple[int, ...], widths: Channels, resolution: int) -> Network:
+    """The same network with other depths, other channels and another input side."""
     stages = tuple(
         replace(stage, depth=depth, width=width)
-        for stage, depth, width in zip(network.stages, depths, widths[1:-1], strict=True)
+        for stage, depth, width in zip(network.stages, depths, widths.stages, strict=True)
     )
     return replace(
         network,
-        stem=replace(network.stem, width=widths[0]),
+        stem=replace(network.stem, width=widths.stem),
         stages=stages,
-        head=replace(network.head, width=widths[-1]),
+        head=replace(network.head, width=widths.head, hidden=widths.hidden),
         resolution=resolution,
     )
 
@@ -224,7 +279,10 @@ def scale(network: Network, multipliers: Multipliers, rounding: Rounding) -> Net
     return resize(
         network,
         # a product such as 1.1 x 10 may land a hair above the whole number it means
-        depths=tuple(math.ceil(round(depth * multipliers.depth, 9)) for depth in network.depths),
+        depths=tuple(
+            math.ceil(round(depth * multipliers.depth, 9)) if deepens else depth
+            for depth, deepens in zip(network.depths, rounding.deepens(network), strict=True)
+        ),
         widths=scale_widths(network, multipliers.width, rounding),
         resolution=max(1, round(network.resolution * multipliers.resolution)),
     )

@@ -7,73 +7,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeVar, cast, get_args
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal, cast
 
-from scalesearch.errors import SpecError
+from scalesearch.declared import Declared, Fault, FieldError, Range, read, shown
 
 BlockName = Literal["mbconv", "separable", "basic", "bottleneck"]
-ActivationName = Literal["silu", "relu", "relu6"]
+ActivationName = Literal["silu", "relu", "relu6", "hardswish"]
 SCHEMA = 1
 
 
-def _fault(path: str, value: object, allowed: str) -> SpecError:
-    return SpecError(f"{path} = {value!r}", mend=f"it must be {allowed}")
-
-
-def _require(condition: bool, path: str, value: object, allowed: str) -> None:
-    if not condition:
-        raise _fault(path, value, allowed)
-
-
-def _whole(path: str, value: object, *, least: int = 1) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise _fault(path, value, f"a whole number of at least {least}")
-    return value
-
-
-def _kernel(path: str, value: object) -> None:
-    _require(_whole(path, value) % 2 == 1, path, value, "odd, so that padding is symmetric")
-
-
-def _number(value: object) -> float:
-    """The value, or nan, which lies in no range, where it is not a number."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-
-
-def _ratio(path: str, value: object) -> None:
-    _require(0 <= _number(value) < 1, path, value, "a number in [0, 1)")
-
-
-def _is(value: object, kind: type) -> bool:
-    """Whether a value has its declared type: callers may not run a type checker."""
-    return isinstance(value, kind)
+Channels = Annotated[int, Range(1, 65_536)]
+SomeChannels = Annotated[int, Range(0, 65_536)]
+Kernel = Annotated[int, Range(1, 63, odd=True)]
+Stride = Annotated[int, Range(1, 64)]
+Share = Annotated[float, Range(0, 1, below=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stem:
+class Stem(Declared):
     """The convolution (with batch norm and activation) that meets the image."""
 
-    width: int
+    width: Channels
     """Output channels."""
-    kernel: int = 3
+    kernel: Kernel = 3
     """Side of the square kernel, odd [px]."""
-    stride: int = 2
+    stride: Stride = 2
     """Down-sampling of the convolution."""
-    pool: int = 1
+    pool: Stride = 1
     """Down-sampling of a 3x3 max-pool behind it; 1 = no pool."""
 
-    def __post_init__(self) -> None:
-        _whole("stem.width", self.width)
-        _kernel("stem.kernel", self.kernel)
-        _whole("stem.stride", self.stride)
-        _whole("stem.pool", self.pool)
+    place = "stem"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class Stage(Declared):
     """A run of equal blocks; the first one carries the stride and the change of width.
 
     Blocks: `mbconv` (expand 1x1, depthwise, squeeze-excite, project 1x1; expansion of the input width),
@@ -83,47 +52,68 @@ class Stage:
 
     block: BlockName
     """Operator of every block of the stage."""
-    depth: int
+    depth: Annotated[int, Range(1, 4096)]
     """Number of blocks."""
-    width: int
+    width: Channels
     """Output channels of every block."""
-    kernel: int = 3
+    kernel: Kernel = 3
     """Side of the square spatial kernel, odd [px]."""
-    stride: int = 1
+    stride: Stride = 1
     """Down-sampling of the first block."""
-    expansion: float = 1.0
+    expansion: Annotated[float, Range(1 / 64, 64)] = 1.0
     """Hidden channels over the channels named in the block's description."""
-    se_ratio: float = 0.0
-    """Squeeze-excite channels over the block's input width; 0 = none. `mbconv` only."""
+    se_ratio: Share = 0.0
+    """Squeeze-excite channels over the channels that `SqueezeExcite.of` names; 0 = none. `mbconv` only."""
+    groups: Channels = 1
+    """Groups of the spatial convolution, as in ResNeXt. `bottleneck` only."""
+    activation: ActivationName | None = None
+    """Non-linearity of its blocks; None = the network's."""
 
-    def __post_init__(self) -> None:
-        _require(self.block in get_args(BlockName), "stage.block", self.block, f"one of {get_args(BlockName)}")
-        for name in ("depth", "width", "stride"):
-            _whole(f"stage.{name}", getattr(self, name))
-        _kernel("stage.kernel", self.kernel)
-        _require(0 < _number(self.expansion) <= 64, "stage.expansion", self.expansion, "a number in (0, 64]")
-        _ratio("stage.se_ratio", self.se_ratio)
-        _require(
-            self.se_ratio == 0 or self.block == "mbconv", "stage.se_ratio", self.se_ratio, "0 unless block is mbconv"
-        )
+    place = "stage"
+
+    def contradictions(self) -> Iterator[Fault]:
+        """What only some kinds of block have."""
+        if self.se_ratio and self.block != "mbconv":
+            yield Fault("se_ratio", f" = {self.se_ratio:g}", "0 unless block is mbconv")
+        hidden = self.width * self.expansion
+        if self.groups > 1 and self.block != "bottleneck":
+            yield Fault("groups", f" = {self.groups}", "1 unless block is bottleneck")
+        elif self.groups > 1 and hidden % self.groups:
+            yield Fault("groups", f" = {self.groups}", f"a divisor of width x expansion = {hidden:g} channels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """A 1x1 convolution (or none), global average pooling, dropout and the classifier."""
+class SqueezeExcite(Declared):
+    """How squeeze-excite is built, in the stages that have it."""
 
-    width: int = 0
+    of: Literal["input", "hidden"] = "input"
+    """Channels of the block that `se_ratio` refers to: its unexpanded input, or its hidden ones."""
+    divisor: Annotated[int, Range(1, 64)] = 1
+    """Squeezed channels are multiples of this; at 1 they are cut to a whole number."""
+    activation: ActivationName | None = None
+    """Non-linearity between its convolutions; None = the stage's."""
+    gate: Literal["sigmoid", "hardsigmoid"] = "sigmoid"
+    """What turns its output into factors in [0, 1]."""
+
+    place = "squeeze_excite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head(Declared):
+    """A 1x1 convolution (or none), global average pooling, a linear layer (or none), dropout and the classifier."""
+
+    width: SomeChannels = 0
     """Output channels of the 1x1 convolution; 0 = none."""
-    dropout: float = 0.0
+    hidden: SomeChannels = 0
+    """Outputs of a linear layer (with activation) behind the pooling; 0 = none."""
+    dropout: Share = 0.0
     """Probability of dropping a feature before the classifier."""
 
-    def __post_init__(self) -> None:
-        _whole("head.width", self.width, least=0)
-        _ratio("head.dropout", self.dropout)
+    place = "head"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
+class Network(Declared):
     """A whole ConvNet at its input size: the one noun that is scaled, counted, built, trained and emitted.
 
     >>> Network(stem=Stem(width=8), stages=(Stage(block="basic", depth=1, width=8),), head=Head(),
@@ -134,33 +124,31 @@ class Network:
     stem: Stem
     stages: tuple[Stage, ...]
     head: Head
-    resolution: int
+    resolution: Annotated[int, Range(1, 16_384)]
     """Side of the square RGB input [px]."""
-    num_classes: int
+    num_classes: Annotated[int, Range(1, 1_000_000)]
     """Outputs of the classifier."""
     activation: ActivationName = "silu"
     """Non-linearity of stem, blocks and head."""
-    norm_eps: float = 1e-5
+    squeeze_excite: SqueezeExcite = SqueezeExcite()
+    """How squeeze-excite is built."""
+    hidden_divisor: Annotated[int, Range(1, 64)] = 1
+    """Hidden channels of `mbconv` blocks are rounded to multiples of this."""
+    padding: Literal["symmetric", "same"] = "symmetric"
+    """`same`: TensorFlow's padding, which puts the odd pixel of a strided convolution at the right and below."""
+    norm_eps: Share = 1e-5
     """Batch norm: added to the variance."""
-    norm_momentum: float = 0.1
+    norm_momentum: Share = 0.1
     """Batch norm: weight of the newest batch in the running statistics (PyTorch's convention)."""
-    drop_path: float = 0.0
+    drop_path: Share = 0.0
     """Stochastic depth: probability of dropping the last block's residual branch, linear in the block index."""
 
-    def __post_init__(self) -> None:
-        _require(_is(self.stem, Stem), "stem", self.stem, "a Stem")
-        _require(_is(self.stages, tuple), "stages", self.stages, "a tuple")
-        _require(len(self.stages) > 0, "stages", self.stages, "at least one stage")
-        for index, stage in enumerate(self.stages):
-            _require(_is(stage, Stage), f"stages[{index}]", stage, "a Stage")
-        _require(_is(self.head, Head), "head", self.head, "a Head")
-        _whole("resolution", self.resolution)
-        _whole("num_classes", self.num_classes)
-        allowed = get_args(ActivationName)
-        _require(self.activation in allowed, "activation", self.activation, f"one of {allowed}")
-        _ratio("norm_eps", self.norm_eps)
-        _ratio("norm_momentum", self.norm_momentum)
-        _ratio("drop_path", self.drop_path)
+    place = ""
+
+    def contradictions(self) -> Iterator[Fault]:
+        """A network has stages."""
+        if not self.stages:
+            yield Fault("stages", " is empty", "a list of at least one stage")
 
     @property
     def depths(self) -> tuple[int, ...]:
@@ -190,53 +178,40 @@ class Network:
         Raises:
             SpecError: a key is missing, unknown or out of range; another schema.
         """
-        values = dict(_mapping("network", values))
-        schema = values.pop("schema", SCHEMA)
-        _require(schema == SCHEMA, "schema", schema, f"{SCHEMA}, the only one this version reads")
-        rows = values.get("stages", ())
-        _require(isinstance(rows, list | tuple), "stages", rows, "a list of stages")
-        return _construct(
-            cls,
-            "network",
-            values
-            | {
-                "stem": _construct(Stem, "stem", values.get("stem", {})),
-                "stages": tuple(_stage(f"stages[{index}]", row) for index, row in enumerate(rows)),
-                "head": _construct(Head, "head", values.get("head", {})),
-            },
-        )
+        found, faults = read_network(values)
+        if found is None:
+            raise FieldError(faults, "")
+        return found
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON of `to_dict`: the identity of the network. Equal networks have equal ones."""
-        numbers = json.loads(json.dumps(self.to_dict()), parse_int=float)  # an expansion of 6 is one of 6.0
+        """SHA-256 of the canonical JSON of what differs from the defaults: equal where networks are, and only there.
+
+        A field that a later version adds changes no digest, as long as its default means what was built before.
+        """
+        numbers = json.loads(json.dumps(_given(self)), parse_int=float)  # an expansion of 6 is one of 6.0
         text = json.dumps(numbers, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _mapping(path: str, values: object) -> Mapping[str, Any]:
-    if not isinstance(values, Mapping):
-        raise _fault(path, values, "a mapping")
-    return cast("Mapping[str, Any]", values)
+def _given(value: Any) -> Any:
+    """Plain values of the fields that differ from their defaults."""
+    if isinstance(value, tuple):
+        return [_given(one) for one in cast("tuple[Any, ...]", value)]
+    if not is_dataclass(value):
+        return value
+    entries = ((entry, getattr(value, entry.name)) for entry in fields(value))
+    return {entry.name: _given(held) for entry, held in entries if held != entry.default}
 
 
-T = TypeVar("T", Stem, Stage, Head, Network)
-
-
-def _construct(cls: type[T], path: str, values: object) -> T:
-    given = _mapping(path, values)
-    known = [field.name for field in fields(cls)]
-    unknown = sorted(str(key) for key in given if key not in known)
-    _require(not unknown, path, ", ".join(unknown), f"made of {', '.join(known)}")
-    try:
-        return cls(**given)
-    except TypeError as error:
-        raise SpecError(f"{path}: {str(error).split('__init__() ')[-1]}", mend="add the missing keys") from None
-
-
-def _stage(path: str, values: object) -> Stage:
-    """A stage whose faults name its place in the list."""
-    try:
-        return _construct(Stage, path, values)
-    except SpecError as fault:
-        raise SpecError(fault.message.replace("stage.", f"{path}.", 1), mend=fault.mend) from None
+def read_network(values: object) -> tuple[Network | None, list[Fault]]:
+    """A network from plain values, or all that is wrong with them."""
+    faults: list[Fault] = []
+    given = values
+    if isinstance(values, Mapping):
+        rows = cast("Mapping[Any, Any]", values)
+        given = {key: value for key, value in rows.items() if key != "schema"}
+        if rows.get("schema", SCHEMA) != SCHEMA:
+            faults.append(Fault("schema", f" = {shown(rows['schema'])}", f"{SCHEMA}, which this version reads"))
+    found = read(Network, given, "", faults)
+    return (None if faults else found), faults

@@ -1,4 +1,4 @@
-"""Networks that no family of the package holds, as `Network` values: the noun is wide enough for them.
+"""Networks that many tests use, and a strategy for any legal one.
 
 Also the facts about them: `EXACT` is counts/exact_counts.json, whose every number names its source.
 """
@@ -8,59 +8,21 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from scalesearch.families import FAMILIES
-from scalesearch.spec import BlockName, Head, Network, Stage, Stem
+from scalesearch.families import FAMILIES, find_base
+from scalesearch.spec import Head, Network, SqueezeExcite, Stage, Stem
 
 EXACT = json.loads((Path(__file__).parent / "counts" / "exact_counts.json").read_text())["networks"]
 
 
-def _resnet(block: BlockName, depths: tuple[int, ...], widths: tuple[int, ...], expansion: float = 1.0) -> Network:
-    """arXiv:1512.03385, Table 1, with the stride in the 3x3 convolution (v1.5)."""
-    stages = tuple(
-        Stage(block=block, depth=depth, width=width, stride=1 if index == 0 else 2, expansion=expansion)
-        for index, (depth, width) in enumerate(zip(depths, widths, strict=True))
-    )
-    stem = Stem(width=64, kernel=7, stride=2, pool=2)
-    return Network(stem=stem, stages=stages, head=Head(), resolution=224, num_classes=1000, activation="relu")
-
-
-def _mobilenet_v1() -> Network:
-    """arXiv:1704.04861, Table 1."""
-    rows = ((1, 64, 1), (2, 128, 2), (2, 256, 2), (6, 512, 2), (2, 1024, 2))
-    return Network(
-        stem=Stem(width=32),
-        stages=tuple(Stage(block="separable", depth=depth, width=width, stride=s) for depth, width, s in rows),
-        head=Head(),
-        resolution=224,
-        num_classes=1000,
-        activation="relu",
-    )
-
-
-def _mobilenet_v2() -> Network:
-    """arXiv:1801.04381, Table 2: expansion, channels, repeats, stride."""
-    rows = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-    return Network(
-        stem=Stem(width=32),
-        stages=tuple(Stage(block="mbconv", depth=n, width=c, stride=s, expansion=t) for t, c, n, s in rows),
-        head=Head(width=1280, dropout=0.2),
-        resolution=224,
-        num_classes=1000,
-        activation="relu6",
-    )
-
-
 EFFICIENTNET = FAMILIES["efficientnet"]
 B0 = EFFICIENTNET.baseline
-RESNET50 = _resnet("bottleneck", (3, 4, 6, 3), (256, 512, 1024, 2048), 0.25)
-MOBILENET_V1 = _mobilenet_v1()
-MOBILENET_V2 = _mobilenet_v2()
+RESNET50 = find_base("resnet50").network
+MOBILENET_V1 = find_base("mobilenet_v1").network
+MOBILENET_V2 = find_base("mobilenet_v2").network
 
 NETWORKS = {
     **{f"efficientnet_b{i}": EFFICIENTNET.member(f"b{i}") for i in range(6)},
-    "resnet18": _resnet("basic", (2, 2, 2, 2), (64, 128, 256, 512)),
-    "resnet34": _resnet("basic", (3, 4, 6, 3), (64, 128, 256, 512)),
-    "resnet50": RESNET50,
+    **{name: find_base(name).network for name in ("resnet18", "resnet34", "resnet50")},
     "mobilenet_v1_1.0": MOBILENET_V1,
     "mobilenet_v2_1.0": MOBILENET_V2,
 }
@@ -80,23 +42,31 @@ SMALL = Network(
 """A base small enough to list every network around it."""
 
 
+ACTIVATIONS = st.sampled_from(["silu", "relu", "relu6", "hardswish"])
+
+
 @st.composite
 def stages(draw: st.DrawFn) -> Stage:
     """Any legal stage of a few channels."""
     block = draw(st.sampled_from(["mbconv", "separable", "basic", "bottleneck"]))
+    expansion = draw(st.sampled_from([0.25, 0.5, 1, 1.7, 2, 6.0]))
+    width = draw(st.integers(1, 12))
+    groups = [n for n in (1, 2, 3) if block == "bottleneck" and width * expansion % n == 0] or [1]
     return Stage(
         block=block,
         depth=draw(st.integers(1, 3)),
-        width=draw(st.integers(1, 12)),
+        width=width,
         kernel=draw(st.sampled_from([1, 3, 5])),
         stride=draw(st.integers(1, 3)),
-        expansion=draw(st.sampled_from([0.25, 0.5, 1, 1.7, 2, 6.0])),
+        expansion=expansion,
         se_ratio=draw(st.sampled_from([0.0, 0.1, 0.25, 0.5])) if block == "mbconv" else 0.0,
+        groups=draw(st.sampled_from(groups)),
+        activation=draw(st.none() | ACTIVATIONS),
     )
 
 
 def networks() -> st.SearchStrategy[Network]:
-    """Any legal network of a few channels: all blocks, odd sides, with and without stem pool and head convolution."""
+    """Any legal network of a few channels: all blocks, odd sides, with and without stem pool and head layers."""
     stems = st.builds(
         Stem,
         width=st.integers(1, 12),
@@ -104,13 +74,26 @@ def networks() -> st.SearchStrategy[Network]:
         stride=st.integers(1, 3),
         pool=st.integers(1, 3),
     )
+    squeezes = st.builds(
+        SqueezeExcite,
+        of=st.sampled_from(["input", "hidden"]),
+        divisor=st.sampled_from([1, 4]),
+        activation=st.none() | ACTIVATIONS,
+        gate=st.sampled_from(["sigmoid", "hardsigmoid"]),
+    )
+    heads = st.builds(
+        Head, width=st.sampled_from([0, 1, 17]), hidden=st.sampled_from([0, 5]), dropout=st.sampled_from([0, 0.5])
+    )
     return st.builds(
         Network,
         stem=stems,
         stages=st.lists(stages(), min_size=1, max_size=3).map(tuple),
-        head=st.builds(Head, width=st.sampled_from([0, 1, 17]), dropout=st.sampled_from([0, 0.5])),
+        head=heads,
         resolution=st.integers(1, 49),
         num_classes=st.integers(1, 12),
-        activation=st.sampled_from(["silu", "relu", "relu6"]),
+        activation=ACTIVATIONS,
+        squeeze_excite=squeezes,
+        hidden_divisor=st.sampled_from([1, 8]),
+        padding=st.sampled_from(["symmetric", "same"]),
         drop_path=st.sampled_from([0.0, 0.2]),
     )

@@ -73,7 +73,7 @@ def test_an_mbconv_block_without_expansion_has_no_expanding_convolution():
 def test_squeeze_excite_truncates_a_quarter_of_the_unexpanded_input_and_keeps_one(inputs: int, squeezed: int):
     # max(1, int(input_filters * se_ratio)) in tensorflow/tpu, efficientnet_model.py
     stage = Stage(block="mbconv", depth=1, width=8, expansion=6, se_ratio=0.25)
-    assert squeezed_width(stage, inputs) == squeezed
+    assert squeezed_width(one_block(stage), stage, inputs) == squeezed
 
 
 def test_a_basic_block_with_a_projected_shortcut_by_hand():

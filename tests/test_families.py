@@ -83,5 +83,5 @@ def test_an_unknown_base_is_answered_with_the_nearest_and_with_all():
 
 
 def test_an_unknown_member_is_answered_with_all():
-    with pytest.raises(ScalingError, match=r"no published member 'b9'.*b0, b1"):
+    with pytest.raises(ScalingError, match=r"no network 'b9'.*b0, b1"):
         EFFICIENTNET.member("b9")

@@ -20,11 +20,13 @@ PACKAGE = ROOT / "scalesearch"
 FLOORS = {
     "errors": 1,
     "files": 1,
+    "declared": 1,
     "spec": 2,
     "recipe": 2,
     "dataset": 2,  # what proxy.data opens and a plan describes
     "scaling": 3,
     "levelling": 3,
+    "depths": 3,
     "cost": 3,
     "presets": 3,
     "proxy": 3,

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from networks import B0, EFFICIENTNET, MOBILENET_V2, RESNET50, SMALL
 
 from scalesearch.cost import count
+from scalesearch.depths import spread_depth
 from scalesearch.errors import ScalingError
-from scalesearch.levelling import Scaled, level, level_one, spread_depth
-from scalesearch.scaling import PAPER, Multipliers, resize, round_width, scale, scale_widths
+from scalesearch.levelling import Scaled, level, level_one
+from scalesearch.scaling import PAPER, Channels, Multipliers, channels, resize, round_width, scale, scale_widths
 from scalesearch.spec import Network, Stage
 
 ROUNDING = EFFICIENTNET.rounding
@@ -125,7 +126,7 @@ def test_effective_multipliers_rebuild_the_network(projected: Projected):
         assert effective.resolution == network.resolution / base.resolution
         assert network.resolution == base.resolution or network.resolution % step == 0
         widths = scale_widths(base, effective.width, ROUNDING)
-        assert (network.stem.width, *network.widths, network.head.width) == widths
+        assert channels(network) == widths
 
 
 def test_no_dimension_moves_against_the_growth(projected: Projected):
@@ -144,7 +145,7 @@ def test_distance_is_the_log_space_distance_to_the_point_and_within_reach(projec
 
 def test_everything_but_sizes_is_the_bases(projected: Projected):
     base, _, _, found = projected
-    own = (base.stem.width, *base.widths, base.head.width)
+    own = channels(base)
     for _, one in found:
         assert resize(one.network, depths=base.depths, widths=own, resolution=base.resolution) == base
 
@@ -162,15 +163,15 @@ def enumerated(base: Network, asked: float) -> list[tuple[tuple[float, float, fl
     side = base.resolution
     sides = range(side, math.ceil(side * limit**0.5)) if up else range(max(1, math.floor(side / limit)), side + 1)
     factors = [n / 1000 for n in (range(1000, math.ceil(1000 * limit**0.6)) if up else range(300, 1001))]
-    by_channels: dict[tuple[int, ...], list[float]] = {}
+    by_channels: dict[Channels, list[float]] = {}
     for factor in factors:
         by_channels.setdefault(scale_widths(base, factor, ROUNDING), []).append(factor)
     legal = []
-    for channels, widths in by_channels.items():
+    for own, widths in by_channels.items():
         for total in depths:
             depth = shared(total, base.depths)
             for resolution in sides:
-                network = resize(base, depths=depth, widths=channels, resolution=resolution)
+                network = resize(base, depths=depth, widths=own, resolution=resolution)
                 off = growth(network, base) / asked
                 if abs(off - 1) <= 0.03:
                     legal += [((total / base.depth, width, resolution / side), off) for width in widths]
@@ -227,14 +228,10 @@ def test_the_company_of_a_point_does_not_change_its_network():
 # ---- one dimension
 
 
-def spread(base: Network) -> tuple[int, ...]:
-    return (base.stem.width, *base.widths, base.head.width)
-
-
 KEPT: dict[str, Callable[[Network], tuple[object, ...]]] = {
-    "depth": lambda network: (spread(network), network.resolution),
+    "depth": lambda network: (channels(network), network.resolution),
     "width": lambda network: (network.depths, network.resolution),
-    "resolution": lambda network: (spread(network), network.depths),
+    "resolution": lambda network: (channels(network), network.depths),
 }
 
 
@@ -251,7 +248,7 @@ def test_one_dimension_alone_moves_nothing_else(dimension: str, asked: float):
 @pytest.mark.parametrize("asked", [0.5, 2.0])
 def test_one_dimension_comes_as_near_to_the_growth_as_any_step_of_it(asked: float):
     totals = range(3, 40)
-    depths = [resize(B0, depths=shared(t, B0.depths), widths=spread(B0), resolution=224) for t in totals if t >= 7]
+    depths = [resize(B0, depths=shared(t, B0.depths), widths=channels(B0), resolution=224) for t in totals if t >= 7]
     sides = [dataclasses.replace(B0, resolution=side) for side in range(100, 400, 4)]
     widths = [
         resize(B0, depths=B0.depths, widths=scale_widths(B0, n / 1000, ROUNDING), resolution=224)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from networks import B0, EFFICIENTNET
 
 from scalesearch.cost import count
+from scalesearch.depths import spread_depth
 from scalesearch.errors import ScalingError
 from scalesearch.families import Base, find_base
-from scalesearch.levelling import spread_depth
 from scalesearch.members import Member, Rule, Unreached, dropout, growths, members, named_growths, published
-from scalesearch.scaling import PAPER, scale_widths
+from scalesearch.scaling import PAPER, channels, scale_widths
 
 B0_BASE = find_base("b0")
 PAPERS_RULE = Rule.of(PAPER.shares, 2.0, "given")
@@ -125,9 +125,7 @@ def test_members_are_legal_networks_of_the_base():
     for one in family():
         network, effective = one.network, one.scaled.effective
         assert network.depths == spread_depth(network.depth, B0.depths)
-        assert (network.stem.width, *network.widths, network.head.width) == scale_widths(
-            B0, effective.width, EFFICIENTNET.rounding
-        )
+        assert channels(network) == scale_widths(B0, effective.width, EFFICIENTNET.rounding)
         assert network.resolution % 4 == 0
         assert min(dataclasses.astuple(effective)) >= 1
 

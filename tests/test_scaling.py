@@ -10,20 +10,30 @@ from networks import B0, EFFICIENTNET, MOBILENET_V1, MOBILENET_V2, RESNET50
 
 from scalesearch.cost import count
 from scalesearch.errors import ScalingError
-from scalesearch.scaling import PAPER, Coefficients, Multipliers, Rounding, resize, round_width, scale, scale_widths
-from scalesearch.spec import Network
+from scalesearch.scaling import (
+    PAPER,
+    Coefficients,
+    Multipliers,
+    Rounding,
+    channels,
+    resize,
+    round_width,
+    scale,
+    scale_widths,
+)
+from scalesearch.spec import Head, Network, Stage, Stem
 
 ROUNDING = EFFICIENTNET.rounding
-channels = st.floats(0.5, 1e5)
+real_channels = st.floats(0.5, 1e5)
 roundings = st.builds(Rounding, divisor=st.sampled_from([1, 2, 4, 8, 16, 32]))
 
 
-@given(channels, roundings)
+@given(real_channels, roundings)
 def test_width_never_drops_below_ninety_percent(width: float, rounding: Rounding):
     assert round_width(width, rounding) >= 0.9 * width
 
 
-@given(channels, roundings)
+@given(real_channels, roundings)
 def test_width_is_a_positive_multiple_of_the_divisor_less_than_a_step_away(width: float, rounding: Rounding):
     rounded = round_width(width, rounding)
     assert rounded > 0
@@ -31,13 +41,13 @@ def test_width_is_a_positive_multiple_of_the_divisor_less_than_a_step_away(width
     assert abs(rounded - width) <= rounding.divisor
 
 
-@given(channels, roundings)
+@given(real_channels, roundings)
 def test_rounding_a_rounded_width_changes_nothing(width: float, rounding: Rounding):
     rounded = round_width(width, rounding)
     assert round_width(rounded, rounding) == rounded
 
 
-@given(channels, channels, roundings)
+@given(real_channels, real_channels, roundings)
 def test_a_wider_request_never_gives_fewer_channels(one: float, other: float, rounding: Rounding):
     low, high = sorted((one, other))
     assert round_width(low, rounding) <= round_width(high, rounding)
@@ -135,15 +145,50 @@ def test_multipliers_of_one_leave_every_network_as_it_is():
 
 
 def test_resize_to_its_own_sizes_is_the_identity():
-    own = (B0.stem.width, *B0.widths, B0.head.width)
+    own = channels(B0)
     assert resize(B0, depths=B0.depths, widths=own, resolution=B0.resolution) == B0
 
 
 def test_a_fixed_stem_and_head_stay_while_stages_widen():
     # EfficientNet-Lite fixes both; a head of 0 channels stays absent
-    fixed = Rounding(scale_stem=False, scale_head=False)
-    assert scale_widths(B0, 2.0, fixed) == (32, 32, 48, 80, 160, 224, 384, 640, 1280)
-    assert scale_widths(RESNET50, 2.0, ROUNDING)[-1] == 0
+    fixed = Rounding(stem="fixed", head="fixed")
+    assert scale_widths(B0, 2.0, fixed) == (32, (32, 48, 80, 160, 224, 384, 640), 1280, 0)
+    assert scale_widths(RESNET50, 2.0, ROUNDING).head == 0
+
+
+@pytest.mark.parametrize(("factor", "head"), [(0.5, 1280), (1.0, 1280), (1.4, 1792)])
+def test_a_widened_head_never_narrows(factor: float, head: int):
+    # "for multipliers less than one, we apply width multiplier to all layers except the very last convolutional
+    # layer", arXiv:1801.04381, section 6.1.1; 1792 = 1.4 x 1280 is the mobilenet_v2_1.4 of tensorflow/models
+    assert scale_widths(MOBILENET_V2, factor, Rounding(head="widened")).head == head
+
+
+def test_a_bottleneck_rounds_its_hidden_channels_and_keeps_their_ratio():
+    # 64, 128, 256, 512 x 1.2 = 76.8, 153.6, 307.2, 614.4, each to a multiple of 8, times 4
+    assert scale_widths(RESNET50, 1.2, ROUNDING) == (80, (320, 608, 1216, 2464), 0, 0)
+
+
+# rebuilt at depth 1.4, width 1.2: 16.34 GMACs at 300 px, 16.43 at 304 (arXiv:1905.11946, Table 3, prints 16.7B)
+@pytest.mark.parametrize(("side", "gmacs"), [(300, "16.34"), (304, "16.43")])
+def test_the_compound_resnet50_costs_what_others_rebuilt(side: int, gmacs: str):
+    network = scale(RESNET50, Multipliers(depth=1.4, width=1.2, resolution=side / 224), ROUNDING)
+    assert f"{count(network).macs / 1e9:.2f}" == gmacs
+
+
+@given(st.floats(0.3, 3), st.sampled_from([(256, 0.5, 32), (512, 0.5, 32), (96, 1.5, 16), (240, 0.3, 3)]))
+def test_the_groups_of_a_stage_share_its_hidden_channels_at_every_width(factor: float, shape: tuple[int, float, int]):
+    width, expansion, groups = shape
+    stage = Stage(block="bottleneck", depth=1, width=width, expansion=expansion, groups=groups)
+    network = Network(stem=Stem(width=64), stages=(stage,), head=Head(), resolution=32, num_classes=10)
+    scaled = scale(network, Multipliers(width=factor), ROUNDING).stages[0]
+    assert scaled.width * expansion % groups == 0
+    assert scaled.groups == groups
+
+
+def test_stages_of_fixed_depth_stay():
+    # EfficientNet-Lite keeps the depth of the first and the last stage
+    deeper = scale(B0, Multipliers(depth=2), Rounding(fixed_depths="ends"))
+    assert deeper.depths == (1, 4, 4, 6, 6, 8, 1)
 
 
 def test_the_papers_point_has_a_nominal_growth_of_1_92_and_builds_2_57():

@@ -17,7 +17,7 @@ from scalesearch.errors import SpaceError
 from scalesearch.families import find_base
 from scalesearch.plan import Layout, Plan
 from scalesearch.request import Request, resolve
-from scalesearch.scaling import DIMENSIONS, PAPER, Coefficients, Rounding, scale_widths
+from scalesearch.scaling import DIMENSIONS, PAPER, Coefficients, Rounding, channels, scale_widths
 from scalesearch.space import LARGEST_BUDGET, REFERENCES, Space, parse_budget
 from scalesearch.spec import Network
 
@@ -313,8 +313,7 @@ def test_shares_are_those_of_the_trained_proxy_and_sum_to_1(budget: str):
         network, effective = one.proxy.network, one.proxy.effective
         assert effective.depth == network.depth / small.network.depth
         assert effective.resolution == network.resolution / small.network.resolution
-        widths = (network.stem.width, *network.widths, network.head.width)
-        assert scale_widths(small.network, effective.width, small.rounding) == widths
+        assert scale_widths(small.network, effective.width, small.rounding) == channels(network)
         logs = [math.log(effective.depth), 2 * math.log(effective.width), 2 * math.log(effective.resolution)]
         assert one.shares == pytest.approx([log / sum(logs) for log in logs])
         assert sum(one.shares) == pytest.approx(1)

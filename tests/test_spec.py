@@ -130,7 +130,7 @@ def _with(path: str, value: object) -> dict[str, Any]:
 def test_a_bad_value_is_refused_by_its_path(path: str, value: object):
     with pytest.raises(SpecError) as caught:
         Network.from_dict(_with(path, value))
-    told = "stages = ()" if value == [] else f"{path} = {value!r}"
+    told = "stages is empty" if value == [] else f"{path} = {value!r}"
     assert str(caught.value).startswith(told)
     assert caught.value.mend
 
@@ -149,10 +149,10 @@ def test_an_unknown_key_is_named_with_its_place_and_the_known_ones(place: tuple[
     for step in place:
         target = target[step]
     target[key] = 1
-    name = {(): "network", ("stages", 1): "stages[1]"}.get(place) or place[0]
+    name = {(): "", ("stages", 1): "stages[1]."}.get(place, f"{place[0]}." if place else "")
     with pytest.raises(SpecError) as caught:
         Network.from_dict(values)
-    assert str(caught.value).startswith(f"{name} = {key!r}")
+    assert str(caught.value).startswith(f"{name}{key} is not a key")
     assert "width" in str(caught.value) or "resolution" in str(caught.value)
 
 
@@ -162,8 +162,8 @@ def test_a_missing_key_is_named_with_its_place(place: str, key: str):
     del {"network": values, "stem": values["stem"], "stages[2]": values["stages"][2]}[place][key]
     with pytest.raises(SpecError) as caught:
         Network.from_dict(values)
-    assert str(caught.value).startswith(f"{place}: ")
-    assert key in str(caught.value)
+    where = "" if place == "network" else f"{place}."
+    assert str(caught.value).startswith(f"{where}{key} is missing")
 
 
 @pytest.mark.parametrize("values", [None, [], "b0", 3])
@@ -176,8 +176,8 @@ def test_only_a_mapping_is_a_network(values: Any):
     ("change", "told"),
     [
         ({"stages": list(SMALL.stages)}, "stages = "),
-        ({"stages": ()}, r"stages = \(\); it must be at least one stage"),
-        ({"stages": (SMALL.stages[0], {"block": "basic"})}, r"stages\[1\] = "),
+        ({"stages": ()}, "stages is empty; it must be a list of at least one stage"),
+        ({"stages": (SMALL.stages[0], {"block": "basic"})}, "stages = .*tuple of Stage"),
         ({"stem": {"width": 8}}, "stem = "),
         ({"head": None}, "head = None"),
     ],
@@ -199,6 +199,6 @@ def test_the_dict_form_is_plain_data():
             return all(type(key) is str and plain(entry) for key, entry in value.items())
         if isinstance(value, list):
             return all(map(plain, value))
-        return type(value) in (int, float, str)
+        return value is None or type(value) in (int, float, str)
 
     assert plain(MOBILENET_V2.to_dict())

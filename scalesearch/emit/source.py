@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from scalesearch.nets import blocks
-from scalesearch.nets.network import head_arguments, stage_arguments, stem_arguments
+from scalesearch.nets.network import common, head_arguments, stage_arguments, stem_arguments
 from scalesearch.spec import Network
 
-IMPORTS = (
-    "from __future__ import annotations\n\nimport json\nimport math\n\nimport torch\nfrom torch import Tensor, nn\n"
-)
-COMMON = ("activation", "norm")
-"""Arguments that every call of a network shares."""
+IMPORTS = """from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+"""
 MAIN = """
 if __name__ == "__main__":
     module = network().eval()
@@ -33,7 +37,7 @@ def source(name: str, network: Network, about: str) -> str:
         network: what to define.
         about: one line on where it comes from.
     """
-    used = {"ConvNorm", "Head", "ConvNet", "initialise"} | {stage.block for stage in network.stages}
+    used = {"stem", "ConvNorm", "Head", "ConvNet", "initialise"} | {stage.block for stage in network.stages}
     return "\n".join(
         [
             f'"""{name}: {about}\n\nWritten by scalesearch; needs torch alone. Apache-2.0.\n"""\n',
@@ -64,31 +68,36 @@ def _definitions(roots: set[str]) -> list[str]:
     return [str(ast.get_source_segment(text, node)) for name, node in defined.items() if name in needed]
 
 
-def _call(function: str, arguments: dict[str, Any]) -> str:
+def _call(function: str, arguments: dict[str, Any], common: dict[str, Any]) -> str:
     """A call with the channels in front, the rest by name, and what all calls share as `**common`."""
-    own = {key: value for key, value in arguments.items() if key not in COMMON}
+    own = {key: value for key, value in arguments.items() if key not in common}
     front = [str(own.pop(key)) for key in ("inputs", "outputs", "classes") if key in own]
-    return f"{function}({', '.join([*front, *(f'{key}={value!r}' for key, value in own.items()), '**common'])})"
+    other = {key: value for key, value in arguments.items() if key in common and value != common[key]}
+    shared = f"**(common | {_literal(other)})" if other else "**common"
+    return f"{function}({', '.join([*front, *(f'{key}={_literal(value)}' for key, value in own.items()), shared])})"
 
 
 def _builder(name: str, network: Network) -> str:
-    head = head_arguments(network)
-    common = ", ".join(f'"{key}": {_literal(head[key])}' for key in COMMON)
-    stem = _call("ConvNorm", stem_arguments(network))
-    if network.stem.pool > 1:
-        stem = f"nn.Sequential({stem}, nn.MaxPool2d(3, {network.stem.pool}, padding=1))"
+    shared = common(network)
     lines = [
         "\ndef network() -> ConvNet:",
         f'    """{name} with torch\'s default weights; `initialise(module, seed)` sets them from a seed."""',
-        f"    common = {{{common}}}",
-        f"    stem = {stem}",
+        f"    common = {_literal(shared)}",
         "    stages = [",
     ]
     for block, rows in stage_arguments(network):
-        lines += ["        nn.Sequential(", *(f"            {_call(block, row)}," for row in rows), "        ),"]
-    lines += ["    ]", f"    return ConvNet(stem, stages, {_call('Head', head)})", ""]
+        lines += [
+            "        nn.Sequential(",
+            *(f"            {_call(block, row, shared)}," for row in rows),
+            "        ),",
+        ]
+    first, last = _call("stem", stem_arguments(network), shared), _call("Head", head_arguments(network), shared)
+    lines += ["    ]", f"    return ConvNet({first}, stages, {last})", ""]
     return "\n".join(lines)
 
 
 def _literal(value: object) -> str:
+    """Plain values as Python with double quotes."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_literal(key)}: {_literal(entry)}" for key, entry in value.items()) + "}"
     return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from scalesearch.errors import SpecError
-from scalesearch.families.efficientnet import EFFICIENTNET
+from scalesearch.families.efficientnet import EFFICIENTNET, TF_EFFICIENTNET
+from scalesearch.families.efficientnet_lite import EFFICIENTNET_LITE
+from scalesearch.families.mnasnet import MNASNET
+from scalesearch.families.mobilenet_v1 import MOBILENET_V1
+from scalesearch.families.mobilenet_v2 import MOBILENET_V2
+from scalesearch.families.mobilenet_v3 import MOBILENET_V3
+from scalesearch.families.resnet import RESNET
 from scalesearch.scaling import Family
 from scalesearch.spec import Network
 
-FAMILIES: Mapping[str, Family] = MappingProxyType({EFFICIENTNET.name: EFFICIENTNET})
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        family.name: family
+        for family in (
+            EFFICIENTNET,
+            TF_EFFICIENTNET,
+            EFFICIENTNET_LITE,
+            RESNET,
+            MOBILENET_V1,
+            MOBILENET_V2,
+            MOBILENET_V3,
+            MNASNET,
+        )
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,24 +50,32 @@ class Base:
 
 
 def base_names() -> tuple[str, ...]:
-    """Every name `find_base` knows, in the order of the tables."""
-    return tuple(row.name for family in FAMILIES.values() for row in family.published)
+    """The name of every network that ships, in the order of the tables."""
+    return tuple(name for family in FAMILIES.values() for name in family.networks)
 
 
 def find_base(name: str) -> Base:
-    """The base network of that name, with or without the family in front of it.
+    """The base network of that name, however it is written.
 
     Raises:
         SpecError: no such base; the message suggests the nearest.
 
-    >>> find_base("efficientnet_b0").network.resolution
-    224
+    >>> find_base("EfficientNet-B0").network.resolution, find_base("mobilenetv2_100").name
+    (224, 'mobilenet_v2')
     """
-    wanted = name.lower().replace("-", "_")
-    for family in FAMILIES.values():
-        for row in family.published:
-            if wanted in (row.name, f"{family.name}_{row.name}"):
-                return Base(name=row.name, family=family, network=family.member(row.name))
-    near = difflib.get_close_matches(wanted, base_names(), n=1, cutoff=0.3)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise SpecError(f"unknown base {name!r}", mend=f"{hint}known bases: {', '.join(base_names())}")
+    known = {_plain(typed): (family, meant) for family in FAMILIES.values() for typed, meant in _names(family)}
+    if _plain(name) not in known:
+        near = difflib.get_close_matches(_plain(name), known, n=1, cutoff=0.3)
+        hint = f"did you mean {known[near[0]][1]}? " if near else ""
+        raise SpecError(f"unknown base {name!r}", mend=f"{hint}known bases: {', '.join(base_names())}")
+    family, meant = known[_plain(name)]
+    return Base(name=meant, family=family, network=family.networks[meant])
+
+
+def _names(family: Family) -> Iterator[tuple[str, str]]:
+    yield from ((name, name) for name in family.networks)
+    yield from family.aliases.items()
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "").replace(" ", "")

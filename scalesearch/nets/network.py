@@ -20,13 +20,15 @@ def block_arguments(network: Network, stage: Stage, index: int, inputs: int, str
         "outputs": stage.width,
         "kernel": stage.kernel,
         "stride": stride,
-        "activation": network.activation,
-        "norm": (network.norm_eps, network.norm_momentum),
+        **common(network),
+        "activation": stage.activation or network.activation,
     }
     if stage.block in ("mbconv", "bottleneck"):
-        arguments["hidden"] = hidden_width(stage, inputs)
+        arguments["hidden"] = hidden_width(network, stage, inputs)
+    if stage.block == "bottleneck" and stage.groups > 1:
+        arguments["groups"] = stage.groups
     if stage.block == "mbconv":
-        arguments["squeezed"] = squeezed_width(stage, inputs) if stage.se_ratio else 0
+        arguments["squeeze"] = squeeze_arguments(network, stage, inputs)
     if stage.block != "separable":
         # survival falls linearly with the running index. Source: arXiv:1603.09382, section 3
         arguments["drop_path"] = round(network.drop_path * index / network.depth, 6)
@@ -45,37 +47,56 @@ def stage_arguments(network: Network) -> Iterator[tuple[str, list[dict[str, Any]
         yield stage.block, rows
 
 
+def squeeze_arguments(network: Network, stage: Stage, inputs: int) -> dict[str, Any] | None:
+    """Arguments of `blocks.SqueezeExcite` but its channels; None for a stage without it."""
+    squeezed = squeezed_width(network, stage, inputs)
+    if not squeezed:
+        return None
+    how = network.squeeze_excite
+    return {
+        "squeezed": squeezed,
+        "activation": how.activation or stage.activation or network.activation,
+        "gate": how.gate,
+    }
+
+
+def common(network: Network) -> dict[str, Any]:
+    """What every convolution of a network shares."""
+    return {
+        "activation": network.activation,
+        "norm": (network.norm_eps, network.norm_momentum),
+        "padding": network.padding,
+    }
+
+
 def head_arguments(network: Network) -> dict[str, Any]:
     """Arguments of `blocks.Head`."""
     return {
         "inputs": network.stages[-1].width,
         "classes": network.num_classes,
         "width": network.head.width,
+        "hidden": network.head.hidden,
         "dropout": network.head.dropout,
-        "activation": network.activation,
-        "norm": (network.norm_eps, network.norm_momentum),
+        **common(network),
     }
 
 
 def stem_arguments(network: Network) -> dict[str, Any]:
-    """Arguments of the stem's `blocks.ConvNorm`."""
+    """Arguments of `blocks.Stem`."""
     return {
         "inputs": 3,
         "outputs": network.stem.width,
         "kernel": network.stem.kernel,
         "stride": network.stem.stride,
-        "activation": network.activation,
-        "norm": (network.norm_eps, network.norm_momentum),
+        "pool": network.stem.pool,
+        **common(network),
     }
 
 
 def assemble(network: Network) -> blocks.ConvNet:
     """The module with torch's default weights, on torch's default device."""
-    stem: nn.Module = blocks.ConvNorm(**stem_arguments(network))
-    if network.stem.pool > 1:
-        stem = nn.Sequential(stem, nn.MaxPool2d(3, network.stem.pool, padding=1))
     stages = [nn.Sequential(*(getattr(blocks, name)(**row) for row in rows)) for name, rows in stage_arguments(network)]
-    return blocks.ConvNet(stem, stages, blocks.Head(**head_arguments(network)))
+    return blocks.ConvNet(blocks.stem(**stem_arguments(network)), stages, blocks.Head(**head_arguments(network)))
 
 
 def build(network: Network, *, seed: int = 0) -> blocks.ConvNet:

@@ -9,22 +9,12 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from scalesearch.cost import Cost, count
 from scalesearch.errors import ScalingError, SpaceError
-from scalesearch.levelling import TOLERANCE, Scaled, level, level_one
-from scalesearch.scaling import DIMENSIONS, Coefficients, Multipliers, Rounding, channels, resize, scale
+from scalesearch.levelling import TOLERANCE, Scaled
+from scalesearch.limits import Limits
+from scalesearch.scalable import Scalable
+from scalesearch.scaling import DIMENSIONS, Coefficients
 from scalesearch.space import REFERENCES, Space
-from scalesearch.spec import Network
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scalable:
-    """A network with the rounding that its scaled versions follow: the base, or the proxy base."""
-
-    network: Network
-    rounding: Rounding
-    resolution_step: int
-    """Sides of levelled networks are multiples of this [px]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +28,6 @@ class Candidate:
     """Grid points that this network stands for; empty if it is only a reference."""
     references: tuple[str, ...]
     scaled: Scaled
-    cost: Cost
     proxy: Scaled
     """The network that is really trained, made from the proxy base."""
     proxy_id: str
@@ -83,7 +72,7 @@ class _Found:
     proxy: Scaled
 
 
-def candidates(space: Space, base: Scalable, proxy_base: Scalable) -> Candidates:
+def candidates(space: Space, base: Scalable, proxy_base: Scalable, limits: Limits) -> Candidates:
     """Every distinct network of the space, references included, with its levelled proxy.
 
     Raises:
@@ -93,13 +82,27 @@ def candidates(space: Space, base: Scalable, proxy_base: Scalable) -> Candidates
     named = {name: Coefficients.from_shares(shares, space.budget) for name, shares in REFERENCES.items()}
     points = [*((point, "") for point in grid), *((point, name) for name, point in named.items())]
     make = _levelled if space.policy == "level" else _rounded
-    outcomes = list(make(space, points, base, proxy_base))
+    outcomes = [_limited(one, limits) for one in make(space, points, base, proxy_base)]
     found = [one for one in outcomes if isinstance(one, _Found)]
     excluded = [one for one in outcomes if isinstance(one, Exclusion)]
     if not found:
-        raise SpaceError("no candidate is left", mend=f"for example {grid[0].text}: {excluded[0].reason}")
+        reason = f"for example {grid[0].text}: {excluded[0].reason}"
+        raise SpaceError("no candidate is left", mend=f"{reason}{_smallest(space, base)}")
     merged = _merged(found, space)
     return Candidates(nominal_points=len(grid), candidates=tuple(merged), excluded=tuple(excluded))
+
+
+def _limited(one: _Found | Exclusion, limits: Limits) -> _Found | Exclusion:
+    fault = limits.fault(one.scaled.cost) if isinstance(one, _Found) else ""
+    return Exclusion(coefficients=one.coefficients, reference=one.reference, reason=fault) if fault else one
+
+
+def _smallest(space: Space, base: Scalable) -> str:
+    """What a base can be scaled down to, where a budget below 1 found nothing."""
+    least = base.smallest() if space.budget < 1 else None
+    if least is None:
+        return ""
+    return f"; the smallest network of this base costs {least.growth:.3g}x ({least.cost.macs:,} macs)"
 
 
 _Points = Sequence[tuple[Coefficients, str]]
@@ -108,29 +111,22 @@ _Points = Sequence[tuple[Coefficients, str]]
 def _rounded(space: Space, points: _Points, base: Scalable, proxy_base: Scalable) -> Iterator[_Found | Exclusion]:
     """The paper's rounding: a point scales the base and the proxy base alike."""
     for point, name in points:
-        scaled, proxy = _by_paper(point, base), _by_paper(point, proxy_base)
-        if scaled.network == base.network or proxy.network == proxy_base.network:
-            yield Exclusion(
-                coefficients=point, reference=name, reason="the paper's rounding leaves the base or its proxy as it is"
-            )
+        try:
+            scaled, proxy = base.rounded(point.at(1)), proxy_base.rounded(point.at(1))
+        except ScalingError as error:
+            yield Exclusion(coefficients=point, reference=name, reason=error.message)
+            continue
+        if scaled.network.built == base.network.built or proxy.network.built == proxy_base.network.built:
+            reason = "the paper's rounding leaves the base or its proxy as it is"
+            yield Exclusion(coefficients=point, reference=name, reason=reason)
         else:
             yield _Found(point, name, scaled, proxy)
-
-
-def _by_paper(point: Coefficients, base: Scalable) -> Scaled:
-    network = scale(base.network, point.at(1), base.rounding)
-    effective = Multipliers(
-        depth=network.depth / base.network.depth,
-        width=point.beta,
-        resolution=network.resolution / base.network.resolution,
-    )
-    return Scaled(network=network, effective=effective, growth=count(network).macs / count(base.network).macs)
 
 
 def _levelled(space: Space, points: _Points, base: Scalable, proxy_base: Scalable) -> Iterator[_Found | Exclusion]:
     """Networks of equal compute: points are projected, single dimensions move alone."""
     projected = [entry for entry in points if entry[1] not in DIMENSIONS]
-    networks = _project([point.at(1) for point, _ in projected], base, space.budget)
+    networks = base.project([point.at(1) for point, _ in projected], space.budget)
     proxies = iter(_proxies([one for one in networks if one is not None], base, proxy_base, space.budget))
     for (point, name), scaled in zip(projected, networks, strict=True):
         proxy = next(proxies) if scaled is not None else None
@@ -146,53 +142,35 @@ def _levelled(space: Space, points: _Points, base: Scalable, proxy_base: Scalabl
 
 def _proxies(networks: Sequence[Scaled], base: Scalable, proxy_base: Scalable, budget: float) -> list[Scaled | None]:
     """The proxy of each network: itself where the proxy base is the base as it is, else projected on the proxy base."""
-    if not _is_as_it_is(base.network, proxy_base.network):
-        return _project([one.effective for one in networks], proxy_base, budget)
-    same = [_as_it_is(one, proxy_base.network) for one in networks]
+    found = [proxy_base.stand_in(one, base) for one in networks]
     # another number of classes moves the growth a little
-    kept = [one if abs(one.growth / budget - 1) <= TOLERANCE else None for one in same]
-    return [one or _project([two.effective], proxy_base, budget)[0] for one, two in zip(kept, same, strict=True)]
-
-
-def _is_as_it_is(network: Network, small: Network) -> bool:
-    """Whether a proxy base differs from the base in classes and regularisation only."""
-    head = replace(small.head, dropout=network.head.dropout)
-    return replace(small, head=head, drop_path=network.drop_path, num_classes=network.num_classes) == network
-
-
-def _as_it_is(one: Scaled, small: Network) -> Scaled:
-    network = resize(small, depths=one.network.depths, widths=channels(one.network), resolution=one.network.resolution)
-    return Scaled(network=network, effective=one.effective, growth=count(network).macs / count(small).macs)
+    kept = [one if one is not None and abs(one.growth / budget - 1) <= TOLERANCE else None for one in found]
+    left = [network.effective for network, one in zip(networks, kept, strict=True) if one is None]
+    projected = iter(proxy_base.project(left, budget) if left else ())
+    return [next(projected) if one is None else one for one in kept]
 
 
 def _unreachable(what: str, budget: float) -> str:
     return f"no {what} within {TOLERANCE:.0%} of {budget:.4g}x is near enough to stand for this point"
 
 
-def _project(points: list[Multipliers], base: Scalable, budget: float) -> list[Scaled | None]:
-    return level(points, base.network, base.rounding, budget, resolution_step=base.resolution_step) if points else []
-
-
 def _single(point: Coefficients, name: str, budget: float, base: Scalable, proxy_base: Scalable) -> _Found | Exclusion:
-    def alone(one: Scalable) -> Scaled:
-        return level_one(name, one.network, one.rounding, budget, resolution_step=one.resolution_step)
-
     try:
-        scaled, is_same = alone(base), _is_as_it_is(base.network, proxy_base.network)
-        return _Found(point, name, scaled, _as_it_is(scaled, proxy_base.network) if is_same else alone(proxy_base))
+        scaled = base.alone(name, budget)
+        return _Found(point, name, scaled, proxy_base.stand_in(scaled, base) or proxy_base.alone(name, budget))
     except ScalingError as error:
         return Exclusion(coefficients=point, reference=name, reason=error.message)
 
 
 def _merged(found: Iterable[_Found], space: Space) -> list[Candidate]:
-    groups: dict[Network, list[_Found]] = {}
+    groups: dict[object, list[_Found]] = {}
     for one in found:
-        groups.setdefault(one.scaled.network, []).append(one)
+        groups.setdefault(one.scaled.network.built, []).append(one)
     made = sorted((_candidate(group, space) for group in groups.values()), key=_order)
-    first: dict[Network, str] = {}
+    first: dict[object, str] = {}
     for one in made:
-        first.setdefault(one.proxy.network, one.id)
-    return [replace(one, proxy_id=first[one.proxy.network]) for one in made]
+        first.setdefault(one.proxy.network.built, one.id)
+    return [replace(one, proxy_id=first[one.proxy.network.built]) for one in made]
 
 
 def _order(candidate: Candidate) -> tuple[float, float, float]:
@@ -207,14 +185,13 @@ def _candidate(group: list[_Found], space: Space) -> Candidate:
         abs(one.growth / space.budget - 1) > TOLERANCE for one in (chosen.scaled, chosen.proxy)
     )
     network, effective = chosen.scaled.network, chosen.scaled.effective
-    name = f"d{network.depth}-w{effective.width:.3f}-r{network.resolution}"
+    name = f"d{network.depth:g}-w{effective.width:.3f}-r{network.resolution}"
     return Candidate(
         id=name,
         coefficients=chosen.coefficients,
         points=tuple(one.coefficients for one in group if not one.reference),
         references=tuple(one.reference for one in group if one.reference),
         scaled=chosen.scaled,
-        cost=count(network),
         proxy=chosen.proxy,
         proxy_id=name,
         off_budget=off,

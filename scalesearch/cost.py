@@ -11,7 +11,7 @@ behind a cumulative stride s has ceil(resolution / s)² pixels. So each layer is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -158,30 +158,30 @@ def squeezed_width(network: Network, stage: Stage, inputs: int) -> int:
 
 
 class Part(NamedTuple):
-    """A named piece of the network: a stem, one block of a stage, or a head."""
+    """A named piece of the network: the stem, the first block of a stage, the blocks that repeat it, or the head."""
 
     name: str
     """`stem`, `stages.<i>` or `head`."""
-    block: int
-    """Index of the block in its stage; 0 in stem and head."""
+    times: int
+    """How often its layers follow each other: 1 but for what repeats a stage's first block."""
+    repeats: bool
+    """Whether it repeats the first block of its stage."""
     layers: tuple[Layer, ...]
 
 
 def parts(network: Network) -> Iterator[Part]:
-    """The network as stem, every block of every stage, and head, in the order of the data."""
+    """The network as stem, first and repeated blocks of every stage, and head, in the order of the data."""
     stem, inputs = network.stem, network.stem.width
-    yield Part("stem", 0, _conv(stem.stride, 3, inputs, stem.kernel))
+    yield Part("stem", 1, False, _conv(stem.stride, 3, inputs, stem.kernel))
     stride = stem.stride * stem.pool
     for index, stage in enumerate(network.stages):
         layers = BLOCK_LAYERS[stage.block]
         first = layers(network, stage, inputs, stride, stride * stage.stride)
         stride, inputs = stride * stage.stride, stage.width
-        yield Part(f"stages.{index}", 0, first)
+        yield Part(f"stages.{index}", 1, False, first)
         if stage.depth > 1:
-            repeated = layers(network, stage, inputs, stride, stride)
-            for block in range(1, stage.depth):
-                yield Part(f"stages.{index}", block, repeated)
-    yield Part("head", 0, _head(network, inputs, stride))
+            yield Part(f"stages.{index}", stage.depth - 1, True, layers(network, stage, inputs, stride, stride))
+    yield Part("head", 1, False, _head(network, inputs, stride))
 
 
 def _head(network: Network, inputs: int, stride: int) -> tuple[Layer, ...]:
@@ -197,14 +197,15 @@ def _linear(inputs: int, outputs: int) -> Layer:
     return Layer("linear", POOLED, inputs * outputs, inputs * outputs + outputs, outputs)
 
 
-def _total(layers: Iterator[Layer], resolution: int) -> Cost:
+def _total(pieces: Iterable[Part], resolution: int) -> Cost:
     work: dict[str, int] = dict.fromkeys(OPERATORS, 0)
     params = activations = 0
-    for layer in layers:
-        area = pixels(resolution, layer.stride)
-        work[layer.operator] += layer.work * area
-        params += layer.params
-        activations += layer.activations * area
+    for _, times, _, layers in pieces:
+        for operator, stride, layer_work, layer_params, layer_activations in layers:
+            area = times * pixels(resolution, stride)
+            work[operator] += layer_work * area
+            params += layer_params * times
+            activations += layer_activations * area
     return Cost(**work, params=params, activations=activations)
 
 
@@ -215,13 +216,13 @@ def count(network: Network) -> Cost:
     >>> count(FAMILIES["efficientnet"].baseline).macs
     385814752
     """
-    return _total((layer for part in parts(network) for layer in part.layers), network.resolution)
+    return _total(parts(network), network.resolution)
 
 
 def count_parts(network: Network) -> dict[str, Cost]:
     """The cost of stem, each stage and head, by name; the values add up to `count`."""
     found: dict[str, Cost] = {}
     for part in parts(network):
-        cost = _total(iter(part.layers), network.resolution)
+        cost = _total((part,), network.resolution)
         found[part.name] = found[part.name] + cost if part.name in found else cost
     return found

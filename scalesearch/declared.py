@@ -1,33 +1,25 @@
 """Frozen dataclasses whose fields declare what they may hold: checked when made, read from plain values, described.
 
 One declaration serves three ways: `Declared` checks a value made in Python, `read` makes one from a file (every
-fault at once), `json_schema` tells editors. Fields are numbers with a `Range`, literals, strings, other such
-dataclasses, tuples of them, or any of these or None.
+fault at once), `json_schema` tells editors. Fields are numbers with a `Range`, literals, texts with a `Form`, other
+such dataclasses, tuples of 1 to `LONGEST_LIST` of them, or any of these or None.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
-from types import NoneType, UnionType
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    NamedTuple,
-    TypeVar,
-    Union,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from scalesearch.errors import SpecError
+
+LONGEST_LIST = 256
+"""Entries of a tuple field at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +41,29 @@ class Range:
         """What it allows, for messages."""
         odd = ", odd, so that padding is symmetric," if self.odd else ""
         return f"{odd} from {self.low:g} to {'below ' if self.below else ''}{_plain(self.high)}"
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """What it allows, for a JSON Schema."""
+        found: dict[str, Any] = {"minimum": self.low, "exclusiveMaximum" if self.below else "maximum": self.high}
+        return found | ({"not": {"multipleOf": 2}} if self.odd else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a text consists of: a regular expression from `^` to `$`, and the same in words."""
+
+    pattern: str
+    text: str
+
+    def holds(self, value: str) -> bool:
+        """Whether a text is of this form."""
+        return re.fullmatch(self.pattern, value) is not None
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """What it allows, for a JSON Schema."""
+        return {"pattern": self.pattern}
 
 
 class Fault(NamedTuple):
@@ -98,22 +113,30 @@ class Declared:
 
 
 T = TypeVar("T")
-_short = reprlib.Repr()
-_short.maxlevel, _short.maxlist, _short.maxdict, _short.maxtuple, _short.maxstring = 2, 4, 4, 4, 60
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxdict, self.maxtuple, self.maxstring, self.maxother = 2, 4, 4, 4, 60, 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        bits = x.bit_length()  # Python writes out no number of many thousands
+        return repr(x) if bits <= 128 else f"a whole number of {bits:,} bits"
 
 
 def shown(value: object) -> str:
     """A value in a few characters, however large or deep it is."""
-    if isinstance(value, int) and value.bit_length() > 128:
-        return f"a whole number of {value.bit_length()} bits"
-    return re.sub(r" at 0x[0-9a-f]+", "", _short.repr(value))
+    return re.sub(r" at 0x[0-9a-f]+", "", _Short().repr(value))
 
 
 def check(value: object) -> list[Fault]:
     """Every field of a dataclass that does not hold what its class declares."""
     found: list[Fault] = []
-    for name, kind in declared(type(value)).items():
-        _instance(kind, getattr(value, name), name, found)
+    for name, kind in _kinds(type(value)).items():
+        held = getattr(value, name)
+        if not kind.fits(held):
+            _instance(kind, held, name, found)
     return found
 
 
@@ -127,19 +150,14 @@ def read(cls: type[T], values: object, path: str, faults: list[Fault]) -> T | No
         faults.append(Fault(path or cls.__name__.lower(), f" = {shown(values)}", "a mapping of keys to values"))
         return None
     given = cast("Mapping[Any, Any]", values)
-    kinds = declared(cls)
-    names = ", ".join(kinds)
-    faults.extend(
-        Fault(_joined(path, shown(key).strip("'")), " is not a key", f"one of {names}")
-        for key in given
-        if key not in kinds
-    )
+    kinds = _kinds(cls)
+    faults.extend(_unknown(key, path, list(kinds)) for key in given if key not in kinds)
     made: dict[str, Any] = {}
     for entry in fields(cast("Any", cls)):
         if entry.name in given:
             made[entry.name] = _plain_value(kinds[entry.name], given[entry.name], _joined(path, entry.name), faults)
-        elif entry.default is MISSING and entry.default_factory is MISSING:
-            faults.append(Fault(_joined(path, entry.name), " is missing", _allowed(kinds[entry.name])))
+        elif _is_needed(entry):
+            faults.append(Fault(_joined(path, entry.name), " is missing", kinds[entry.name].words))
     if len(faults) > before:
         return None
     try:
@@ -151,27 +169,108 @@ def read(cls: type[T], values: object, path: str, faults: list[Fault]) -> T | No
 
 def json_schema(cls: type[Any]) -> dict[str, Any]:
     """The JSON Schema of a dataclass, with the docstring of its class."""
-    kinds = declared(cls)
-    needed = [one.name for one in fields(cls) if one.default is MISSING and one.default_factory is MISSING]
-    properties: dict[str, Any] = {}
+    properties = {name: kind.schema for name, kind in _kinds(cls).items()}
     for entry in fields(cls):
-        properties[entry.name] = _schema(kinds[entry.name])
         if isinstance(entry.default, int | float | str):
             properties[entry.name]["default"] = entry.default
     return {
         "type": "object",
         "description": str(cls.__doc__).partition("\n\n")[0],
         "properties": properties,
-        "required": needed,
+        "required": [entry.name for entry in fields(cls) if _is_needed(entry)],
         "additionalProperties": False,
     }
 
 
+_NAMES = {
+    int: ("a whole number", "integer"),
+    float: ("a number", "number"),
+    str: ("a text", "string"),
+    bool: ("true or false", "boolean"),
+}
+"""Kinds of value in words and in JSON Schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A field's annotation, taken apart."""
+
+    held: type[Any]
+    """A dataclass, or one of `_NAMES`."""
+    is_nested: bool
+    """Whether it is a dataclass."""
+    options: tuple[Any, ...]
+    """Of a literal."""
+    mark: Range | Form | None
+    is_many: bool
+    """Whether it is a tuple of what is held."""
+    may_be_none: bool
+
+    @classmethod
+    def of(cls, hint: Any) -> _Kind:
+        may_be_none = NoneType in get_args(hint)
+        one = get_args(hint)[0] if may_be_none else hint
+        is_many = get_origin(one) is tuple
+        one = get_args(one)[0] if is_many else one
+        options = get_args(one) if get_origin(one) is Literal else ()
+        held, mark = get_args(one) if get_origin(one) is Annotated else (one, None)
+        held = cast("type[Any]", type(options[0]) if options else held)
+        return cls(held, is_dataclass(held), options, mark, is_many, may_be_none)
+
+    @property
+    def words(self) -> str:
+        """What the field may hold."""
+        if self.options:
+            text = f"one of {', '.join(map(str, self.options))}"
+        elif self.is_nested:
+            text = "a list" if self.is_many else "a mapping of keys to values"
+        else:
+            text = _NAMES[self.held][0] + (self.mark.text if self.mark else "")
+        return f"{text}, or nothing" if self.may_be_none else text
+
+    def fits(self, value: Any) -> bool:
+        """Whether the field may hold a value, unless it is for a dataclass."""
+        if type(value) is self.held and type(self.mark) is Range:  # by far the most
+            return self.mark.holds(value)
+        if value is None or self.is_nested:
+            return value is None and self.may_be_none
+        if self.options:
+            return any(type(value) is type(one) and value == one for one in self.options)
+        if isinstance(value, bool) and self.held is not bool:
+            return False
+        is_held = isinstance(value, int | float if self.held is float else self.held)
+        return is_held and (self.mark is None or self.mark.holds(cast("Any", value)))
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """A new JSON Schema of the field."""
+        if self.options:
+            found: dict[str, Any] = {"enum": list(self.options)}
+        elif self.is_nested:
+            found = json_schema(self.held)
+        else:
+            found = {"type": _NAMES[self.held][1], **(self.mark.schema if self.mark else {})}
+        if self.is_many:
+            found = {"type": "array", "items": found, "minItems": 1, "maxItems": LONGEST_LIST}
+        return {"anyOf": [found, {"type": "null"}]} if self.may_be_none else found
+
+
 @cache
-def declared(cls: type[Any]) -> dict[str, Any]:
-    """The declared kind of each field, in order."""
+def _kinds(cls: type[Any]) -> dict[str, _Kind]:
+    """What each field may hold, in order."""
     hints = get_type_hints(cls, include_extras=True)
-    return {entry.name: hints[entry.name] for entry in fields(cls)}
+    return {entry.name: _Kind.of(hints[entry.name]) for entry in fields(cls)}
+
+
+def _is_needed(entry: Field[Any]) -> bool:
+    return entry.default is MISSING and entry.default_factory is MISSING
+
+
+def _unknown(key: object, path: str, known: list[str]) -> Fault:
+    name = shown(key).strip("'")
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return Fault(_joined(path, name), f" is not a key{hint}", f"one of {', '.join(known)}")
 
 
 def _joined(path: str, name: str) -> str:
@@ -182,100 +281,35 @@ def _plain(number: float) -> str:
     return f"{number:,.0f}" if number == int(number) else f"{number:g}"
 
 
-def _options(kind: Any) -> tuple[Any, ...]:
-    """The kinds that a field may be, None left out, and whether None is one of them in the last place."""
-    return (
-        tuple(one for one in get_args(kind) if one is not NoneType)
-        if get_origin(kind) in (Union, UnionType)
-        else (kind,)
-    )
+def _instance(kind: _Kind, value: Any, path: str, faults: list[Fault]) -> None:
+    """Add the fault of a value made in Python, if it is one; dataclasses inside were checked when they were made."""
+    rows = cast("tuple[Any, ...]", value if kind.is_many and isinstance(value, tuple) else (value,))
+    is_right = isinstance(value, tuple) == kind.is_many and all(isinstance(row, kind.held) for row in rows)
+    if not (kind.is_nested and is_right):
+        made = f"a {'tuple of ' * kind.is_many}{kind.held.__name__}"
+        faults.append(Fault(path, f" = {shown(cast('object', value))}", made if kind.is_nested else kind.words))
+    elif kind.is_many:
+        _has_length(kind, rows, path, faults)
 
 
-def _may_be_none(kind: Any) -> bool:
-    return get_origin(kind) in (Union, UnionType) and NoneType in get_args(kind)
+def _has_length(kind: _Kind, rows: Sequence[object], path: str, faults: list[Fault]) -> bool:
+    """Whether a tuple field has as many entries as it may; else the fault is added."""
+    name = kind.held.__name__.lower()
+    if not rows:
+        faults.append(Fault(path, " is empty", f"a list of at least one {name}"))
+    elif len(rows) > LONGEST_LIST:
+        faults.append(Fault(path, f" has {len(rows):,} entries", f"a list of at most {LONGEST_LIST} {name}s"))
+    return 0 < len(rows) <= LONGEST_LIST
 
 
-def _range(kind: Any) -> tuple[type, Range]:
-    base, *marks = get_args(kind)
-    return base, next(mark for mark in marks if isinstance(mark, Range))
-
-
-def _allowed(kind: Any) -> str:
-    """What a field may hold, in words."""
-    (kind, *_), nothing = _options(kind), _may_be_none(kind)
-    if get_origin(kind) is Annotated:
-        base, limits = _range(kind)
-        text = f"a {'whole ' if base is int else ''}number{limits.text}"
-    elif get_origin(kind) is Literal:
-        text = f"one of {', '.join(map(str, get_args(kind)))}"
-    elif get_origin(kind) is tuple:
-        text = "a list"
-    else:
-        text = "a text" if kind is str else "true or false" if kind is bool else "a mapping of keys to values"
-    return f"{text}, or nothing" if nothing else text
-
-
-def _fits(kind: Any, value: object) -> bool:
-    """Whether a value is what a field that is no dataclass and no tuple of them may hold."""
-    if value is None:
-        return _may_be_none(kind)
-    (kind, *_) = _options(kind)
-    if get_origin(kind) is Literal:
-        return isinstance(value, str | int) and value in get_args(kind)
-    if get_origin(kind) is Annotated:
-        base, limits = _range(kind)
-        is_number = isinstance(value, int if base is int else int | float) and not isinstance(value, bool)
-        return is_number and limits.holds(cast("float", value))
-    return isinstance(value, kind)
-
-
-def _nested(kind: Any) -> type[Any] | None:
-    """The dataclass that a field or the entries of a tuple field hold, if they do."""
-    (kind, *_) = _options(kind)
-    inner = get_args(kind)[0] if get_origin(kind) is tuple else kind
-    return inner if isinstance(inner, type) and is_dataclass(inner) else None
-
-
-def _instance(kind: Any, value: object, path: str, faults: list[Fault]) -> None:
-    """Add the fault of a value made in Python; dataclasses inside have been checked when they were made."""
-    nested, is_many = _nested(kind), get_origin(_options(kind)[0]) is tuple
-    if nested is None or value is None:
-        fits = _fits(kind, value)
-    elif is_many:
-        fits = isinstance(value, tuple) and all(isinstance(one, nested) for one in cast("tuple[Any, ...]", value))
-    else:
-        fits = isinstance(value, nested)
-    if not fits:
-        allowed = f"a {'tuple of ' if is_many else ''}{nested.__name__}" if nested else _allowed(kind)
-        faults.append(Fault(path, f" = {shown(value)}", allowed))
-
-
-def _plain_value(kind: Any, value: object, path: str, faults: list[Fault]) -> Any:
+def _plain_value(kind: _Kind, value: object, path: str, faults: list[Fault]) -> Any:
     """A field from what a file holds, its faults added."""
-    nested, is_many = _nested(kind), get_origin(_options(kind)[0]) is tuple
-    if nested is not None and value is not None and not is_many:
-        return read(nested, value, path, faults)
-    if nested is not None and is_many and isinstance(value, list | tuple):
+    if kind.is_many and isinstance(value, list | tuple):
         rows = cast("Sequence[object]", value)
-        return tuple(read(nested, row, f"{path}[{index}]", faults) for index, row in enumerate(rows))
-    if is_many or not _fits(kind, value):
-        faults.append(Fault(path, f" = {shown(cast('object', value))}", _allowed(kind)))
+        fits = _has_length(kind, rows, path, faults)
+        return tuple(read(kind.held, row, f"{path}[{at}]", faults) for at, row in enumerate(rows)) if fits else ()
+    if kind.is_nested and not kind.is_many and value is not None:
+        return read(kind.held, value, path, faults)
+    if not kind.fits(value):
+        faults.append(Fault(path, f" = {shown(value)}", kind.words))
     return value
-
-
-def _schema(kind: Any) -> dict[str, Any]:
-    if _may_be_none(kind):
-        return {"anyOf": [_schema(_options(kind)[0]), {"type": "null"}]}
-    if get_origin(kind) is Annotated:
-        base, limits = _range(kind)
-        found: dict[str, Any] = {"type": "integer" if base is int else "number", "minimum": limits.low}
-        found["exclusiveMaximum" if limits.below else "maximum"] = limits.high
-        return found | ({"not": {"multipleOf": 2}} if limits.odd else {})
-    if get_origin(kind) is Literal:
-        return {"enum": list(get_args(kind))}
-    nested = _nested(kind)
-    if get_origin(kind) is tuple and nested is not None:
-        return {"type": "array", "items": json_schema(nested)}
-    if nested is not None:
-        return json_schema(nested)
-    return {"type": {str: "string", bool: "boolean"}.get(kind, "object")}

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scalesearch.cost import count
+from scalesearch.bases import Base, find
 from scalesearch.errors import PlanError, ScalingError
-from scalesearch.families import Base, find_base
-from scalesearch.levelling import REACH, TOLERANCE, Scaled, level
-from scalesearch.members import (
-    PUBLISHED,
-    Member,
-    Rule,
-    Unreached,
-    growth_at,
-    growths,
-    members,
-    named_growths,
-    published,
-)
-from scalesearch.scaling import Coefficients, Multipliers, Rounding, scale
+from scalesearch.levelling import REACH, TOLERANCE, Scaled
+from scalesearch.limits import Limits, parse_limits
+from scalesearch.members import PUBLISHED, Member, Rule, Unreached, growth_at, members, named_growths, published
+from scalesearch.scalable import Scalable
+from scalesearch.scaling import Coefficients, Multipliers
 from scalesearch.space import Policy, parse_budget
-from scalesearch.spec import Network
 
 if TYPE_CHECKING:
     from scalesearch.outcome import Outcome
@@ -73,41 +63,37 @@ def scaled_base(
         raise ScalingError("--phi without --budget", mend="give the budget whose power it is")
     if budget is not None and policy == "paper":
         raise ScalingError("--budget under --rounding paper", mend="the paper's rounding aims at no growth: drop one")
-    found = find_base(base)
-    start = replace(found.network, num_classes=found.network.num_classes if classes is None else classes)
-    side = start.resolution if resolution is None else resolution
-    asked = Multipliers(depth=depth, width=width, resolution=side / start.resolution)
-    rounding = found.family.rounding
+    found = find(base)
+    start = found.full(classes)
+    native = start.network.resolution
+    side = native if resolution is None else resolution
+    asked = Multipliers(depth=depth, width=width, resolution=side / native)
     is_base = asked == Multipliers() and budget is None
+    growth = None if is_base or policy == "paper" else _growth(asked, start, budget, phi)
     if is_base:
-        scaled, growth = Scaled(network=start, effective=asked, growth=1.0), None
-    elif policy == "paper":
-        scaled, growth = _by_paper(start, asked, side, rounding), None
+        scaled = Scaled(network=start.network, effective=asked, cost=start.cost, growth=1.0)
+    elif growth is None:
+        scaled = start.rounded(asked)
     else:
-        growth = _growth(asked, start, budget, phi)
-        scaled = _levelled(start, asked, growth, rounding)
+        scaled = _levelled(start, asked, growth)
     return ScaledBase(
         base=found.name, policy=policy, asked=None if is_base else asked, growth_asked=growth, scaled=scaled
     )
 
 
-def _by_paper(start: Network, asked: Multipliers, side: int, rounding: Rounding) -> Scaled:
-    network = replace(scale(start, asked, rounding), resolution=side)  # the side as typed, not through its ratio
-    effective = replace(asked, depth=network.depth / start.depth)
-    return Scaled(network=network, effective=effective, growth=count(network).macs / count(start).macs)
-
-
-def _growth(asked: Multipliers, start: Network, budget: str | None, phi: float | None) -> float:
+def _growth(asked: Multipliers, start: Scalable, budget: str | None, phi: float | None) -> float:
     if budget is None:
         return asked.nominal
-    return growth_at(parse_budget(budget, count(start).macs), 1.0 if phi is None else phi)
+    return growth_at(parse_budget(budget, start.cost.macs), 1.0 if phi is None else phi)
 
 
-def _levelled(start: Network, asked: Multipliers, growth: float, rounding: Rounding) -> Scaled:
-    levelled = level([asked], start, rounding, growth)[0]
+def _levelled(start: Scalable, asked: Multipliers, growth: float) -> Scaled:
+    levelled = start.project([asked], growth)[0]
     if levelled is None:
+        least = start.smallest() if growth < 1 else None
+        end = f"; the smallest network of this base costs {least.growth:.3g}x" if least else ""
         raise ScalingError(
-            f"no network within {TOLERANCE:.0%} of {growth:.4g}x lies within {REACH} of these multipliers",
+            f"no network within {TOLERANCE:.0%} of {growth:.4g}x lies within {REACH} of these multipliers{end}",
             mend="use --rounding paper for the plain rounding, or move the multipliers",
         )
     return levelled
@@ -145,6 +131,9 @@ class FamilyRequest:
     growth: str | None = None
     """Growths of compute with commas between them."""
     classes: int | None = None
+    max_params: str | None = None
+    max_activations: str | None = None
+    max_memory: str | None = None
 
 
 def asked_family(request: FamilyRequest, outcome: Outcome | None) -> AskedFamily:
@@ -154,21 +143,29 @@ def asked_family(request: FamilyRequest, outcome: Outcome | None) -> AskedFamily
         PlanError: the request names none of the three, more than one, or contradicts itself.
     """
     _refuse_contradictions(request, outcome)
+    limits = parse_limits(request.max_params, request.max_activations, request.max_memory)
     if outcome is not None:
-        base, rule = outcome.plan.start, outcome.rule(request.candidate)
+        base, rule = outcome.plan.base, outcome.rule(request.candidate)
+        limits = limits if limits != Limits() else outcome.plan.limits
     else:
-        base = find_base(str(request.base))
+        base = find(str(request.base))
         if request.published:
-            _refuse_other_bases(base)
-            return AskedFamily(base=base.name, rule=None, members=published(base, classes=request.classes))
+            return AskedFamily(base=base.name, rule=None, members=_published(base, request.classes))
         rule = _given_rule(str(request.coefficients), request.budget, base)
-    found = members(rule, base, _asked_growths(base, rule, request), classes=request.classes)
+    found = members(rule, base, _asked_growths(base, rule, request), classes=request.classes, limits=limits)
     unreached = [one for one in found if isinstance(one, Unreached)]
     if len(unreached) == len(found):
         raise ScalingError(
             f"no member can be reached: {unreached[0].reason}", mend="ask for other growths or coefficients"
         )
     return AskedFamily(base=base.name, rule=rule, members=found)
+
+
+def _published(base: Base, classes: int | None) -> list[Member]:
+    found = published(base, classes=classes)
+    if not found:
+        raise PlanError(f"{base.name} is not the baseline of a published table", mend="b0, tf_b0 and lite0 are")
+    return found
 
 
 def _refuse_contradictions(request: FamilyRequest, outcome: Outcome | None) -> None:
@@ -194,12 +191,6 @@ def _refuse_contradictions(request: FamilyRequest, outcome: Outcome | None) -> N
             raise PlanError(fault, mend=mend)
 
 
-def _refuse_other_bases(base: Base) -> None:
-    if not base.is_baseline:
-        baseline = base.family.published[0].name
-        raise PlanError(f"the published table is over {baseline}, not {base.name}", mend=f"give --base {baseline}")
-
-
 def _given_rule(text: str, budget: str | None, base: Base) -> Rule:
     values = _numbers("--coefficients", text)
     if len(values) != 3:
@@ -207,16 +198,16 @@ def _given_rule(text: str, budget: str | None, base: Base) -> Rule:
     given = Coefficients(alpha=values[0], beta=values[1], gamma=values[2])
     if abs(given.nominal - 1) <= TOLERANCE:
         raise ScalingError(f"--coefficients {text} scale nothing", mend="alpha·beta²·gamma² must differ from 1")
-    growth = parse_budget(budget, count(base.network).macs) if budget else given.nominal
+    growth = parse_budget(budget, base.full().cost.macs) if budget else given.nominal
     return Rule.of(given.shares, growth, "given")
 
 
 def _asked_growths(base: Base, rule: Rule, request: FamilyRequest) -> dict[str, float]:
     if request.phi is not None:
-        return named_growths(base, [growth_at(rule.budget, value) for value in _numbers("--phi", request.phi)])
+        return named_growths(base.name, [growth_at(rule.budget, value) for value in _numbers("--phi", request.phi)])
     if request.growth is not None:
-        return named_growths(base, _numbers("--growth", request.growth))
-    return growths(base, rule.budget)
+        return named_growths(base.name, _numbers("--growth", request.growth))
+    return base.growths(rule.budget)
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -6,13 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scalesearch.blueprint import Architecture
 from scalesearch.candidates import Candidate
-from scalesearch.cost import OPERATORS, Cost, count
+from scalesearch.cost import OPERATORS, Cost
 from scalesearch.errors import PlanError, ScaleSearchError
 from scalesearch.members import Rule
 from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.scaling import Coefficients
-from scalesearch.spec import Network
 from scalesearch.trials import TrialState
 
 if TYPE_CHECKING:
@@ -29,14 +29,10 @@ def point(coefficients: Coefficients) -> Document:
     return {"alpha": coefficients.alpha, "beta": coefficients.beta, "gamma": coefficients.gamma}
 
 
-def shape(network: Network, cost: Cost) -> Document:
+def shape(network: Architecture, cost: Cost) -> Document:
     """What a network looks like and costs."""
     return {
-        "depths": list(network.depths),
-        "widths": list(network.widths),
-        "stem": network.stem.width,
-        "head": network.head.width,
-        "resolution": network.resolution,
+        **network.outline,
         "macs": cost.macs,
         "params": cost.params,
         "activations": cost.activations,
@@ -45,11 +41,15 @@ def shape(network: Network, cost: Cost) -> Document:
 
 def plan_document(plan: Plan, layout: Layout) -> Document:
     """Of `plan`: the base, the proxy base, and every candidate with the proxy that stands for it."""
-    small = plan.proxy_base.network
+    small = plan.proxy_base
     return {
         **VERSION,
-        "base": _base(plan.base, plan.scalable.network),
-        "proxy_base": {**shape(small, count(small)), "halvings": plan.halvings, "num_classes": small.num_classes},
+        "base": _base(plan),
+        "proxy_base": {
+            **shape(small.network, small.cost),
+            "halvings": plan.halvings,
+            "num_classes": small.network.num_classes,
+        },
         "budget": plan.space.budget,
         "rounding": plan.space.policy,
         "preset": plan.preset,
@@ -60,6 +60,7 @@ def plan_document(plan: Plan, layout: Layout) -> Document:
         "images": plan.images,
         "validation_images": plan.validation_images,
         "image_passes": plan.passes_per_trial * plan.seeds * (len(layout.trained) + 1),
+        "limits": asdict(plan.limits),
         "digest": plan.digest,
         "nominal_points": layout.nominal_points,
         "candidates": [candidate_document(one, plan, layout) for one in layout.candidates],
@@ -69,10 +70,10 @@ def plan_document(plan: Plan, layout: Layout) -> Document:
     }
 
 
-def _base(name: str, network: Network) -> Document:
-    cost = count(network)
+def _base(plan: Plan) -> Document:
+    cost = plan.scalable.cost
     kept = {"macs": cost.macs, "params": cost.params, "activations": cost.activations}
-    return {"name": name, **kept, "resolution": network.resolution}
+    return {"name": plan.base.name, **kept, "resolution": plan.scalable.network.resolution}
 
 
 def candidate_document(one: Candidate, plan: Plan, layout: Layout) -> Document:
@@ -87,7 +88,7 @@ def candidate_document(one: Candidate, plan: Plan, layout: Layout) -> Document:
         "shares": list(one.shares),
         "nominal_growth": one.coefficients.nominal,
         "realised_growth": one.scaled.growth,
-        **shape(one.scaled.network, one.cost),
+        **shape(one.scaled.network, one.scaled.cost),
         "trained": one.proxy_id in layout.trained,
         "proxy": _proxy(one, plan),
     }
@@ -97,12 +98,10 @@ def _proxy(one: Candidate, plan: Plan) -> Document:
     network = one.proxy.network
     return {
         "id": one.proxy_id,
-        "macs": count(network).macs,
+        "macs": one.proxy.cost.macs,
         "growth": one.proxy.growth,
         "effective": asdict(one.proxy.effective),
-        "depths": list(network.depths),
-        "widths": list(network.widths),
-        "resolution": network.resolution,
+        **{key: value for key, value in network.outline.items() if key not in ("stem", "head")},
         "upsampled": network.resolution > plan.data.side,
     }
 
@@ -118,7 +117,7 @@ def scale_document(found: ScaledBase, measured: Cost | None) -> Document:
         "growth_asked": found.growth_asked,
         "realised_growth": scaled.growth,
         "effective": asdict(scaled.effective),
-        **shape(scaled.network, count(scaled.network)),
+        **shape(scaled.network, scaled.cost),
     }
     if measured is not None:
         by_operator = {name: getattr(measured, name) for name in OPERATORS}

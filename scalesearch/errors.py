@@ -71,4 +71,4 @@ class TrialDivergedError(ScaleSearchError, RuntimeError):
 
 
 class EmitError(ScaleSearchError, RuntimeError):
-    """A written file that does not read back as what was written."""
+    """A written file that does not read back as what was written, or weights that do not fit a network."""

@@ -18,6 +18,8 @@ from operator import mul
 from typing import NamedTuple
 
 from scalesearch import cost
+from scalesearch.blueprint import Architecture
+from scalesearch.cost import Cost
 from scalesearch.depths import least_depth, spread
 from scalesearch.errors import ScalingError
 from scalesearch.scaling import Channels, Multipliers, Rounding, resize, scale_widths
@@ -35,9 +37,10 @@ WIDTH_STEP = 0.001
 class Scaled:
     """A network made from a base, with the multipliers it really has."""
 
-    network: Network
+    network: Architecture
     effective: Multipliers
     """Blocks / base blocks, a width multiplier that builds these channels, side / base side."""
+    cost: Cost
     growth: float
     """Realised growth: macs / macs of the base."""
     distance: float = 0.0
@@ -82,8 +85,8 @@ class _Work:
         once: Counter[int] = Counter()
         repeats: list[Counter[int]] = []
         for part in cost.parts(twice):
-            target: Counter[int] = Counter() if part.block else once
-            if part.block:
+            target: Counter[int] = Counter() if part.repeats else once
+            if part.repeats:
                 repeats.append(target)
             for layer in part.layers:
                 if layer.operator in ("conv", "linear"):
@@ -239,8 +242,10 @@ def _as_scaled(found: _Found | None, base: Network, rounding: Rounding, base_mac
         return None
     (squared, *_), width, one = found
     depths = spread(one.depth, base, rounding)
+    network = resize(base, depths=depths, widths=one.widths.channels, resolution=one.resolution)
     return Scaled(
-        network=resize(base, depths=depths, widths=one.widths.channels, resolution=one.resolution),
+        network=network,
+        cost=cost.count(network),
         effective=Multipliers(depth=one.depth / base.depth, width=width, resolution=one.resolution / base.resolution),
         growth=one.macs / base_macs,
         distance=math.sqrt(squared),
@@ -258,9 +263,10 @@ def level_one(dimension: str, base: Network, rounding: Rounding, growth: float, 
     base_macs = cost.count(base).macs
     best: Scaled | None = None
     for effective, network in _steps(dimension, base, rounding, growth, resolution_step):
-        realised = cost.count(network).macs / base_macs
+        found = cost.count(network)
+        realised = found.macs / base_macs
         if best is None or abs(math.log(realised / growth)) < abs(math.log(best.growth / growth)):
-            best = Scaled(network=network, effective=effective, growth=realised)
+            best = Scaled(network=network, effective=effective, cost=found, growth=realised)
         if (realised >= growth) == (growth >= 1):
             break
     if best is None:

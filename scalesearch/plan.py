@@ -8,19 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
-from scalesearch.candidates import Candidate, Exclusion, Scalable, candidates, trained_proxies
+from scalesearch.bases import Base, base_from_plan
+from scalesearch.candidates import Candidate, Exclusion, candidates, trained_proxies
 from scalesearch.dataset import Dataset
 from scalesearch.errors import PlanError, ScaleSearchError, StudyError
-from scalesearch.families import Base, find_base
+from scalesearch.limits import Limits
 from scalesearch.presets import PRESETS, PresetName
-from scalesearch.proxy_base import narrowed, relaxed
 from scalesearch.recipe import Recipe
+from scalesearch.scalable import Scalable
 from scalesearch.space import Space
 
 SCHEMA = 1
@@ -36,7 +37,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise PlanError(f"{path}: {' '.join(str(error).split())}", mend="give a readable YAML file") from None
     if not isinstance(values, dict):
         raise PlanError(f"{path}: not a mapping of keys to values", mend="see studies/ for an example")
@@ -47,8 +48,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 class Plan:
     """Everything that fixes the answer of a study."""
 
-    base: str
-    """Name of the base network."""
+    base: Base
+    """The network that is scaled."""
     budget: str
     """The budget, spelt in one way."""
     space: Space
@@ -69,9 +70,9 @@ class Plan:
     threads: int
     """CPU threads of a trial: 1 and 2 threads give different bits."""
     recipe: Recipe
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        find_base(self.base)
         names = ("resolution", "seeds", "epochs", "images", "validation_images", "threads")
         least = {"halvings": 0, **dict.fromkeys(names, 1)}
         given = {name: getattr(self, name) for name in least}
@@ -94,23 +95,14 @@ class Plan:
         return self.data.train_count - (0 if self.data.has_validation else self.validation_images)
 
     @property
-    def start(self) -> Base:
-        """The base network with its family."""
-        return find_base(self.base)
-
-    @property
     def scalable(self) -> Scalable:
         """The base at full size."""
-        base = self.start
-        return Scalable(network=base.network, rounding=base.family.rounding, resolution_step=4)
+        return self.base.full()
 
     @property
     def proxy_base(self) -> Scalable:
-        """The base relaxed for small images and narrowed: what the trained proxies are scaled from."""
-        base = self.start
-        return narrowed(
-            relaxed(base.network, self.resolution, self.data.num_classes), base.family.rounding, self.halvings
-        )
+        """The base made fit for small images and narrowed: what the trained proxies are scaled from."""
+        return self.base.small(self.resolution, self.data.num_classes, self.halvings)
 
     @property
     def passes_per_trial(self) -> int:
@@ -121,9 +113,12 @@ class Plan:
         """Plain values, as written to `plan.yaml`."""
         return {
             "schema": SCHEMA,
-            **asdict(self),
+            **{entry.name: getattr(self, entry.name) for entry in fields(self)},
+            "base": self.base.to_plan(),
+            "space": asdict(self.space),
             "data": self.data.to_dict(),
             "recipe": self.recipe.to_dict(),
+            "limits": asdict(self.limits),
         }
 
     @classmethod
@@ -137,6 +132,8 @@ class Plan:
             raise PlanError(f"schema {values['schema']!r}", mend=f"this version reads schema {SCHEMA}")
         given = {key: value for key, value in values.items() if key != "schema"}
         try:
+            given["base"] = base_from_plan(given["base"])
+            given["limits"] = Limits(**given["limits"])
             given["space"] = Space(**given["space"])
             given["data"] = Dataset.from_dict(given["data"])
             given["recipe"] = Recipe.from_dict(given["recipe"])
@@ -153,7 +150,7 @@ class Plan:
     @property
     def folder_name(self) -> str:
         """`<base>-<budget>-<data>-<8 characters of the digest>`."""
-        return f"{self.base}-{self.budget.lower().replace(' ', '')}-{self.data.name}-{self.digest[:8]}"
+        return f"{self.base.name}-{self.budget.lower().replace(' ', '')}-{self.data.name}-{self.digest[:8]}"
 
 
 def _whole(value: object, least: int) -> bool:
@@ -204,7 +201,7 @@ def lay_out(plan: Plan) -> Layout:
     Raises:
         SpaceError: nothing is left to search.
     """
-    found = candidates(plan.space, plan.scalable, plan.proxy_base)
+    found = candidates(plan.space, plan.scalable, plan.proxy_base, plan.limits)
     return Layout(
         nominal_points=found.nominal_points,
         candidates=found.candidates,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from scalesearch.candidates import Scalable
-from scalesearch.cost import count
 from scalesearch.dataset import Dataset
-from scalesearch.presets import Preset
-from scalesearch.scaling import Multipliers, Rounding, scale
+from scalesearch.depths import least_depth, spread
+from scalesearch.scaling import Multipliers, Rounding, channels, resize, scale
 from scalesearch.spec import Network
 
 SMALLEST_SIDE = 20
 """Least resolution of a proxy base [px]."""
 LAST_MAP = 3
 """Least side of the proxy base's last map [px]."""
+NARROWEST = 4
+"""Least channels that narrowing leaves to a stage."""
 
 
 def relaxed(network: Network, resolution: int, num_classes: int) -> Network:
@@ -47,21 +47,40 @@ def relaxed(network: Network, resolution: int, num_classes: int) -> Network:
     )
 
 
-def narrowed(network: Network, rounding: Rounding, halvings: int) -> Scalable:
-    """Channels halved `halvings` times, the rounding's divisor with them, so that its steps stay as fine."""
-    finer = replace(rounding, divisor=max(1, rounding.divisor >> halvings))
-    narrow = scale(network, Multipliers(width=0.5**halvings), finer)
-    return Scalable(network=narrow, rounding=finer, resolution_step=1)
+def narrowed(network: Network, rounding: Rounding, halvings: int) -> tuple[Network, Rounding]:
+    """Channels halved `halvings` times, divisors and groups with them, so that the steps of width stay as fine.
+
+    No stage gets fewer than `NARROWEST` channels: what is left of the halvings goes to the number of blocks.
+    """
+    possible = int(math.log2(max(1.0, min(network.stem.width, *_narrowest(network)) / NARROWEST)))
+    times = min(halvings, possible)
+    finer = replace(rounding, divisor=max(1, rounding.divisor >> times))
+    stages = tuple(replace(stage, groups=max(1, stage.groups >> times)) for stage in network.stages)
+    squeeze = replace(network.squeeze_excite, divisor=max(1, network.squeeze_excite.divisor >> times))
+    divisor = max(1, network.hidden_divisor >> times)
+    finely = replace(network, stages=stages, squeeze_excite=squeeze, hidden_divisor=divisor)
+    # stem and head narrow too, whether or not they widen with the stages later
+    narrow = scale(finely, Multipliers(width=0.5**times), replace(finer, stem="scaled", head="scaled"))
+    depth = max(least_depth(narrow, rounding), narrow.depth >> (halvings - times))
+    depths = spread(depth, narrow, rounding)
+    return resize(narrow, depths=depths, widths=channels(narrow), resolution=narrow.resolution), finer
 
 
-def halvings_to_fit(network: Network, rounding: Rounding, most: int | None) -> int:
-    """How often the channels are halved until the network costs at most `most` multiply-adds; None = no limit."""
-    if most is None:
-        return 0
-    return next(n for n in range(16) if count(narrowed(network, rounding, n).network).macs <= most or n == 15)
+def _narrowest(network: Network) -> list[int]:
+    """Channels of each stage, or of its blocks' inside where that is narrower."""
+    return [
+        min(stage.width, round(stage.width * stage.expansion)) if stage.block == "bottleneck" else stage.width
+        for stage in network.stages
+    ]
 
 
-def proxy_side(data: Dataset, growth: float, preset: Preset) -> int:
-    """Resolution of the proxy base, so that what grows from it stays within the images' native side [px]."""
+def native_side(data: Dataset, growth: float, photo_side: int) -> int:
+    """Side of a proxy base from which proxies grow to the images' own side, not above it [px].
+
+    Args:
+        data: the images.
+        growth: of the budget.
+        photo_side: most for photos [px].
+    """
     native = round(data.side / math.sqrt(max(1.0, growth)))
-    return max(SMALLEST_SIDE, min(preset.photo_side, native) if data.is_photos else native)
+    return min(photo_side, native) if data.is_photos else native

@@ -9,13 +9,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from scalesearch.cost import count
+from scalesearch.bases import Base, find, halvings_to_fit
 from scalesearch.dataset import Dataset, describe
 from scalesearch.errors import PlanError, ScaleSearchError
-from scalesearch.families import Base, find_base
+from scalesearch.limits import Limits, parse_limits
 from scalesearch.plan import Layout, Plan, lay_out, read_yaml
 from scalesearch.presets import PRESETS, Preset, PresetName, default_preset
-from scalesearch.proxy_base import halvings_to_fit, proxy_side, relaxed
+from scalesearch.proxy_base import native_side
 from scalesearch.recipe import Recipe
 from scalesearch.space import Policy, Space, budget_form, budget_text, parse_budget
 
@@ -54,6 +54,11 @@ class Request:
     """Training images."""
     proxy_resolution: int | None = None
     """Resolution of the proxy base [px]."""
+    max_params: str | None = None
+    """Most parameters of a candidate, such as `20M`."""
+    max_activations: str | None = None
+    max_memory: str | None = None
+    """Most memory of a training step [bytes], with its batch: `16G@64`."""
     recipe: dict[str, Any] | None = None
     """Keys of `Recipe` that differ from the preset's."""
 
@@ -100,16 +105,17 @@ def resolve(request: Request) -> tuple[Plan, Layout]:
     """
     faults: list[ScaleSearchError] = []
     preset = PRESETS[request.preset or default_preset()]
-    base = _attempt(faults, lambda: find_base(request.base))
+    base = _attempt(faults, lambda: find(request.base))
     data = _attempt(faults, lambda: describe(request.data, root=Path(request.data_root) if request.data_root else None))
     recipe = _attempt(faults, lambda: Recipe.from_dict(preset.recipe.to_dict() | (request.recipe or {})))
+    limits = _attempt(faults, lambda: parse_limits(request.max_params, request.max_activations, request.max_memory))
     space = _attempt(faults, lambda: _space(request, base)) if base else None
     if base is None:  # the budget's form can be checked all the same
         _attempt(faults, lambda: budget_form(request.budget))
     faults += _out_of_range(request)
-    if base is None or data is None or recipe is None or space is None or faults:
+    if base is None or data is None or recipe is None or space is None or limits is None or faults:
         raise faults[0] if len(faults) == 1 else PlanError([str(fault) for fault in faults], mend="mend each of them")
-    return _planned(request, preset, base, data, recipe, space)
+    return _planned(request, preset, base, data, recipe, space, limits)
 
 
 def _attempt(faults: list[ScaleSearchError], make: Callable[[], T]) -> T | None:
@@ -121,7 +127,7 @@ def _attempt(faults: list[ScaleSearchError], make: Callable[[], T]) -> T | None:
 
 
 def _space(request: Request, base: Base) -> Space:
-    growth = parse_budget(request.budget, count(base.network).macs)
+    growth = parse_budget(request.budget, base.full().cost.macs)
     return Space.of(growth, policy=request.rounding, step=request.step, tolerance=request.tolerance)
 
 
@@ -135,19 +141,18 @@ def _out_of_range(request: Request) -> list[ScaleSearchError]:
 
 
 def _planned(
-    request: Request, preset: Preset, base: Base, data: Dataset, recipe: Recipe, space: Space
+    request: Request, preset: Preset, base: Base, data: Dataset, recipe: Recipe, space: Space, limits: Limits
 ) -> tuple[Plan, Layout]:
-    side = request.proxy_resolution or proxy_side(data, space.budget, preset)
-    small = relaxed(base.network, side, data.num_classes)
+    side = request.proxy_resolution or base.proxy_side(native_side(data, space.budget, preset.photo_side), space.budget)
     validation = min(preset.validation_images, max(data.num_classes, data.train_count // 5))
     plan = Plan(
-        base=base.name,
+        base=base,
         budget=budget_text(request.budget),
         space=space,
         preset=preset.name,
         data=data,
         resolution=side,
-        halvings=halvings_to_fit(small, base.family.rounding, preset.proxy_macs),
+        halvings=halvings_to_fit(base, side, data.num_classes, preset.proxy_macs),
         proxies=request.candidates or preset.proxies,
         seeds=request.seeds or preset.seeds,
         epochs=request.epochs or preset.epochs,
@@ -155,8 +160,10 @@ def _planned(
         validation_images=validation,
         threads=1,
         recipe=recipe,
+        limits=limits,
     )
     layout = lay_out(plan)
+    plan = replace(plan, base=base.settled())
     if plan.most_images < FEWEST_IMAGES:
         fault = f"{data.source} leaves {plan.most_images} training images beside {validation} for validation"
         raise PlanError(fault, mend=f"give at least {FEWEST_IMAGES}")
@@ -171,7 +178,7 @@ def _affordable(plan: Plan, layout: Layout, preset: Preset) -> int:
     """Training images that keep all trials together within the preset's image passes and image-macs."""
     if preset.image_passes is None or preset.image_macs is None:
         return plan.most_images
-    macs = count(plan.proxy_base.network).macs
+    macs = plan.proxy_base.cost.macs
     growths = [1.0, *(layout.candidate(name).proxy.growth for name in layout.trained)]
     runs = plan.seeds * plan.epochs
     by_passes = preset.image_passes // (len(growths) * runs)

@@ -18,7 +18,7 @@ from scalesearch import documents, emit
 from scalesearch.engine.local import LocalExecutor, Slot, local_slots
 from scalesearch.engine.work import Event
 from scalesearch.errors import DataError, ScaleSearchError, SearchFailedError
-from scalesearch.members import growths, members
+from scalesearch.members import members
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan
 from scalesearch.presets import gpu_listed
@@ -102,8 +102,8 @@ def _train(plan: Plan, layout: Layout, study: Study, slots: list[Slot], folder: 
 
 def _emit(outcome: Outcome, folder: Path, observer: Observer) -> dict[str, Any]:
     rule = outcome.rule()
-    base = outcome.plan.start
-    found = members(rule, base, growths(base, rule.budget), classes=None)
+    base = outcome.plan.base
+    found = members(rule, base, base.growths(rule.budget), classes=None, limits=outcome.plan.limits)
     return emit.write(found, rule, base.name, folder / "family", observer.emitted, weights=False)
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from scalesearch.cost import count
+from scalesearch.blueprint import Architecture
 from scalesearch.engine.work import Event, Executor, Failed, Finished, Progress, Started, Work
+from scalesearch.levelling import Scaled
 from scalesearch.plan import ANCHOR, Layout, Plan
-from scalesearch.scaling import Coefficients
-from scalesearch.spec import Network
+from scalesearch.scaling import Coefficients, Multipliers
 from scalesearch.study import Entry, Study
 from scalesearch.trials import TrialKey
 
@@ -21,22 +21,22 @@ ATTEMPTS = 3
 
 def entries(plan: Plan, layout: Layout) -> list[Entry]:
     """Every trial of a plan in canonical order: a seed of the anchor and of every proxy, then the next seed."""
-    arms = [(ANCHOR, Coefficients(alpha=1.0, beta=1.0, gamma=1.0), plan.proxy_base.network, 1.0)]
+    small = plan.proxy_base
+    anchor = Scaled(network=small.network, effective=Multipliers(), cost=small.cost, growth=1.0)
+    arms = [(ANCHOR, Coefficients(alpha=1.0, beta=1.0, gamma=1.0), anchor)]
     for name in layout.trained:
         one = layout.candidate(name)
-        arms.append(
-            (name, Coefficients.from_shares(one.shares, plan.space.budget), one.proxy.network, one.proxy.growth)
-        )
+        arms.append((name, Coefficients.from_shares(one.shares, plan.space.budget), one.proxy))
     return [
         Entry(
             key=TrialKey(proxy=name, seed=seed, rung=plan.epochs),
             rule=rule,
-            digest=network.digest,
-            macs=count(network).macs,
-            growth=growth,
+            digest=proxy.network.digest,
+            macs=proxy.cost.macs,
+            growth=proxy.growth,
         )
         for seed in range(plan.seeds)
-        for name, rule, network, growth in arms
+        for name, rule, proxy in arms
     ]
 
 
@@ -114,5 +114,5 @@ def _work(key: TrialKey, plan: Plan, layout: Layout, folder: Path) -> Work:
     )
 
 
-def _network(key: TrialKey, plan: Plan, layout: Layout) -> Network:
+def _network(key: TrialKey, plan: Plan, layout: Layout) -> Architecture:
     return plan.proxy_base.network if key.proxy == ANCHOR else layout.candidate(key.proxy).proxy.network

@@ -143,13 +143,6 @@ class Network(Declared):
     drop_path: Share = 0.0
     """Stochastic depth: probability of dropping the last block's residual branch, linear in the block index."""
 
-    place = ""
-
-    def contradictions(self) -> Iterator[Fault]:
-        """A network has stages."""
-        if not self.stages:
-            yield Fault("stages", " is empty", "a list of at least one stage")
-
     @property
     def depths(self) -> tuple[int, ...]:
         """Blocks of each stage."""
@@ -164,6 +157,22 @@ class Network(Declared):
     def depth(self) -> int:
         """Blocks of all stages."""
         return sum(self.depths)
+
+    @property
+    def built(self) -> object:
+        """What is built: the network itself."""
+        return self
+
+    @property
+    def outline(self) -> dict[str, Any]:
+        """What people look at first."""
+        return {
+            "depths": list(self.depths),
+            "widths": list(self.widths),
+            "stem": self.stem.width,
+            "head": self.head.width,
+            "resolution": self.resolution,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers, as written to `config.yaml`."""

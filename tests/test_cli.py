@@ -57,12 +57,13 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
 SURFACE = {
     "run": [
         "--base", "--budget", "--rounding", "--step", "--tolerance", "--data", "--data-root", "--download", "--preset",
-        "--candidates", "--seeds", "--epochs", "--images", "--proxy-resolution", "--study", "--out", "--quiet",
-        "--json",
+        "--candidates", "--seeds", "--epochs", "--images", "--proxy-resolution", "--max-params",
+        "--max-activations", "--max-memory", "--study", "--out", "--quiet", "--json",
     ],
     "plan": [
         "--base", "--budget", "--rounding", "--step", "--tolerance", "--data", "--data-root", "--preset",
-        "--candidates", "--seeds", "--epochs", "--images", "--proxy-resolution", "--study", "--json",
+        "--candidates", "--seeds", "--epochs", "--images", "--proxy-resolution", "--max-params",
+        "--max-activations", "--max-memory", "--study", "--json",
     ],
     "scale": [
         "--base", "--depth", "--width", "--resolution", "--rounding", "--budget", "--phi", "--classes", "--measure",
@@ -72,8 +73,10 @@ SURFACE = {
     "status": ["RUN", "--json"],
     "emit": [
         "RUN", "--candidate", "--base", "--coefficients", "--budget", "--published", "--phi", "--growth", "--classes",
-        "--weights", "--out", "--quiet", "--json",
+        "--max-params", "--max-activations", "--max-memory", "--weights", "--from-weights", "--naming", "--out",
+        "--quiet", "--json",
     ],
+    "schema": [],
 }  # fmt: skip
 """Every command with its arguments and options: a new one is a deliberate row here."""
 

@@ -186,5 +186,5 @@ def test_a_budget_that_is_none_is_refused():
 
 
 def test_the_published_table_is_over_its_baseline_alone():
-    with pytest.raises(PlanError, match="over b0, not b3"):
+    with pytest.raises(PlanError, match="b3 is not the baseline of a published table"):
         asked_family(FamilyRequest(base="b3", published=True), None)

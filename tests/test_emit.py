@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from networks import B0, MOBILENET_V1, MOBILENET_V2, NETWORKS, RESNET50, SMALL
+from networks import B0, EFFICIENTNET, MOBILENET_V1, MOBILENET_V2, NETWORKS, RESNET50, SMALL
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import scalesearch
+from scalesearch.bases import find
 from scalesearch.cost import count
 from scalesearch.direct import FamilyRequest, asked_family
 from scalesearch.emit.config import read_config
@@ -23,9 +24,9 @@ from scalesearch.emit.source import source
 from scalesearch.emit.weights import weights_digest
 from scalesearch.emit.write import _compare_config, _compare_source, _outputs, write
 from scalesearch.errors import CostMismatchError, EmitError, PlanError, ScaleSearchError, SpecError
-from scalesearch.families import find_base
 from scalesearch.levelling import Scaled
-from scalesearch.members import Member, Unreached, growths, members
+from scalesearch.limits import Limits
+from scalesearch.members import Member, Unreached, members
 from scalesearch.nets.measure import measure
 from scalesearch.nets.network import build
 from scalesearch.scaling import Multipliers
@@ -62,8 +63,8 @@ Emitted = tuple[Path, dict[str, Any]]
 
 
 def member(name: str, network: Network) -> Member:
-    scaled = Scaled(network=network, effective=Multipliers(), growth=1.0)
-    return Member(name=name, phi=None, growth_asked=None, scaled=scaled, cost=count(network))
+    scaled = Scaled(network=network, effective=Multipliers(), cost=count(network), growth=1.0)
+    return Member(name=name, phi=None, growth_asked=None, scaled=scaled)
 
 
 def emitted(folder: Path, *found: Member | Unreached, weights: bool = False, seed: int = 0) -> dict[str, Any]:
@@ -258,8 +259,8 @@ def test_a_folder_without_a_member_is_refused(tmp_path: Path):
     ("old", "new"),
     [
         ("stride=2", "stride=1"),
-        ("nn.MaxPool2d(3, 2", "nn.AvgPool2d(3, 2"),
-        ("torch.sigmoid", "torch.tanh"),
+        ("nn.MaxPool2d(3, pool, padding", "nn.AvgPool2d(3, pool, padding"),
+        ("nn.Sigmoid", "nn.Tanh"),
         ("out = self.shortcut(x) + out", "out = out"),
         ("kernel=5", "kernel=3"),
         ('"activation": "relu6"', '"activation": "relu"'),
@@ -274,9 +275,9 @@ def test_a_source_with_one_word_changed_is_caught(tmp_path: Path, old: str, new:
         path = tmp_path / name / "network.py"
         path.parent.mkdir()
         path.write_text(written)
-    _compare_source(tmp_path / "whole" / "network.py", EVERY_BLOCK, module)
+    _compare_source(tmp_path / "whole" / "network.py", member("every-block", EVERY_BLOCK), module)
     with pytest.raises(EmitError) as caught:
-        _compare_source(tmp_path / "changed" / "network.py", EVERY_BLOCK, module)
+        _compare_source(tmp_path / "changed" / "network.py", member("every-block", EVERY_BLOCK), module)
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "changed" / "network.py") in str(caught.value)
 
@@ -312,7 +313,7 @@ def test_the_published_family_costs_what_the_closed_form_says(tmp_path: Path):
     manifest = emitted(tmp_path / "family", *small)
     assert (manifest["evidence"], manifest["rule"]) == ("published", None)
     for one in manifest["members"]:
-        network = find_base("b0").family.member(one["name"].lower())
+        network = EFFICIENTNET.member(one["name"].lower())
         cost = count(network)
         assert (one["macs"], one["params"], one["activations"]) == (cost.macs, cost.params, cost.activations)
         assert read_config(tmp_path / "family" / one["name"] / "config.yaml")[1] == network
@@ -336,7 +337,7 @@ def test_members_that_cannot_be_reached_are_listed_with_their_reason(tmp_path: P
     ],
 )
 def test_members_are_named_by_the_growth_that_they_are_asked_for(base: str, budget: float, names: list[str]):
-    assert list(growths(find_base(base), budget)) == names
+    assert list(find(base).growths(budget)) == names
 
 
 def test_each_member_of_a_rule_costs_what_it_is_named_for():
@@ -352,7 +353,7 @@ def test_each_member_of_a_rule_costs_what_it_is_named_for():
         assert one.phi is not None
         assert 2.0**one.phi == pytest.approx(one.growth_asked)
     by_phi = asked_family(FamilyRequest(base="b0", coefficients=text, budget="2x", phi="1"), None)
-    default = members(family.rule, find_base("b0"), {"two": 2.0}, classes=None)
+    default = members(family.rule, find("b0"), {"two": 2.0}, classes=None, limits=Limits())
     assert [one.network for one in by_phi.members if isinstance(one, Member)] == [
         one.network for one in default if isinstance(one, Member)
     ]

@@ -8,19 +8,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import B0, EFFICIENTNET
 
+from scalesearch.bases import Base, dropout, find
 from scalesearch.cost import count
 from scalesearch.depths import spread_depth
 from scalesearch.errors import ScalingError
-from scalesearch.families import Base, find_base
-from scalesearch.members import Member, Rule, Unreached, dropout, growths, members, named_growths, published
+from scalesearch.limits import Limits
+from scalesearch.members import Member, Rule, Unreached, members, named_growths, published
 from scalesearch.scaling import PAPER, channels, scale_widths
 
-B0_BASE = find_base("b0")
+B0_BASE = find("b0")
 PAPERS_RULE = Rule.of(PAPER.shares, 2.0, "given")
 
 
 def family(rule: Rule = PAPERS_RULE, base: Base = B0_BASE, classes: int | None = None) -> list[Member]:
-    found = members(rule, base, growths(base, rule.budget), classes=classes)
+    found = members(rule, base, base.growths(rule.budget), classes=classes, limits=Limits())
     reached = [one for one in found if isinstance(one, Member)]
     assert len(reached) == len(found)
     return reached
@@ -31,39 +32,39 @@ def family(rule: Rule = PAPERS_RULE, base: Base = B0_BASE, classes: int | None =
 
 @pytest.mark.parametrize("budget", [1.5, 2.0, 4.0, 8.0])
 def test_b0_grows_to_b1_to_b7_whatever_the_budget(budget: float):
-    asked = growths(B0_BASE, budget)
+    asked = B0_BASE.growths(budget)
     assert list(asked) == ["B1", "B2", "B3", "B4", "B5", "B6", "B7"]
     assert list(asked.values()) == pytest.approx([2**0.5, 2, 4, 2**3.5, 32, 64, 128])
 
 
 def test_other_bases_grow_by_name():
-    asked = growths(find_base("b3"), 2.0)
+    asked = find("b3").growths(2.0)
     assert list(asked) == ["b3-x1.4", "b3-x2", "b3-x4", "b3-x8", "b3-x16"]
     assert list(asked.values()) == pytest.approx([2**0.5, 2, 4, 8, 16])
 
 
 @pytest.mark.parametrize("base", ["b0", "b3"])
 def test_below_1_every_base_shrinks_by_name(base: str):
-    asked = growths(find_base(base), 0.5)
+    asked = find(base).growths(0.5)
     assert list(asked) == [f"{base}-x0.7", f"{base}-x0.5", f"{base}-x0.25"]
     assert list(asked.values()) == pytest.approx([0.5**0.5, 0.5, 0.25])
 
 
 def test_growths_that_are_asked_for_name_their_members():
-    asked = named_growths(B0_BASE, [1.5, 3, 100, 0.25])
+    asked = named_growths("b0", [1.5, 3, 100, 0.25])
     assert asked == {"b0-x1.5": 1.5, "b0-x3": 3, "b0-x100": 100, "b0-x0.25": 0.25}
 
 
 @example([1.51, 1.52])
 @given(st.lists(st.floats(0.1, 4000).map(lambda value: round(value, 3)), min_size=1, max_size=6, unique=True))
 def test_no_growth_that_is_asked_for_is_lost_to_a_name_it_shares(values: list[float]):
-    assert list(named_growths(B0_BASE, values).values()) == values
+    assert list(named_growths("b0", values).values()) == values
 
 
 @pytest.mark.parametrize("value", [0.0, -2.0, math.nan, math.inf, 1e9])
 def test_a_growth_that_is_none_is_refused(value: float):
     with pytest.raises(ScalingError, match="growth"):
-        named_growths(B0_BASE, [value])
+        named_growths("b0", [value])
 
 
 # ---- the rule
@@ -92,8 +93,7 @@ RULES = {"paper": PAPER.shares, "width": (0.1, 0.8, 0.1), "depth": (0.6, 0.2, 0.
 
 
 def recounted(one: Member, base: Base, classes: int | None) -> float:
-    start = dataclasses.replace(base.network, num_classes=classes or base.network.num_classes)
-    return count(one.network).macs / count(start).macs
+    return count(one.network).macs / count(base.full(classes).network).macs
 
 
 @pytest.mark.parametrize("classes", [None, 10])
@@ -110,15 +110,19 @@ def test_b1_to_b7_cost_their_growth_within_three_percent(shares: tuple[float, fl
 
 @pytest.mark.parametrize(("base", "budget"), [("b3", 2.0), ("b0", 0.5), ("b4", 0.5)])
 def test_members_of_other_bases_and_smaller_ones_cost_their_growth_too(base: str, budget: float):
-    found = find_base(base)
+    found = find(base)
     rule = Rule.of(PAPER.shares, budget, "given")
-    reached = [one for one in members(rule, found, growths(found, budget), classes=None) if isinstance(one, Member)]
+    reached = [
+        one
+        for one in members(rule, found, found.growths(budget), classes=None, limits=Limits())
+        if isinstance(one, Member)
+    ]
     assert len(reached) >= 2
     for one in reached:
         assert one.growth_asked is not None
         assert abs(recounted(one, found, None) / one.growth_asked - 1) <= 0.03
-        smaller = [a <= b for a, b in zip(one.network.widths, found.network.widths, strict=True)]
-        assert all(smaller) if budget < 1 else one.network.depth >= found.network.depth
+        smaller = [a <= b for a, b in zip(one.network.widths, found.full().network.widths, strict=True)]
+        assert all(smaller) if budget < 1 else one.network.depth >= found.full().network.depth
 
 
 def test_members_are_legal_networks_of_the_base():
@@ -140,7 +144,7 @@ def test_members_lie_near_the_rule():
 
 
 def test_a_member_that_no_network_stands_for_is_listed_with_its_reason():
-    found = members(PAPERS_RULE, B0_BASE, {"tiny": 1e-4, "B2": 2.0}, classes=None)
+    found = members(PAPERS_RULE, B0_BASE, {"tiny": 1e-4, "B2": 2.0}, classes=None, limits=Limits())
     assert [type(one) for one in found] == [Unreached, Member]
     tiny = found[0]
     assert isinstance(tiny, Unreached)
@@ -148,8 +152,26 @@ def test_a_member_that_no_network_stands_for_is_listed_with_its_reason():
     assert "within 3% of 0.0001x" in tiny.reason
 
 
+def test_a_member_below_the_smallest_network_says_what_that_costs():
+    (tiny,) = members(Rule.of(PAPER.shares, 0.5, "given"), B0_BASE, {"tiny": 1e-6}, classes=None, limits=Limits())
+    # one block a stage, 8 channels, one map pixel: mostly the classifier's 8 x 1000
+    small = dataclasses.replace(B0, stages=tuple(dataclasses.replace(s, depth=1, width=8) for s in B0.stages))
+    small = dataclasses.replace(small, stem=dataclasses.replace(B0.stem, width=8), resolution=4)
+    small = dataclasses.replace(small, head=dataclasses.replace(B0.head, width=8))
+    assert isinstance(tiny, Unreached)
+    assert f"the smallest network of this base costs {count(small).macs / count(B0).macs:.3g}x" in tiny.reason
+
+
+def test_limits_leave_members_out_with_the_reason():
+    most = Limits(params=20_000_000)
+    found = {one.name: one for one in members(PAPERS_RULE, B0_BASE, {"B2": 2, "B7": 128}, classes=None, limits=most)}
+    assert isinstance(found["B2"], Member)
+    assert isinstance(found["B7"], Unreached)
+    assert "parameters, more than 20 M" in found["B7"].reason
+
+
 def test_phi_0_is_the_base():
-    (one,) = members(PAPERS_RULE, B0_BASE, {"same": 1.0}, classes=None)
+    (one,) = members(PAPERS_RULE, B0_BASE, {"same": 1.0}, classes=None, limits=Limits())
     assert isinstance(one, Member)
     assert one.network == B0
 
@@ -220,7 +242,7 @@ def test_the_published_family_costs_1_78_to_97_8_times_b0_and_is_on_no_rule():
 
 def test_the_published_family_is_the_table_with_any_classifier():
     for classes in (None, 10):
-        for one in published(find_base("b3"), classes=classes):
+        for one in published(B0_BASE, classes=classes):
             table = EFFICIENTNET.member(one.name.lower())
             assert one.network == dataclasses.replace(table, num_classes=classes or 1000)
             assert one.cost == count(one.network)

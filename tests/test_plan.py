@@ -10,15 +10,17 @@ import pytest
 import yaml
 from networks import B0, EFFICIENTNET, MOBILENET_V1, MOBILENET_V2, RESNET50
 
+from scalesearch.bases import StagedBase, find, halvings_to_fit
 from scalesearch.cost import count
 from scalesearch.dataset import Dataset, describe
 from scalesearch.errors import DataError, PlanError, ScaleSearchError, SpaceError, SpecError, StudyError
+from scalesearch.families import base_names, find_base, own_network
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
 from scalesearch.presets import PRESETS
-from scalesearch.proxy_base import halvings_to_fit, narrowed, proxy_side, relaxed
+from scalesearch.proxy_base import narrowed, native_side, relaxed
 from scalesearch.request import Request, read_request, resolve
 from scalesearch.runfolder import claimed
-from scalesearch.spec import Network
+from scalesearch.spec import Head, Network, Stage, Stem
 
 
 @cache
@@ -40,13 +42,13 @@ def images(side: int, *, photos: bool = False, classes: int = 10) -> Dataset:
 def test_the_side_is_the_native_one_over_the_root_of_the_budget_and_at_least_20(native: int, growth: float, side: int):
     assert side == max(20, round(native / math.sqrt(growth)))
     for preset in PRESETS.values():
-        assert proxy_side(images(native), growth, preset) == side
+        assert find("b0").proxy_side(native_side(images(native), growth, preset.photo_side), growth) == side
 
 
 @pytest.mark.parametrize("growth", [0.5, 2.0, 4.0])
 def test_photos_have_a_side_by_preset(growth: float):
     photos = images(500, photos=True)
-    assert {name: proxy_side(photos, growth, preset) for name, preset in PRESETS.items()} == {
+    assert {name: native_side(photos, growth, preset.photo_side) for name, preset in PRESETS.items()} == {
         "quick": 32,
         "standard": 128,
     }
@@ -126,26 +128,54 @@ def test_relaxing_changes_strides_side_classes_and_regularisation_alone():
 
 def test_halving_halves_every_width_and_nothing_else():
     small = relaxed(B0, 20, 10)
-    narrow = narrowed(small, EFFICIENTNET.rounding, 2)
-    assert narrow.network.stem.width == 8
-    assert narrow.network.widths == tuple(width // 4 for width in B0.widths)
-    assert narrow.network.head.width == 320
-    assert (narrow.network.depths, narrow.network.resolution) == (B0.depths, 20)
-    assert narrow.rounding.divisor == 2  # steps as fine as at full width
-    assert narrow.resolution_step == 1
+    narrow, rounding = narrowed(small, EFFICIENTNET.rounding, 2)
+    assert narrow.stem.width == 8
+    assert narrow.widths == tuple(width // 4 for width in B0.widths)
+    assert narrow.head.width == 320
+    assert (narrow.depths, narrow.resolution) == (B0.depths, 20)
+    assert rounding.divisor == 2  # steps as fine as at full width
+
+
+@pytest.mark.parametrize("name", base_names())
+def test_no_stage_of_a_proxy_base_has_fewer_than_4_channels(name: str):
+    small = find(name).small(20, 10, 9).network
+    assert isinstance(small, Network)
+    inside = [stage.width * stage.expansion for stage in small.stages if stage.block == "bottleneck"]
+    assert min(small.stem.width, *small.widths, *inside) >= 4
+    assert all(depth >= 1 for depth in small.depths)
+
+
+def test_halvings_that_would_starve_a_stage_shorten_the_network_instead():
+    # 16 channels in the narrowest stage of B0 can be halved twice
+    quarter, shorter = (narrowed(B0, EFFICIENTNET.rounding, times)[0] for times in (2, 3))
+    assert shorter.widths == quarter.widths
+    assert (quarter.depth, shorter.depth) == (16, 8)
+
+
+def test_groups_narrow_with_the_channels_they_share():
+    stage = Stage(block="bottleneck", depth=2, width=256, expansion=0.5, groups=32)
+    network = Network(stem=Stem(width=64), stages=(stage,), head=Head(), resolution=32, num_classes=10)
+    narrow, _ = narrowed(network, EFFICIENTNET.rounding, 2)
+    assert (narrow.stages[0].width, narrow.stages[0].groups) == (64, 8)
+
+
+def test_a_fixed_stem_and_head_narrow_too():
+    lite = find_base("lite0")
+    narrow, _ = narrowed(lite.network, lite.family.rounding, 2)
+    assert (narrow.stem.width, narrow.head.width) == (8, 320)
 
 
 @pytest.mark.parametrize("base", BASES.values(), ids=BASES)
-@pytest.mark.parametrize("most", [1_000_000, 8_000_000, 60_000_000])
+@pytest.mark.parametrize("most", [3_000_000, 8_000_000, 60_000_000])
 def test_the_base_is_halved_no_more_often_than_it_takes_to_fit(base: Network, most: int):
-    small, rounding = relaxed(base, 20, 10), EFFICIENTNET.rounding
-    times = halvings_to_fit(small, rounding, most)
-    assert count(narrowed(small, rounding, times).network).macs <= most
-    assert times == 0 or count(narrowed(small, rounding, times - 1).network).macs > most
+    found = StagedBase(named=own_network("any", base, EFFICIENTNET.rounding))
+    times = halvings_to_fit(found, 20, 10, most)
+    assert found.small(20, 10, times).cost.macs <= most
+    assert times == 0 or found.small(20, 10, times - 1).cost.macs > most
 
 
 def test_without_a_limit_nothing_is_narrowed():
-    assert halvings_to_fit(relaxed(B0, 128, 10), EFFICIENTNET.rounding, None) == 0
+    assert halvings_to_fit(find("b0"), 128, 10, None) == 0
     assert planned(preset="standard")[0].proxy_base.network.widths == B0.widths
 
 
@@ -231,7 +261,7 @@ def test_equal_requests_have_equal_digests():
 
 
 OTHER = {
-    "base": "b1",
+    "base": find("b1"),
     "budget": "2.0x",
     "preset": "standard",
     "resolution": 21,
@@ -253,6 +283,7 @@ def changed() -> dict[str, Plan]:
         "space": {"budget": 3.0, "policy": "paper", "step": 0.1, "tolerance": 0.2},
         "data": {"name": "x", "source": "x", "root": "x", "num_classes": 3, "class_names": ("a",), "side": 9}
         | {"is_photos": True, "train_count": 7, "has_validation": True, "has_test": False},
+        "limits": {"params": 7, "activations": 7, "memory": 7, "batch": 7},
         "recipe": {"learning_rate": 0.5, "batch_size": 99, "optimizer": "sgd", "near_identity": False},
     }
     for name, fields in parts.items():
@@ -265,7 +296,7 @@ def changed() -> dict[str, Plan]:
 def test_every_field_of_a_plan_is_in_its_digest():
     plan, plans = planned()[0], changed()
     assert {name.split(".")[0] for name in plans} == {field.name for field in dataclasses.fields(Plan)}
-    for part in ("space", "data"):
+    for part in ("space", "data", "limits"):
         fields = {field.name for field in dataclasses.fields(getattr(plan, part))}
         assert {name.split(".")[1] for name in plans if name.startswith(f"{part}.")} == fields
     digests = {plan.digest, *(one.digest for one in plans.values())}

@@ -202,7 +202,7 @@ def growth(network: Network, base: Network) -> float:
 
 def growths(one: Candidate, plan: Plan) -> tuple[float, float]:
     """Of the network over the base and of the proxy over the proxy base, counted here."""
-    full, small = plan.start.network, plan.proxy_base.network
+    full, small = plan.scalable.network, plan.proxy_base.network
     return growth(one.scaled.network, full), growth(one.proxy.network, small)
 
 
@@ -252,7 +252,7 @@ def test_growths_are_those_of_a_recount(budget: str, policy: str):
     plan, layout = laid_out(budget, policy)
     for one in layout.candidates:
         assert growths(one, plan) == (one.scaled.growth, one.proxy.growth)
-        assert one.cost == count(one.scaled.network)
+        assert one.scaled.cost == count(one.scaled.network)
 
 
 @pytest.mark.parametrize("policy", ["level", "paper"])
@@ -365,7 +365,7 @@ def test_a_single_dimension_moves_nothing_else(budget: str, base: str):
     sizes = {"depth": "depths", "width": "widths", "resolution": "resolution"}
     for name in DIMENSIONS:
         (one,) = [one for one in layout.candidates if name in one.references]
-        for start, scaled in ((plan.start.network, one.scaled), (plan.proxy_base.network, one.proxy)):
+        for start, scaled in ((plan.scalable.network, one.scaled), (plan.proxy_base.network, one.proxy)):
             still = [other for other in DIMENSIONS if other != name]
             assert all(getattr(scaled.network, sizes[other]) == getattr(start, sizes[other]) for other in still)
             assert all(getattr(scaled.effective, other) == 1 for other in still)

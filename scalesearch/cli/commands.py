@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,7 +22,8 @@ app = typer.Typer(
     help="Compound-scaling search for ConvNets: candidates of equal compute, honest rankings, built families.",
 )
 
-BaseName = Annotated[str | None, typer.Option("--base", help="Network to scale, b0 to b8 or l2; default b0.")]
+BASES = "b0 … l2, lite0 … 4, resnet18 … 152, mobilenet_v1 … v3_large, mnasnet_b1, FILE.yaml or package.module:function"
+BaseName = Annotated[str | None, typer.Option("--base", help=f"Network to scale; default b0. {BASES}.")]
 Budget = Annotated[
     str | None, typer.Option("--budget", help="Growth (2x, 0.5x) or multiply-adds (800M, 1.2G); default 2x.")
 ]
@@ -45,6 +46,23 @@ Epochs = Annotated[int | None, typer.Option("--epochs", help="Length of each tra
 Images = Annotated[int | None, typer.Option("--images", help="Training images, the same for all.")]
 StudyFile = Annotated[Path | None, typer.Option("--study", help="study.yaml; options on the command line win.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+MaxParams = Annotated[str | None, typer.Option("--max-params", help="Most parameters of a network, such as 20M.")]
+MaxActivations = Annotated[str | None, typer.Option("--max-activations", help="Most activations, such as 30M.")]
+MaxMemory = Annotated[
+    str | None, typer.Option("--max-memory", help="Most bytes of a training step, with its batch: 16G@64.")
+]
+
+
+Weights = Annotated[bool, typer.Option("--weights", help="Write the initial (untrained) weights too.")]
+FromWeights = Annotated[
+    Path | None,
+    typer.Option("--from-weights", help="Trained weights (ours, torchvision's, timm's) for members of their shape."),
+]
+Naming = Annotated[
+    Literal["torchvision", "timm"] | None, typer.Option("--naming", help="Whose names written weights have.")
+]
 
 
 @app.callback()
@@ -70,6 +88,9 @@ def run(
     epochs: Epochs = None,
     images: Images = None,
     proxy_resolution: ProxyResolution = None,
+    max_params: MaxParams = None,
+    max_activations: MaxActivations = None,
+    max_memory: MaxMemory = None,
     study: StudyFile = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<named after the plan>.")] = None,
     quiet: Quiet = False,
@@ -107,6 +128,9 @@ def plan(
     epochs: Epochs = None,
     images: Images = None,
     proxy_resolution: ProxyResolution = None,
+    max_params: MaxParams = None,
+    max_activations: MaxActivations = None,
+    max_memory: MaxMemory = None,
     study: StudyFile = None,
     as_json: Json = False,
 ) -> None:
@@ -119,7 +143,7 @@ def plan(
 
 @app.command()
 def scale(
-    base: Annotated[str, typer.Option("--base", help="Network to scale, b0 to b8 or l2.")],
+    base: Annotated[str, typer.Option("--base", help=f"Network to scale: {BASES}.")],
     depth: Annotated[float, typer.Option("--depth", help="Multiplier.")] = 1.0,
     width: Annotated[float, typer.Option("--width", help="Multiplier.")] = 1.0,
     resolution: Annotated[int | None, typer.Option("--resolution", help="Side of the input, in pixels.")] = None,
@@ -146,9 +170,9 @@ def scale(
     )
     measured = None
     if measure:
-        from scalesearch.nets.measure import measure as measure_network
+        from scalesearch.nets.architecture import measure as measure_network
 
-        measured = measure_network(found.scaled.network)
+        measured = measure_network(found.scaled.network, found.scaled.cost)
     show.scale(found, measured, as_json=as_json)
 
 
@@ -180,7 +204,12 @@ def emit(
     phi: Annotated[str | None, typer.Option("--phi", help="Exponents, such as 0.5,1,2.")] = None,
     growth: Annotated[str | None, typer.Option("--growth", help="Growths of compute, such as 1.5,3.")] = None,
     classes: Annotated[int | None, typer.Option("--classes", help="Outputs of the classifier.")] = None,
-    weights: Annotated[bool, typer.Option("--weights", help="Write the initial (untrained) weights too.")] = False,
+    max_params: MaxParams = None,
+    max_activations: MaxActivations = None,
+    max_memory: MaxMemory = None,
+    weights: Weights = False,
+    from_weights: FromWeights = None,
+    naming: Naming = None,
     out: Annotated[Path | None, typer.Option("--out", help="Default: RUN/family, RUN/family-ID or family.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -199,16 +228,38 @@ def emit(
         phi=phi,
         growth=growth,
         classes=classes,
+        max_params=max_params,
+        max_activations=max_activations,
+        max_memory=max_memory,
     )
     family = asked_family(request, _outcome(folder) if folder else None)
-    from scalesearch.emit import write  # brings torch, which a refused request does without
+    from scalesearch.emit import Start, write  # brings torch, which a refused request does without
 
     name = f"family-{candidate}" if candidate else "family"
     place = out or (folder / name if folder else Path(name))
     show.heading(family.evidence, as_json=as_json)
     with EmitDisplay(family, quiet=quiet, on_stderr=as_json) as display:
-        manifest = write(family.members, family.rule, family.base, place, display.emitted, weights=weights)
+        manifest = write(
+            family.members,
+            family.rule,
+            family.base,
+            place,
+            display.emitted,
+            weights=weights,
+            start=Start.read(from_weights) if from_weights else None,
+            naming=naming,
+        )
     show.family(manifest, place, as_json=as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a base file, for editors and validators."""
+    import json
+
+    from scalesearch.basefile import base_schema
+
+    typer.echo(json.dumps(base_schema(), indent=1))
 
 
 def _outcome(folder: Path) -> Outcome:

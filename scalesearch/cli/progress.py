@@ -75,9 +75,8 @@ class RunDisplay(Display):
         self.done, self.total, self.start = len(ended), total, time.monotonic()
         self.say(stamp(plan.evidence))
         kept = f", {self.done} done before" if self.done else ""
-        self.say(
-            f"{plan.base} at {plan.budget} on {plan.data.name}: {total} trials on {slots} slots{kept}, in {self.folder}"
-        )
+        what = f"{plan.base.name} at {plan.budget} on {plan.data.name}"
+        self.say(f"{what}: {total} trials on {slots} slots{kept}, in {self.folder}")
         self.overall = self.add("all trials", total, self.done)
 
     def happened(self, event: Event) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalesearch import documents
-from scalesearch.cost import Cost, count
+from scalesearch.blueprint import Architecture
+from scalesearch.cost import Cost
 from scalesearch.members import Rule
 from scalesearch.plan import Layout, Plan
 from scalesearch.scaling import PAPER
+from scalesearch.spec import Network
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,17 +93,17 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
         _document(documents.plan_document(plan, layout))
         return
     out = _out(as_json)
-    small = plan.proxy_base.network
+    small = plan.proxy_base
     trials = plan.seeds * (len(layout.trained) + 1)
     out.print(stamp(plan.evidence))
     out.print(
-        f"{plan.base} at {plan.budget}: {layout.nominal_points} grid points, {len(layout.candidates)} networks "
+        f"{plan.base.name} at {plan.budget}: {layout.nominal_points} grid points, {len(layout.candidates)} networks "
         f"({sum(not one.points for one in layout.candidates)} of them references only), "
         f"{len({one.proxy_id for one in layout.candidates})} distinct proxies, {len(layout.trained)} of them trained"
     )
     out.print(
-        f"proxy base: {small.resolution} px, stem {small.stem.width}, widths {_numbers(small.widths)}, "
-        f"{count(small).macs / MILLION:.1f} M macs, {small.num_classes} classes of {plan.data.name}"
+        f"proxy base: {_outline(small.network)}, {small.cost.macs / MILLION:.1f} M macs, "
+        f"{small.network.num_classes} classes for {plan.data.name}"
     )
     out.print(
         f"{plan.preset} preset: {trials} trials of {plan.epochs} epochs of {plan.images:,} images "
@@ -127,9 +129,9 @@ def _candidates_table(plan: Plan, layout: Layout) -> Table:
         table.add_row(
             one.id + (" ×" if one.off_budget else ""),
             str(len(one.points)),
-            f"{one.cost.macs / MILLION:,.0f}",
+            f"{one.scaled.cost.macs / MILLION:,.0f}",
             f"{one.scaled.growth:.3f}",
-            f"{one.cost.params / MILLION:.2f}",
+            f"{one.scaled.cost.params / MILLION:.2f}",
             f"{mark}{proxy.resolution}",
             f"{one.proxy.growth:.3f}",
             _percent(one.shares),
@@ -153,16 +155,26 @@ def scale(found: ScaledBase, measured: Cost | None, *, as_json: bool) -> None:
             f"{found.base} by {found.policy} rounding{target}: {found.scaled.growth:.4g}x realised at depth "
             f"{effective.depth:.4g}, width {effective.width:.4g}, resolution {effective.resolution:.4g}"
         )
-    table = _table(
-        "stage", "block", "depth", "width", "kernel", "stride", title=f"{found.base}, {network.resolution} px"
-    )
+    out.print(_stages(found.base, network) if isinstance(network, Network) else _outline(network))
+    _costs(out, found.scaled.cost, measured)
+
+
+def _outline(network: Architecture) -> str:
+    """A network in a line."""
+    rows = ((key, value) for key, value in network.outline.items() if key != "resolution")
+    parts = (f"{key} {_numbers(value) if isinstance(value, list) else format(value, 'g')}" for key, value in rows)
+    return f"{network.resolution} px, {', '.join(parts)}"
+
+
+def _stages(name: str, network: Network) -> Table:
+    table = _table("stage", "block", "depth", "width", "kernel", "stride", title=f"{name}, {network.resolution} px")
     table.add_row("stem", "conv", "1", str(network.stem.width), str(network.stem.kernel), str(network.stem.stride))
     for index, stage in enumerate(network.stages, start=1):
         row = (stage.depth, stage.width, stage.kernel, stage.stride)
         table.add_row(str(index), f"{stage.block} x{stage.expansion:g}", *map(str, row))
-    table.add_row("head", "conv, pool, linear", "1", str(network.head.width), "1", "1")
-    out.print(table)
-    _costs(out, count(network), measured)
+    layers = ["conv"] * bool(network.head.width) + ["pool"] + ["linear"] * (1 + bool(network.head.hidden))
+    table.add_row("head", ", ".join(layers), "1", str(network.head.width or network.widths[-1]), "1", "1")
+    return table
 
 
 def _costs(out: Console, cost: Cost, measured: Cost | None) -> None:
@@ -228,6 +240,8 @@ def family(manifest: dict[str, Any], folder: Path, *, as_json: bool) -> None:
 
 def _family(out: Console, manifest: dict[str, Any], folder: Path) -> None:
     table = _table("member", "φ", "growth", "M macs", "M params", "px", "depths", "widths", "dropout")
+    if not all("depths" in row for row in manifest["members"]):
+        table = _table("member", "φ", "growth", "M macs", "M params", "px", "depth", "width")
     for row in manifest["members"]:
         table.add_row(
             row["name"],
@@ -236,9 +250,7 @@ def _family(out: Console, manifest: dict[str, Any], folder: Path) -> None:
             f"{row['macs'] / MILLION:,.0f}",
             f"{row['params'] / MILLION:.2f}",
             str(row["resolution"]),
-            _numbers(row["depths"]),
-            _numbers(row["widths"]),
-            f"{row['dropout']:g}",
+            *_shape(row),
         )
     out.print(table)
     for row in manifest["unreached"]:
@@ -246,6 +258,13 @@ def _family(out: Console, manifest: dict[str, Any], folder: Path) -> None:
     if any(row["name"] == "B1" and row["phi"] is not None for row in manifest["members"]):
         out.print("growth is over b0; the paper's own B1-B7 cost 1.78-97.8 times B0 and follow no single rule")
     out.print(f"family: {folder}")
+
+
+def _shape(row: dict[str, Any]) -> tuple[str, ...]:
+    """Of a member of stages, or of a builder's."""
+    if "depths" in row:
+        return _numbers(row["depths"]), _numbers(row["widths"]), f"{row['dropout']:g}"
+    return f"{row['depth']:.3f}", f"{row['width']:.3f}"
 
 
 def run(folder: Path, outcome: Outcome, manifest: dict[str, Any], *, as_json: bool) -> None:

@@ -1,4 +1,5 @@
 """From members to files: config, standalone source, weights, manifest; every file is read back and compared."""
 
 from scalesearch.emit.load import load as load
+from scalesearch.emit.start import Start as Start
 from scalesearch.emit.write import write as write

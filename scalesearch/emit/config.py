@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
+from scalesearch.blueprint import Architecture, architecture
 from scalesearch.errors import EmitError, ScaleSearchError, SpecError
 from scalesearch.members import PUBLISHED, Member, Rule
 from scalesearch.scaling import PAPER
-from scalesearch.spec import Network
 
 SCHEMA = 1
 
@@ -26,7 +26,7 @@ def coefficients(rule: Rule | None) -> dict[str, Any]:
     return {"evidence": rule.evidence, "rule": found, "paper_rule": paper}
 
 
-def config(member: Member, rule: Rule | None, base: str, *, seed: int, weights_digest: str) -> dict[str, Any]:
+def config(member: Member, rule: Rule | None, base: str, *, weights: dict[str, Any]) -> dict[str, Any]:
     """Everything about a member as plain values; `network` alone defines it."""
     effective = member.scaled.effective
     return {
@@ -43,7 +43,7 @@ def config(member: Member, rule: Rule | None, base: str, *, seed: int, weights_d
         "activations": member.cost.activations,
         "fvcore_total": member.cost.fvcore_total,
         "digest": member.network.digest,
-        "weights": {"seed": seed, "sha256": weights_digest},
+        "weights": weights,
         "network": member.network.to_dict(),
     }
 
@@ -53,7 +53,7 @@ def config_text(values: dict[str, Any]) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
-def read_config(path: Path) -> tuple[dict[str, Any], Network]:
+def read_config(path: Path) -> tuple[dict[str, Any], Architecture]:
     """A config and its network.
 
     Raises:
@@ -69,6 +69,6 @@ def read_config(path: Path) -> tuple[dict[str, Any], Network]:
     if not isinstance(values, dict) or "network" not in values:
         raise SpecError(f"{path} has no key `network`", mend="give a config.yaml that `emit` wrote")
     try:
-        return values, Network.from_dict(values["network"])
+        return values, architecture(values["network"])
     except ScaleSearchError as error:
         raise SpecError(f"{path}: {error.message}", mend=error.mend) from None

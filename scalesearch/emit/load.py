@@ -9,7 +9,7 @@ from torch import nn
 from scalesearch.emit.config import read_config
 from scalesearch.emit.weights import read_weights
 from scalesearch.errors import EmitError
-from scalesearch.nets.network import build
+from scalesearch.nets.architecture import build
 
 
 def load(path: str | Path) -> nn.Module:
@@ -36,5 +36,5 @@ def load(path: str | Path) -> nn.Module:
     module = build(network, seed=seed)
     stored = file.with_name("model.safetensors")
     if stored.is_file():
-        read_weights(stored, module)
+        read_weights(stored, network, module)
     return module

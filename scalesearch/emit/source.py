@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 from typing import Any
 
+from scalesearch.blueprint import Architecture, Blueprint
 from scalesearch.nets import blocks
 from scalesearch.nets.network import common, head_arguments, stage_arguments, stem_arguments
 from scalesearch.spec import Network
@@ -29,14 +30,18 @@ if __name__ == "__main__":
 """
 
 
-def source(name: str, network: Network, about: str) -> str:
-    """Python source that defines the network with torch alone; run as a program, it prints its parameters.
+def source(name: str, network: Architecture, about: str) -> str:
+    """Python source that defines the network; run as a program, it prints its parameters.
+
+    It needs torch alone; for a builder's network torch and the builder.
 
     Args:
         name: the member's name.
         network: what to define.
         about: one line on where it comes from.
     """
+    if isinstance(network, Blueprint):
+        return _of_builder(name, network, about)
     used = {"stem", "ConvNorm", "Head", "ConvNet", "initialise"} | {stage.block for stage in network.stages}
     return "\n".join(
         [
@@ -45,6 +50,21 @@ def source(name: str, network: Network, about: str) -> str:
             f"RESOLUTION = {network.resolution}\n",
             *(f"\n{text}\n" for text in _definitions(used)),
             _builder(name, network),
+            MAIN,
+        ]
+    )
+
+
+def _of_builder(name: str, blueprint: Blueprint, about: str) -> str:
+    place, _, function = blueprint.builder.partition(":")
+    asked = f"depth={blueprint.depth!r}, width={blueprint.width!r}, resolution={blueprint.resolution!r}"
+    return "\n".join(
+        [
+            f'"""{name}: {about}\n\nWritten by scalesearch; needs torch and {place}. Apache-2.0.\n"""\n',
+            f"import json\n\nimport torch\n\nimport {place} as builders\n",
+            f"RESOLUTION = {blueprint.resolution}\n",
+            f'\ndef network() -> torch.nn.Module:\n    """{name} as its builder initialises it."""',
+            f"    return builders.{function}({asked})\n",
             MAIN,
         ]
     )

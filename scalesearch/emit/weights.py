@@ -1,17 +1,28 @@
-"""Weights of a member: their digest, and safetensors files read back."""
+"""Weights of a member: their digest, safetensors files read back, and weights of others to start from."""
 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
+from scalesearch.blueprint import Architecture
 from scalesearch.errors import EmitError
 from scalesearch.files import write_whole
+from scalesearch.nets.naming import ours
+from scalesearch.spec import Network
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+INSIDE = ("state_dict", "model", "model_state", "state_dict_ema")
+"""Keys under which training programs keep the state dict in a checkpoint."""
+PARALLEL = "module."
+"""What torch's DataParallel puts before every name."""
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -23,13 +34,13 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def write_weights(path: Path, module: nn.Module) -> None:
-    """Write the state dict and compare what reads back, tensor by tensor.
+def write_weights(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a state dict and compare what reads back, tensor by tensor.
 
     Raises:
         EmitError: a tensor differs.
     """
-    state = {name: value.contiguous() for name, value in module.state_dict().items()}
+    state = {name: value.contiguous() for name, value in tensors.items()}
     write_whole(path, save(state))
     stored = load_file(path)
     for name, value in state.items():
@@ -37,15 +48,69 @@ def write_weights(path: Path, module: nn.Module) -> None:
             raise EmitError(f"{path}: {name} does not read back", mend="check the disk")
 
 
-def read_weights(path: Path, module: nn.Module) -> None:
-    """Load a safetensors file into a module of the same names and shapes.
+def read_weights(path: Path, network: Architecture, module: nn.Module) -> None:
+    """Load a safetensors file into a module of the same shapes, whosever names it has.
 
     Raises:
         EmitError: the file is damaged or belongs to another network.
     """
     try:
-        module.load_state_dict(load_file(path))
+        state = load_file(path)
+        module.load_state_dict(ours(network, state) if isinstance(network, Network) else state)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise EmitError(
             f"{path}: {' '.join(str(error).split())[:300]}", mend="give the file written beside config.yaml"
         ) from None
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by name; nothing in the file is run.
+
+    Args:
+        path: a `.safetensors` file, or a `.pth`, `.pt` or `.bin` that torch saved: a state dict, or a checkpoint
+            that holds one under a usual key.
+
+    Raises:
+        EmitError: the file is missing, damaged, or holds something else.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise EmitError(f"{path}: not a weights file", mend=f"give a file that ends in {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise EmitError(f"{path}: no such file", mend="check the path")
+    try:
+        content = _content(path)
+    except PermissionError:
+        raise EmitError(f"{path}: not readable", mend="allow reading it") from None
+    except Exception as error:  # noqa: BLE001  a damaged file makes the readers fail in any way they can
+        raise EmitError(
+            f"{path}: damaged, or it holds more than tensors ({type(error).__name__})",
+            mend="give a state dict alone, saved by safetensors or torch.save",
+        ) from None
+    state = _state(path, content)
+    parallel = all(name.startswith(PARALLEL) for name in state)
+    return {name.removeprefix(PARALLEL): value for name, value in state.items()} if parallel else state
+
+
+def _content(path: Path) -> object:
+    if path.suffix.lower() == ".safetensors":
+        return load_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of formats that are refused anyway
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _state(path: Path, content: object) -> dict[str, Tensor]:
+    """The one state dict in what a file held."""
+    held = cast("dict[Any, Any]", content) if isinstance(content, dict) else {}
+    inside = [key for key in INSIDE if isinstance(held.get(key), dict)]
+    if len(inside) > 1:
+        raise EmitError(f"{path}: holds {' and '.join(inside)}", mend="save one of them alone")
+    state = held[inside[0]] if inside else held
+    if not state or not all(isinstance(key, str) and _is_plain(value) for key, value in state.items()):
+        raise EmitError(f"{path}: holds no state dict", mend="save model.state_dict()")
+    return dict(state)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor that copies into any other; neither sparse nor without memory."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta

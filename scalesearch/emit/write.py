@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 from scalesearch.cost import count
 from scalesearch.emit.config import coefficients, config, config_text, read_config
 from scalesearch.emit.source import source
+from scalesearch.emit.start import Start, renamed, started
 from scalesearch.emit.weights import weights_digest, write_weights
 from scalesearch.errors import EmitError, PlanError
 from scalesearch.files import write_whole
 from scalesearch.members import Member, Rule, Unreached
-from scalesearch.nets.measure import measure, one_thread
-from scalesearch.nets.network import build
+from scalesearch.nets.architecture import build, measure
+from scalesearch.nets.library_names import Library
+from scalesearch.nets.measure import one_thread
 from scalesearch.spec import Network
 
 MANIFEST = "manifest.json"
@@ -39,6 +42,8 @@ def write(
     told: Callable[[dict[str, Any]], None],
     *,
     weights: bool,
+    start: Start | None = None,
+    naming: Library | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Write a family; what an earlier family left in the folder goes.
@@ -49,7 +54,9 @@ def write(
         base: name of the base network.
         folder: gets a folder per member and `manifest.json`.
         told: hears each member's row of the manifest as soon as it is written and proved.
-        weights: whether to write `model.safetensors` too.
+        weights: whether to write `model.safetensors` too; members that start from trained weights always get it.
+        start: trained weights for the members that they fit.
+        naming: whose names `model.safetensors` has; None = ours.
         seed: of the initial weights.
 
     Returns:
@@ -58,15 +65,19 @@ def write(
     Raises:
         CostMismatchError: fvcore counts another number than the closed form.
         EmitError: a file does not read back as what was written.
-        PlanError: the folder cannot be written.
+        PlanError: the folder cannot be written, or no member has the shape of the trained weights.
     """
     rows: list[dict[str, Any]] = []
+    reached = [one for one in found if isinstance(one, Member)]
+    if start is not None:
+        reached = started(reached, start)
+    for member in reached if weights or start else ():
+        renamed(member.network, build(member.network).state_dict(), naming)
     try:
         _clear(folder)
-        for member in found:
-            if isinstance(member, Member):
-                rows.append(_write_member(member, rule, base, folder, weights=weights, seed=seed))
-                told(rows[-1])
+        for member in reached:
+            rows.append(_write_member(member, _Order(rule, base, folder, weights, start, naming, seed)))
+            told(rows[-1])
         missing = [
             {"name": one.name, "growth_asked": one.growth_asked, "reason": one.reason}
             for one in found
@@ -97,22 +108,37 @@ def _clear(folder: Path) -> None:
                 file.parent.rmdir()
 
 
-def _write_member(
-    member: Member, rule: Rule | None, base: str, folder: Path, *, weights: bool, seed: int
-) -> dict[str, Any]:
-    place = folder / member.name
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What holds for every member of a family."""
+
+    rule: Rule | None
+    base: str
+    folder: Path
+    weights: bool
+    start: Start | None
+    naming: Library | None
+    seed: int
+
+
+def _write_member(member: Member, order: _Order) -> dict[str, Any]:
+    place = order.folder / member.name
     place.mkdir(parents=True, exist_ok=True)
-    module = build(member.network, seed=seed)
-    measure(member.network, module)
-    values = config(member, rule, base, seed=seed, weights_digest=weights_digest(module))
+    module = build(member.network, seed=order.seed)
+    origin = order.start.load(member.network, module) if order.start else None
+    measure(member.network, member.cost, module)
+    weights = {"seed": order.seed, "sha256": weights_digest(module), "start": origin, "naming": order.naming}
+    values = config(member, order.rule, order.base, weights=weights)
     write_whole(place / CONFIG, config_text(values).encode())
-    write_whole(place / SOURCE, source(member.name, member.network, _about(member, rule, base)).encode())
+    about = _about(member, order.rule, order.base)
+    write_whole(place / SOURCE, source(member.name, member.network, about).encode())
     (place / WEIGHTS).unlink(missing_ok=True)
-    if weights:
-        write_weights(place / WEIGHTS, module)
+    with_weights = order.weights or origin is not None
+    if with_weights:
+        write_weights(place / WEIGHTS, renamed(member.network, module.state_dict(), order.naming))
     _compare_config(place / CONFIG, member)
-    _compare_source(place / SOURCE, member.network, module)
-    files = [CONFIG, SOURCE, *([WEIGHTS] if weights else [])]
+    _compare_source(place / SOURCE, member, module)
+    files = [CONFIG, SOURCE, *([WEIGHTS] if with_weights else [])]
     return _row(member, values, [f"{member.name}/{file}" for file in files])
 
 
@@ -128,12 +154,8 @@ def _row(member: Member, values: dict[str, Any], files: list[str]) -> dict[str, 
     network = member.network
     return {
         **{key: values[key] for key in kept},
-        "resolution": network.resolution,
-        "depths": list(network.depths),
-        "widths": list(network.widths),
-        "stem": network.stem.width,
-        "head": network.head.width,
-        "dropout": network.head.dropout,
+        **network.outline,
+        **({"dropout": network.head.dropout} if isinstance(network, Network) else {}),
         "digest": values["digest"],
         "weights": values["weights"],
         "files": files,
@@ -142,24 +164,25 @@ def _row(member: Member, values: dict[str, Any], files: list[str]) -> dict[str, 
 
 def _compare_config(path: Path, member: Member) -> None:
     _, network = read_config(path)
-    if network != member.network or count(network) != member.cost:
+    if network != member.network or (isinstance(network, Network) and count(network) != member.cost):
         raise EmitError(f"{path} does not read back as {member.name}", mend="please report this file")
 
 
-def _compare_source(path: Path, network: Network, module: nn.Module) -> None:
+def _compare_source(path: Path, member: Member, module: nn.Module) -> None:
     """Hold the written source to the built module: same names, shapes, parameters and outputs."""
     other: nn.Module = _imported(path).network()
     try:
         other.load_state_dict(module.state_dict())
     except RuntimeError as error:
         raise EmitError(f"{path}: {' '.join(str(error).split())[:300]}", mend="please report this file") from None
-    images = torch.linspace(-1, 1, 2 * 3 * COMPARED_SIDE**2).view(2, 3, COMPARED_SIDE, COMPARED_SIDE)
+    side = COMPARED_SIDE if isinstance(member.network, Network) else member.network.resolution
+    images = torch.linspace(-1, 1, 2 * 3 * side**2).view(2, 3, side, side)
     with one_thread():
         ours, theirs = _outputs(module, images), _outputs(other, images)
     if not torch.equal(ours, theirs) or not torch.isfinite(ours).all():
         gap = float((ours - theirs).abs().max())
         raise EmitError(f"{path}: outputs differ by {gap:g}", mend="please report this file")
-    if sum(weight.numel() for weight in other.parameters()) != count(network).params:
+    if sum(weight.numel() for weight in other.parameters()) != member.cost.params:
         raise EmitError(f"{path}: another number of parameters", mend="please report this file")
 
 

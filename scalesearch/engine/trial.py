@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import torch
 
 from scalesearch.engine.work import Work
+from scalesearch.nets.architecture import build
 from scalesearch.nets.blocks import start_near_identity
-from scalesearch.nets.network import build
 from scalesearch.proxy.checkpoint import read_checkpoint, write_checkpoint
 from scalesearch.proxy.device import DeviceImages, on_device
 from scalesearch.proxy.images import Images, open_images

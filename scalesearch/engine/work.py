@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from scalesearch.blueprint import Architecture
 from scalesearch.recipe import EpochResult, Recipe
-from scalesearch.spec import Network
 from scalesearch.trials import TrialKey
 
 
@@ -17,7 +17,7 @@ class Work:
     """One trial, with all that a worker needs to train it."""
 
     key: TrialKey
-    network: Network
+    network: Architecture
     recipe: Recipe
     data: Path
     """Folder of the prepared images."""

@@ -15,7 +15,7 @@ from scalesearch.families.mobilenet_v1 import MOBILENET_V1
 from scalesearch.families.mobilenet_v2 import MOBILENET_V2
 from scalesearch.families.mobilenet_v3 import MOBILENET_V3
 from scalesearch.families.resnet import RESNET
-from scalesearch.scaling import Family
+from scalesearch.scaling import Family, Rounding
 from scalesearch.spec import Network
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -35,18 +35,17 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 )
 
 
+OWN = "own"
+"""Name of the family of any network that does not ship."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Base:
-    """The network that a search starts from, under the name the user typed."""
+class Named:
+    """A network under its name, with the family whose rounding it follows."""
 
     name: str
     family: Family
     network: Network
-
-    @property
-    def is_baseline(self) -> bool:
-        """Whether it is the network that its family scales."""
-        return self.network == self.family.baseline
 
 
 def base_names() -> tuple[str, ...]:
@@ -54,7 +53,7 @@ def base_names() -> tuple[str, ...]:
     return tuple(name for family in FAMILIES.values() for name in family.networks)
 
 
-def find_base(name: str) -> Base:
+def find_base(name: str) -> Named:
     """The base network of that name, however it is written.
 
     Raises:
@@ -69,7 +68,7 @@ def find_base(name: str) -> Base:
         hint = f"did you mean {known[near[0]][1]}? " if near else ""
         raise SpecError(f"unknown base {name!r}", mend=f"{hint}known bases: {', '.join(base_names())}")
     family, meant = known[_plain(name)]
-    return Base(name=meant, family=family, network=family.networks[meant])
+    return Named(name=meant, family=family, network=family.networks[meant])
 
 
 def _names(family: Family) -> Iterator[tuple[str, str]]:
@@ -79,3 +78,9 @@ def _names(family: Family) -> Iterator[tuple[str, str]]:
 
 def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "").replace(" ", "")
+
+
+def own_network(name: str, network: Network, rounding: Rounding) -> Named:
+    """A network of the user's own, as a family of one."""
+    family = Family(name=OWN, networks=MappingProxyType({name: network}), rounding=rounding, source="the user's own")
+    return Named(name=name, family=family, network=network)

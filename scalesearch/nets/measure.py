@@ -5,15 +5,20 @@ fvcore traces a real forward pass: eval mode, batch 1, real tensors (it fails on
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
+from scalesearch.blueprint import Blueprint
 from scalesearch.cost import OPERATORS, Cost, count_parts
 from scalesearch.errors import CostMismatchError
+from scalesearch.nets.builder import build_blueprint
 from scalesearch.nets.network import build
 from scalesearch.spec import Network
 
@@ -43,14 +48,8 @@ def measure_parts(network: Network, module: nn.Module | None = None) -> dict[str
     """
     module = build(network) if module is None else module
     was_training = module.training
-    module.eval()
-    image = torch.zeros(1, 3, network.resolution, network.resolution)
-    with one_thread(), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warnings of torch.jit, which fvcore is built on
-        flops = FlopCountAnalysis(module, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        outputs = (
-            ActivationCountAnalysis(module, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        )
+    flops, outputs = _analyses(module, network.resolution)
+    with _quiet():
         work, activations = flops.by_module_and_operator(), outputs.by_module()
     module.train(was_training)
     found = {}
@@ -59,6 +58,23 @@ def measure_parts(network: Network, module: nn.Module | None = None) -> dict[str
         params = sum(weight.numel() for weight in module.get_submodule(name).parameters())
         found[name] = Cost(**counted, params=params, activations=int(activations[name]))
     return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """One thread, no gradients, and none of the tracing warnings of torch.jit, which fvcore is built on."""
+    with one_thread(), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _analyses(module: nn.Module, resolution: int) -> tuple[FlopCountAnalysis, ActivationCountAnalysis]:
+    module.eval()
+    image = torch.zeros(1, 3, resolution, resolution)
+    flops, outputs = FlopCountAnalysis(module, image), ActivationCountAnalysis(module, image)
+    for analysis in (flops, outputs):
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    return flops, outputs
 
 
 def measure(network: Network, module: nn.Module | None = None) -> Cost:
@@ -78,3 +94,57 @@ def measure(network: Network, module: nn.Module | None = None) -> Cost:
                     measured=getattr(cost, quantity),
                 )
     return sum(measured.values(), Cost())
+
+
+def measure_blueprint(blueprint: Blueprint, counted: Cost, module: nn.Module | None = None) -> Cost:
+    """The cost of a builder's network, once fvcore's multiply-adds equal those counted.
+
+    fvcore counts a few operators as nothing that multiply; they get a formula here.
+
+    Raises:
+        CostMismatchError: fvcore counts another number.
+    """
+    module = build_blueprint(blueprint, seed=0) if module is None else module
+    was_training = module.training
+    flops, _ = _analyses(module, blueprint.resolution)
+    flops.set_op_handle(**MULTIPLYING)
+    with _quiet():
+        found = flops.by_operator()
+    module.train(was_training)
+    macs = int(sum(value for name, value in found.items() if name not in NOT_MULTIPLYING))
+    if macs != counted.macs:
+        raise CostMismatchError(part=blueprint.builder, quantity="macs", counted=counted.macs, measured=macs)
+    return counted
+
+
+def _shape(value: Any) -> list[int]:
+    return value.type().sizes()
+
+
+def _same_convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Of a convolution whose padding is a word, such as `same`."""
+    return Counter({"conv": math.prod(_shape(inputs[1])) * math.prod([_shape(outputs[0])[0], *_shape(outputs[0])[2:]])})
+
+
+def _attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Of softmax(query · key) · value."""
+    *batch, queries, features = _shape(inputs[0])
+    keys, values = _shape(inputs[1])[-2], _shape(inputs[2])[-1]
+    return Counter({"matmul": math.prod(batch) * queries * keys * (features + values)})
+
+
+def _product(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Of a batched matrix product added to something."""
+    return Counter({"bmm": math.prod(_shape(inputs[1])) * _shape(inputs[2])[-1]})
+
+
+MULTIPLYING: dict[str, Any] = {
+    "aten::_convolution_mode": _same_convolution,
+    "aten::scaled_dot_product_attention": _attention,
+    "aten::baddbmm": _product,
+}
+NOT_MULTIPLYING = (
+    "batch_norm", "group_norm", "layer_norm", "instance_norm", "adaptive_avg_pool2d", "upsample_nearest2d",
+    "upsample_bilinear2d", "grid_sampler",
+)  # fmt: skip
+"""What fvcore counts beside convolutions and matrix products."""

@@ -1,0 +1,173 @@
+"""Modules that a user's builder makes: found, counted on meta tensors, built from a seed.
+
+Counts are those of torch's FlopCounterMode: every convolution and matrix product, attention included. What multiplies
+and would count as nothing is refused, never lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from scalesearch.blueprint import Blueprint, Counted
+from scalesearch.errors import ScalingError, SpecError
+
+NATIVE_SIDE = 224
+"""Of a builder whose `resolution` has no default [px]."""
+CONVOLUTIONS = ("convolution", "_convolution")
+UNCOUNTED = (
+    "mv", "dot", "vdot", "addmv", "addr", "addbmm", "bilinear", "_trilinear", "cdist", "_cdist_forward", "conv_tbc",
+    "_thnn_fused_lstm_cell", "_cudnn_rnn", "mkldnn_rnn_layer", "_fft_r2c", "_fft_c2c", "_fft_c2r",
+)  # fmt: skip
+"""Operators that multiply and that FlopCounterMode has no formula for."""
+
+
+class _Seen(TorchDispatchMode):
+    """Output elements of everything that has a formula, and the names of what should have one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.activations = 0
+        self.uncounted: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        packet = func._overloadpacket
+        if packet in flop_registry:
+            first = out[0] if isinstance(out, tuple | list) else out
+            self.activations += first.numel()
+        elif packet.__name__ in UNCOUNTED:
+            self.uncounted.add(packet.__name__)
+        return out
+
+
+def find_builder(text: str) -> Callable[..., nn.Module]:
+    """The callable of `package.module:function`, from the current folder or the installed packages.
+
+    Raises:
+        SpecError: there is none, or its module cannot be imported.
+    """
+    place, _, name = text.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(place)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # noqa: BLE001  the user's code: whatever it raises while it is imported
+        raise SpecError(f"--base {text}: {_reason(error)}", mend="give an importable package.module:function") from None
+    if not callable(found):
+        raise SpecError(f"--base {text} is not callable", mend="give a function(*, depth, width, resolution)")
+    return cast("Callable[..., nn.Module]", found)
+
+
+def native_side(text: str) -> int:
+    """The default of the builder's `resolution`, else 224 [px].
+
+    Raises:
+        SpecError: it does not take depth, width and resolution by name.
+    """
+    try:
+        parameters = inspect.signature(find_builder(text)).parameters
+    except ValueError:  # a builtin without a signature
+        return NATIVE_SIDE
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    missing = [name for name in ("depth", "width", "resolution") if name not in parameters]
+    if missing and not takes_any:
+        raise SpecError(f"--base {text} takes no {', '.join(missing)}", mend="it is called by those three names")
+    default = parameters["resolution"].default if "resolution" in parameters else None
+    return default if isinstance(default, int) and default > 0 else NATIVE_SIDE
+
+
+def count_built(text: str, depth: float, width: float, resolution: int) -> Counted:
+    """What a builder makes of multipliers and a side, counted on meta tensors; its fault if it makes nothing.
+
+    Raises:
+        SpecError: there is no such builder, or it makes no classifier of square images.
+        ScalingError: an operator multiplies and cannot be counted.
+    """
+    build = find_builder(text)
+    asked = {"depth": depth, "width": width, "resolution": resolution}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            module = _on_meta(build, asked).eval()
+            seen, output, flops = _Seen(), None, FlopCounterMode(display=False)
+            with torch.no_grad(), flops, seen:
+                output = module(torch.empty(1, 3, resolution, resolution, device="meta"))
+        except SpecError:
+            raise
+        except Exception as error:  # noqa: BLE001  the user's code
+            return Counted(**asked, fault=f"{text}: {_reason(error)}")
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
+        found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise SpecError(
+            f"{text} gives {found} for one image", mend="it must make a classifier: (batch, classes) logits"
+        )
+    if seen.uncounted:
+        fault = f"{text} uses {', '.join(sorted(seen.uncounted))}, which multiplies and would count as nothing"
+        raise ScalingError(fault, mend="write it as a convolution, a linear layer or a matrix product")
+    by_operator = {packet.__name__: total // 2 for packet, total in flops.get_flop_counts()["Global"].items()}
+    conv = sum(macs for name, macs in by_operator.items() if name in CONVOLUTIONS)
+    return Counted(
+        **asked,
+        conv=conv,
+        linear=sum(by_operator.values()) - conv,
+        params=sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
+        activations=seen.activations,
+        num_classes=output.shape[1],
+        shapes=shapes_digest(module.state_dict()),
+    )
+
+
+def _on_meta(build: Callable[..., nn.Module], asked: dict[str, Any]) -> nn.Module:
+    """Without memory for weights where the builder allows it."""
+    with suppress(Exception), torch.device("meta"):
+        return _checked(build(**asked))
+    return _checked(build(**asked)).to("meta")
+
+
+def _checked(module: object) -> nn.Module:
+    if not isinstance(module, nn.Module):
+        raise SpecError(f"the builder returns a {type(module).__name__}", mend="it must return a torch.nn.Module")
+    return module
+
+
+def shapes_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names and shapes of parameters and buffers."""
+    rows = sorted((name, tuple(value.shape)) for name, value in state.items())
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+def build_blueprint(blueprint: Blueprint, *, seed: int) -> nn.Module:
+    """The module that a builder makes, on the CPU in training mode, with its own initialisation under `seed`.
+
+    Raises:
+        SpecError: the builder makes another network than it did when it was counted.
+    """
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        asked = {"depth": blueprint.depth, "width": blueprint.width, "resolution": blueprint.resolution}
+        module = _checked(find_builder(blueprint.builder)(**asked))
+    if shapes_digest(module.state_dict()) != blueprint.shapes:
+        raise SpecError(
+            f"{blueprint.builder} makes another network than it was counted as", mend="restore it, or start a new run"
+        )
+    return module.train()
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from scalesearch.declared import Declared, Fault, Form, json_schema, read, shown
-from scalesearch.errors import PlanError
+from scalesearch.declared import Declared, Fault, Form, json_schema, read
+from scalesearch.errors import PlanError, shown
 from scalesearch.families import Named, own_network
 from scalesearch.scaling import Rounding
 from scalesearch.spec import SCHEMA, Network

@@ -6,6 +6,7 @@ Both kinds of base share one interface, `Base`; a search does not know which it 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -74,6 +75,14 @@ class Base(Protocol):
         """The published table by name, the baseline first; empty where the base is not the baseline of one."""
         ...
 
+    def confirm(self, kept: Iterable[Scaled]) -> None:
+        """Hold the counts of candidates and proxies to a second way of counting, where they rest on torch's.
+
+        Raises:
+            CostMismatchError: the two ways differ.
+        """
+        ...
+
     def settled(self) -> Base:
         """The same base with all that was ever asked of it, so that asking again needs nothing from outside."""
         ...
@@ -132,6 +141,9 @@ class StagedBase:
         rows = (row for row in family.published if not family.growths or row.name in named)
         return {row.name.upper(): _published(row, family, start) for row in rows}
 
+    def confirm(self, kept: Iterable[Scaled]) -> None:
+        """See `Base.confirm`: the closed form is held to fvcore where a network is built."""
+
     def settled(self) -> StagedBase:
         """See `Base.settled`."""
         return self
@@ -159,8 +171,9 @@ class BuilderBase:
     def full(self, classes: int | None = None) -> Built:
         """See `Base.full`."""
         base = Built(counts=self.counts, width=1.0, resolution=self.resolution, resolution_step=FULL_STEP)
-        if classes is not None and classes != base.network.num_classes:
-            fault = f"{self.counts.builder} makes {base.network.num_classes} classes, not {classes}"
+        made = base.network.num_classes
+        if classes not in (None, made):
+            fault = f"{self.counts.builder} makes {made} classes, not {classes}"
             raise ScalingError(fault, mend="give a builder with that number of classes")
         return base
 
@@ -183,14 +196,18 @@ class BuilderBase:
         return smooth[0] if smooth else min(jumps, key=lambda side: jumps[side])
 
     def _jump(self, side: int, growth: float) -> float:
-        """Most that the compute departs from the square of the side on the way to `growth`, in log space."""
+        """Most that the compute departs from the square of the side on the way to `growth`, in log space.
+
+        Sides that the builder does not make are passed over.
+        """
         end = round(side * math.sqrt(growth) / SIDE_STEP) * SIDE_STEP
         sides = range(min(side, end), max(side, end) + 1, SIDE_STEP)
-        rows = {at: self.counts(1.0, 1.0, at) for at in sides}
-        if any(row.fault for row in rows.values()):
+        rows = {at: row for at in sides if not (row := self.counts(1.0, 1.0, at)).fault}
+        if side not in rows:
             return math.inf
-        start = rows[side].cost.macs
-        return max(abs(math.log(rows[at].cost.macs / start) - 2 * math.log(at / side)) for at in sides)
+        start = rows.pop(side).cost.macs
+        jumps = [abs(math.log(row.cost.macs / start) - 2 * math.log(at / side)) for at, row in rows.items()]
+        return max(jumps, default=abs(math.log(growth)))
 
     def growths(self, budget: float) -> dict[str, float]:
         """See `Base.growths`."""
@@ -204,6 +221,15 @@ class BuilderBase:
         """See `Base.published`: there is none."""
         return {}
 
+    def confirm(self, kept: Iterable[Scaled]) -> None:
+        """See `Base.confirm`: by fvcore."""
+        from scalesearch.nets.architecture import measure  # brings torch
+
+        distinct = {one.network.built: one for one in kept}
+        for number, one in enumerate(distinct.values(), start=1):
+            measure(one.network, one.cost)
+            self.counts.told(f"confirmed by fvcore: {number} of {len(distinct)} networks")
+
     def settled(self) -> BuilderBase:
         """See `Base.settled`."""
         return replace(self, counts=self.counts.settled())
@@ -214,8 +240,12 @@ class BuilderBase:
         return {"builder": self.counts.builder, "resolution": self.resolution, "counted": rows}
 
 
-def find(text: str) -> Base:
+def find(text: str, told: Callable[[str], None] = lambda _: None) -> Base:
     """The base that a text names: a shipped network, a base file (`mine.yaml`), or `package.module:function`.
+
+    Args:
+        text: the name.
+        told: hears how far counting is, where networks have to be built to be counted.
 
     Raises:
         SpecError: no such base.
@@ -227,7 +257,7 @@ def find(text: str) -> Base:
     if is_builder(text):
         from scalesearch.nets.builder import native_side  # brings torch
 
-        return BuilderBase(counts=Counts(builder=text), resolution=native_side(text))
+        return BuilderBase(counts=Counts(builder=text, told=told), resolution=native_side(text))
     return StagedBase(named=find_base(text))
 
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from scalesearch.cost import Cost
 from scalesearch.declared import Declared, Fault, FieldError, Range, read
@@ -119,7 +119,7 @@ def architecture(values: object) -> Architecture:
     if not (isinstance(values, Mapping) and "builder" in values):
         return Network.from_dict(values)  # type: ignore[arg-type]
     faults: list[Fault] = []
-    found = read(Blueprint, values, "", faults)
+    found = read(Blueprint, cast("object", values), "", faults)
     if found is None:
         raise FieldError(faults, "network")
     return found

@@ -6,7 +6,7 @@ The counts come from torch once and are kept as a table, so that the same base c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import NamedTuple
@@ -35,6 +35,8 @@ class Counts:
     builder: str
     table: tuple[Counted, ...] = ()
     """What is known already, in rising order."""
+    told: Callable[[str], None] = field(default=lambda _: None, compare=False, repr=False)
+    """Hears of every count."""
     _known: dict[Ask, Counted] = field(default_factory=dict[Ask, Counted], compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -47,6 +49,7 @@ class Counts:
             from scalesearch.nets.builder import count_built  # brings torch
 
             self._known[asked] = count_built(self.builder, *asked)
+            self.told(f"counted what {self.builder} makes: {len(self._known)} networks")
         return self._known[asked]
 
     def settled(self) -> Counts:
@@ -129,13 +132,17 @@ class Built:
 
     @property
     def network(self) -> Blueprint:
-        """The network as it is."""
-        return self._blueprint(self._counted(1.0, 1.0, self.resolution))
+        """The network as it is.
+
+        Raises:
+            ScalingError: the builder does not make it.
+        """
+        return self._blueprint(self._itself())
 
     @property
     def cost(self) -> Cost:
-        """What it costs."""
-        return self._counted(1.0, 1.0, self.resolution).cost
+        """What it costs; raises as `network` does."""
+        return self._itself().cost
 
     def project(self, points: Sequence[Multipliers], growth: float) -> list[Scaled | None]:
         """See `Scalable.project`: the nearest of the networks foretold from single dimensions that counts right."""
@@ -248,6 +255,12 @@ class Built:
             cost=one.cost,
             growth=one.cost.macs / self.cost.macs,
         )
+
+    def _itself(self) -> Counted:
+        one = self._counted(1.0, 1.0, self.resolution)
+        if one.fault:
+            raise ScalingError(one.fault, mend=f"it must be made at {self.resolution} px")
+        return one
 
     def _counted(self, depth: float, width: float, side: int) -> Counted:
         return self.counts(depth, self.width * width, side)

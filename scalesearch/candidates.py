@@ -93,7 +93,7 @@ def candidates(space: Space, base: Scalable, proxy_base: Scalable, limits: Limit
 
 
 def _limited(one: _Found | Exclusion, limits: Limits) -> _Found | Exclusion:
-    fault = limits.fault(one.scaled.cost) if isinstance(one, _Found) else ""
+    fault = limits.fault(one.scaled) if isinstance(one, _Found) else ""
     return Exclusion(coefficients=one.coefficients, reference=one.reference, reason=fault) if fault else one
 
 

@@ -13,6 +13,7 @@ from scalesearch.errors import PlanError, ScaleSearchError
 from scalesearch.members import Rule
 from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.scaling import Coefficients
+from scalesearch.spec import Network
 from scalesearch.trials import TrialState
 
 if TYPE_CHECKING:
@@ -120,9 +121,16 @@ def scale_document(found: ScaledBase, measured: Cost | None) -> Document:
         **shape(scaled.network, scaled.cost),
     }
     if measured is not None:
-        by_operator = {name: getattr(measured, name) for name in OPERATORS}
-        document["measured"] = {"macs": measured.macs, "by_operator": by_operator, "total": measured.fvcore_total}
+        document["measured"] = {"macs": measured.macs, **_by_operator(scaled.network, measured)}
     return document
+
+
+def _by_operator(network: Architecture, measured: Cost) -> Document:
+    """Fvcore's count of each operator; of a builder's network only its multiply-adds are compared."""
+    if not isinstance(network, Network):
+        return {}
+    by_operator = {name: getattr(measured, name) for name in OPERATORS}
+    return {"by_operator": by_operator, "total": measured.fvcore_total}
 
 
 def rule_document(rule: Rule) -> Document:

@@ -6,6 +6,24 @@ message in `__str__`. The command line catches `ScaleSearchError` in one place.
 
 from __future__ import annotations
 
+import re
+import reprlib
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxdict, self.maxtuple, self.maxstring, self.maxother = 2, 4, 4, 4, 60, 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        bits = x.bit_length()  # Python writes out no number of many thousands
+        return repr(x) if bits <= 128 else f"a whole number of {bits:,} bits"
+
+
+def shown(value: object) -> str:
+    """A value in a few characters, however large or deep it is."""
+    return re.sub(r" at 0x[0-9a-f]+", "", _Short().repr(value))
+
 
 class ScaleSearchError(Exception):
     """Root of the tree: one line that says what is wrong and where, and a `mend` that says what to do."""
@@ -46,7 +64,7 @@ class CostMismatchError(ScaleSearchError, RuntimeError):
         self.part, self.quantity, self.counted, self.measured = part, quantity, counted, measured
         super().__init__(
             f"{part}: {quantity} counted {counted:,}, measured {measured:,}",
-            mend="the network is not emitted; please report its config.yaml",
+            mend="a network that two ways count differently is refused: please report it",
         )
 
 

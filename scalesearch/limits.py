@@ -9,15 +9,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from scalesearch.blueprint import Architecture
 from scalesearch.cost import Cost
 from scalesearch.errors import SpaceError
+from scalesearch.levelling import Scaled
+from scalesearch.spec import Network
 
 BYTES = 4
 """Of a number in fp32."""
 HELD_PER_PARAMETER = 4
 """Weight, gradient, and the two moments of Adam."""
-HELD_PER_ACTIVATION = 3
-"""A convolution's output, its norm's output and its activation's output are all kept for the backward pass."""
+HELD_PER_ACTIVATION, HELD_WITH_RELU = 3, 2
+"""Outputs of a convolution, of its norm and of its activation are kept for the backward pass; ReLU works in place."""
 BATCH = 32
 """Images of a training step where the limit names no other number."""
 UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -35,12 +38,13 @@ class Limits:
     batch: int = BATCH
     """Images of that step."""
 
-    def fault(self, cost: Cost) -> str:
-        """Why a network of that cost is out of bounds; empty if it is not."""
+    def fault(self, one: Scaled) -> str:
+        """Why a network is out of bounds; empty if it is not."""
+        memory = training_memory(one.network, one.cost, self.batch)
         found = {
-            "parameters": (cost.params, self.params),
-            "activations": (cost.activations, self.activations),
-            f"bytes to train at batch {self.batch}": (training_memory(cost, self.batch), self.memory),
+            "parameters": (one.cost.params, self.params),
+            "activations": (one.cost.activations, self.activations),
+            f"bytes to train at batch {self.batch}": (memory, self.memory),
         }
         over = [
             f"{_short(value)} {name}, more than {_short(most)}"
@@ -50,9 +54,11 @@ class Limits:
         return " and ".join(over)
 
 
-def training_memory(cost: Cost, batch: int) -> int:
-    """Estimated memory of a training step with Adam in fp32 [bytes]."""
-    return BYTES * (HELD_PER_PARAMETER * cost.params + HELD_PER_ACTIVATION * batch * cost.activations)
+def training_memory(network: Architecture, cost: Cost, batch: int) -> int:
+    """Estimated memory of a training step with Adam in fp32, without what the libraries need themselves [bytes]."""
+    in_place = isinstance(network, Network) and network.activation == "relu"
+    held = HELD_WITH_RELU if in_place else HELD_PER_ACTIVATION
+    return BYTES * (HELD_PER_PARAMETER * cost.params + held * batch * cost.activations)
 
 
 def parse_limits(params: str | None, activations: str | None, memory: str | None) -> Limits:

@@ -125,7 +125,7 @@ def _member(name: str, growth: float, rule: Rule, base: Base, start: Scalable, l
         if least is not None and least.growth > growth:
             reason += f"; the smallest network of this base costs {least.growth:.3g}x"
         return Unreached(name=name, growth_asked=growth, reason=reason)
-    if fault := limits.fault(scaled.cost):
+    if fault := limits.fault(scaled):
         return Unreached(name=name, growth_asked=growth, reason=fault)
     return Member(name=name, phi=phi, growth_asked=growth, scaled=base.regularised(scaled))
 

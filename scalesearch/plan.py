@@ -10,9 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
-
-import yaml
+from typing import Any
 
 from scalesearch.bases import Base, base_from_plan
 from scalesearch.candidates import Candidate, Exclusion, candidates, trained_proxies
@@ -23,25 +21,11 @@ from scalesearch.presets import PRESETS, PresetName
 from scalesearch.recipe import Recipe
 from scalesearch.scalable import Scalable
 from scalesearch.space import Space
+from scalesearch.yamlfile import read_mapping
 
 SCHEMA = 1
 ANCHOR = "base"
 """Id of the unscaled proxy base, trained outside the ranking."""
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
-
-    Raises:
-        PlanError: the file cannot be read, or holds something else.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise PlanError(f"{path}: {' '.join(str(error).split())}", mend="give a readable YAML file") from None
-    if not isinstance(values, dict):
-        raise PlanError(f"{path}: not a mapping of keys to values", mend="see studies/ for an example")
-    return cast("dict[str, Any]", values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +151,7 @@ def read_plan(folder: Path) -> Plan:
     if not path.is_file():
         raise StudyError(f"{folder} is not a run folder: it has no plan.yaml", mend="give a folder that `run` made")
     try:
-        return Plan.from_dict(read_yaml(path))
+        return Plan.from_dict(read_mapping(path))
     except ScaleSearchError as error:
         raise StudyError(
             f"{path} is damaged: {error.message}", mend="restore the file, or run into a new folder"

@@ -13,11 +13,12 @@ from scalesearch.bases import Base, find, halvings_to_fit
 from scalesearch.dataset import Dataset, describe
 from scalesearch.errors import PlanError, ScaleSearchError
 from scalesearch.limits import Limits, parse_limits
-from scalesearch.plan import Layout, Plan, lay_out, read_yaml
+from scalesearch.plan import Layout, Plan, lay_out
 from scalesearch.presets import PRESETS, Preset, PresetName, default_preset
 from scalesearch.proxy_base import native_side
 from scalesearch.recipe import Recipe
 from scalesearch.space import Policy, Space, budget_form, budget_text, parse_budget
+from scalesearch.yamlfile import read_mapping
 
 FEWEST_IMAGES = 256
 """Fewer training images than this rank nothing."""
@@ -69,7 +70,7 @@ def read_request(path: Path) -> Request:
     Raises:
         PlanError: the file cannot be read, or all its faults at once, each with its key.
     """
-    values = read_yaml(path)
+    values = read_mapping(path)
     known = [entry.name for entry in fields(Request)]
     faults = [f"{path}: {key} is not a key{_near(str(key), known)}" for key in values if key not in known]
     given = {key: value for key, value in values.items() if key in known}
@@ -97,15 +98,19 @@ def _near(key: str, known: list[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def resolve(request: Request) -> tuple[Plan, Layout]:
+def resolve(request: Request, told: Callable[[str], None] = lambda _: None) -> tuple[Plan, Layout]:
     """Turn what is asked for into a plan, by the preset's numbers and the rules of docs/design.md.
+
+    Args:
+        request: what is asked for.
+        told: hears how far counting is, where the base has to be built to be counted.
 
     Raises:
         PlanError: everything that is wrong with the request, at once.
     """
     faults: list[ScaleSearchError] = []
     preset = PRESETS[request.preset or default_preset()]
-    base = _attempt(faults, lambda: find(request.base))
+    base = _attempt(faults, lambda: find(request.base, told))
     data = _attempt(faults, lambda: describe(request.data, root=Path(request.data_root) if request.data_root else None))
     recipe = _attempt(faults, lambda: Recipe.from_dict(preset.recipe.to_dict() | (request.recipe or {})))
     limits = _attempt(faults, lambda: parse_limits(request.max_params, request.max_activations, request.max_memory))
@@ -163,6 +168,7 @@ def _planned(
         limits=limits,
     )
     layout = lay_out(plan)
+    base.confirm(scaled for one in layout.candidates for scaled in (one.scaled, one.proxy))
     plan = replace(plan, base=base.settled())
     if plan.most_images < FEWEST_IMAGES:
         fault = f"{data.source} leaves {plan.most_images} training images beside {validation} for validation"

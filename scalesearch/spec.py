@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, cast
 
-from scalesearch.declared import Declared, Fault, FieldError, Range, read, shown
+from scalesearch.declared import Declared, Fault, FieldError, Range, read
+from scalesearch.errors import shown
 
 BlockName = Literal["mbconv", "separable", "basic", "bottleneck"]
 ActivationName = Literal["silu", "relu", "relu6", "hardswish"]

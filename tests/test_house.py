@@ -86,7 +86,7 @@ DOORS = {
     "numpy": ("ranking", "dataset.archives", "proxy.data", "proxy.images"),
     "PIL": ("dataset.faults", "dataset.folders", "proxy.data"),
     "pydantic": ("request",),
-    "yaml": ("yamlfile", "plan", "emit", "runfolder"),
+    "yaml": ("yamlfile", "emit", "runfolder"),
     "typer": ("cli",),
     "rich": ("cli",),
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from scalesearch.cli.counting import Counting
 from scalesearch.presets import PresetName
 from scalesearch.space import Policy
 
@@ -100,7 +101,9 @@ def run(
     from scalesearch.cli import show
     from scalesearch.request import resolve
 
-    plan, layout = resolve(_request(study, locals()))
+    request = _request(study, locals())
+    with Counting(quiet=quiet) as told:
+        plan, layout = resolve(request, told)
     from scalesearch.cli.progress import RunDisplay
     from scalesearch.run import run as carry_out  # brings torch, which a refused request does without
 
@@ -138,7 +141,10 @@ def plan(
     from scalesearch.cli import show
     from scalesearch.request import resolve
 
-    show.plan(*resolve(_request(study, locals())), as_json=as_json)
+    request = _request(study, locals())
+    with Counting(quiet=False) as told:
+        found = resolve(request, told)
+    show.plan(*found, as_json=as_json)
 
 
 @app.command()

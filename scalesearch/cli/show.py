@@ -156,7 +156,7 @@ def scale(found: ScaledBase, measured: Cost | None, *, as_json: bool) -> None:
             f"{effective.depth:.4g}, width {effective.width:.4g}, resolution {effective.resolution:.4g}"
         )
     out.print(_stages(found.base, network) if isinstance(network, Network) else _outline(network))
-    _costs(out, found.scaled.cost, measured)
+    _costs(out, network, found.scaled.cost, measured)
 
 
 def _outline(network: Architecture) -> str:
@@ -177,10 +177,12 @@ def _stages(name: str, network: Network) -> Table:
     return table
 
 
-def _costs(out: Console, cost: Cost, measured: Cost | None) -> None:
+def _costs(out: Console, network: Architecture, cost: Cost, measured: Cost | None) -> None:
     out.print(f"macs {cost.macs:,} · params {cost.params:,} · activations {cost.activations:,}")
     out.print(CONVENTION)
-    if measured is not None:
+    if measured is not None and not isinstance(network, Network):
+        out.print(f"fvcore agrees on the multiply-adds: convolutions {cost.conv:,}, other products {cost.linear:,}")
+    elif measured is not None:
         out.print(f"fvcore agrees operator by operator: conv {measured.conv:,}, linear {measured.linear:,}")
         norms = f"batch norm {measured.batch_norm:,} and pooling {measured.adaptive_avg_pool2d:,}"
         out.print(f"fvcore's own total, with {norms}: {measured.fvcore_total:,}")

@@ -8,9 +8,10 @@ from typing import Any
 import yaml
 
 from scalesearch.blueprint import Architecture, architecture
-from scalesearch.errors import EmitError, ScaleSearchError, SpecError
+from scalesearch.errors import EmitError, PlanError, ScaleSearchError, SpecError
 from scalesearch.members import PUBLISHED, Member, Rule
 from scalesearch.scaling import PAPER
+from scalesearch.yamlfile import read_mapping
 
 SCHEMA = 1
 
@@ -61,12 +62,10 @@ def read_config(path: Path) -> tuple[dict[str, Any], Architecture]:
         SpecError: the file does not hold a network.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise EmitError(
-            f"{path}: {' '.join(str(error).split())}", mend="give a member's folder or config.yaml"
-        ) from None
-    if not isinstance(values, dict) or "network" not in values:
+        values = read_mapping(path)
+    except PlanError as error:
+        raise EmitError(error.message, mend="give a member's folder or config.yaml") from None
+    if "network" not in values:
         raise SpecError(f"{path} has no key `network`", mend="give a config.yaml that `emit` wrote")
     try:
         return values, architecture(values["network"])

@@ -32,6 +32,8 @@ UNCOUNTED = (
     "_thnn_fused_lstm_cell", "_cudnn_rnn", "mkldnn_rnn_layer", "_fft_r2c", "_fft_c2c", "_fft_c2r",
 )  # fmt: skip
 """Operators that multiply and that FlopCounterMode has no formula for."""
+COUNTED_LIBRARIES = ("aten", "prim", "prims")
+"""What operators of other libraries do, such as a deformable convolution, nothing here can see."""
 
 
 class _Seen(TorchDispatchMode):
@@ -48,7 +50,7 @@ class _Seen(TorchDispatchMode):
         if packet in flop_registry:
             first = out[0] if isinstance(out, tuple | list) else out
             self.activations += first.numel()
-        elif packet.__name__ in UNCOUNTED:
+        elif packet.__name__ in UNCOUNTED or func.namespace not in COUNTED_LIBRARIES:
             self.uncounted.add(packet.__name__)
         return out
 
@@ -98,15 +100,15 @@ def count_built(text: str, depth: float, width: float, resolution: int) -> Count
         SpecError: there is no such builder, or it makes no classifier of square images.
         ScalingError: an operator multiplies and cannot be counted.
     """
-    build = find_builder(text)
+    find_builder(text)  # its faults are not those of one network
     asked = {"depth": depth, "width": width, "resolution": resolution}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            module = _on_meta(build, asked).eval()
+            module = _on_meta(text, asked).eval()
             seen, output, flops = _Seen(), None, FlopCounterMode(display=False)
-            with torch.no_grad(), flops, seen:
-                output = module(torch.empty(1, 3, resolution, resolution, device="meta"))
+            with torch.no_grad(), torch.device("meta"), flops, seen:
+                output = module(torch.empty(1, 3, resolution, resolution))
         except SpecError:
             raise
         except Exception as error:  # noqa: BLE001  the user's code
@@ -116,8 +118,9 @@ def count_built(text: str, depth: float, width: float, resolution: int) -> Count
         raise SpecError(
             f"{text} gives {found} for one image", mend="it must make a classifier: (batch, classes) logits"
         )
-    if seen.uncounted:
-        fault = f"{text} uses {', '.join(sorted(seen.uncounted))}, which multiplies and would count as nothing"
+    recurrent = {type(one).__name__ for one in module.modules() if isinstance(one, nn.RNNBase | nn.RNNCellBase)}
+    if uncounted := seen.uncounted | recurrent:
+        fault = f"{text} uses {', '.join(sorted(uncounted))}, which multiplies and would count as nothing"
         raise ScalingError(fault, mend="write it as a convolution, a linear layer or a matrix product")
     by_operator = {packet.__name__: total // 2 for packet, total in flops.get_flop_counts()["Global"].items()}
     conv = sum(macs for name, macs in by_operator.items() if name in CONVOLUTIONS)
@@ -132,16 +135,17 @@ def count_built(text: str, depth: float, width: float, resolution: int) -> Count
     )
 
 
-def _on_meta(build: Callable[..., nn.Module], asked: dict[str, Any]) -> nn.Module:
+def _on_meta(text: str, asked: dict[str, Any]) -> nn.Module:
     """Without memory for weights where the builder allows it."""
     with suppress(Exception), torch.device("meta"):
-        return _checked(build(**asked))
-    return _checked(build(**asked)).to("meta")
+        return _built(text, asked).to("meta")
+    return _built(text, asked).to("meta")
 
 
-def _checked(module: object) -> nn.Module:
+def _built(text: str, asked: dict[str, Any]) -> nn.Module:
+    module: object = find_builder(text)(**asked)
     if not isinstance(module, nn.Module):
-        raise SpecError(f"the builder returns a {type(module).__name__}", mend="it must return a torch.nn.Module")
+        raise SpecError(f"{text} returns a {type(module).__name__}", mend="it must return a torch.nn.Module")
     return module
 
 
@@ -161,7 +165,7 @@ def build_blueprint(blueprint: Blueprint, *, seed: int) -> nn.Module:
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         asked = {"depth": blueprint.depth, "width": blueprint.width, "resolution": blueprint.resolution}
-        module = _checked(find_builder(blueprint.builder)(**asked))
+        module = _built(blueprint.builder, asked)
     if shapes_digest(module.state_dict()) != blueprint.shapes:
         raise SpecError(
             f"{blueprint.builder} makes another network than it was counted as", mend="restore it, or start a new run"

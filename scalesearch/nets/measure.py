@@ -62,10 +62,18 @@ def measure_parts(network: Network, module: nn.Module | None = None) -> dict[str
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """One thread, no gradients, and none of the tracing warnings of torch.jit, which fvcore is built on."""
-    with one_thread(), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """One thread, no gradients, and none of the tracing warnings of torch.jit, which fvcore is built on.
+
+    And none of torch's fused attention layers, which fvcore counts as nothing.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with one_thread(), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _analyses(module: nn.Module, resolution: int) -> tuple[FlopCountAnalysis, ActivationCountAnalysis]:
@@ -113,7 +121,9 @@ def measure_blueprint(blueprint: Blueprint, counted: Cost, module: nn.Module | N
     module.train(was_training)
     macs = int(sum(value for name, value in found.items() if name not in NOT_MULTIPLYING))
     if macs != counted.macs:
-        raise CostMismatchError(part=blueprint.builder, quantity="macs", counted=counted.macs, measured=macs)
+        asked = f"depth={blueprint.depth:g}, width={blueprint.width:g}, resolution={blueprint.resolution}"
+        where = f"{blueprint.builder}({asked})"
+        raise CostMismatchError(part=where, quantity="macs", counted=counted.macs, measured=macs)
     return counted
 
 

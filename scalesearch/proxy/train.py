@@ -186,6 +186,8 @@ def evaluate(training: Training, data: DeviceImages) -> tuple[float, float]:
 def _estimate_norms(module: nn.Module, data: DeviceImages, recipe: Recipe) -> None:
     """Running statistics as the plain mean over batches of `norm_images` training images, the same at every call."""
     norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    if not norms:
+        return
     momenta = [norm.momentum for norm in norms]
     module.eval()
     for norm in norms:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scalesearch.bases import Base, find
+from scalesearch.bases import find
 from scalesearch.errors import PlanError, ScalingError
 from scalesearch.levelling import REACH, TOLERANCE, Scaled
 from scalesearch.limits import Limits, parse_limits
 from scalesearch.members import PUBLISHED, Member, Rule, Unreached, growth_at, members, named_growths, published
-from scalesearch.scalable import Scalable
+from scalesearch.scalable import Base, Scalable
 from scalesearch.scaling import Coefficients, Multipliers
 from scalesearch.space import Policy, parse_budget
 

@@ -9,13 +9,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scalesearch.bases import Base
 from scalesearch.blueprint import Architecture
 from scalesearch.cost import Cost
 from scalesearch.errors import ScalingError
 from scalesearch.levelling import TOLERANCE, Scaled
 from scalesearch.limits import Limits
-from scalesearch.scalable import Scalable
+from scalesearch.scalable import Base, Scalable
 from scalesearch.scaling import Coefficients
 
 LARGEST_GROWTH = 4096.0

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from scalesearch.bases import Base, base_from_plan
+from scalesearch.bases import base_from_plan
 from scalesearch.candidates import Candidate, Exclusion, candidates, trained_proxies
 from scalesearch.dataset import Dataset
 from scalesearch.errors import PlanError, ScaleSearchError, StudyError
 from scalesearch.limits import Limits
 from scalesearch.presets import PRESETS, PresetName
 from scalesearch.recipe import Recipe
-from scalesearch.scalable import Scalable
+from scalesearch.scalable import Base, Scalable
 from scalesearch.space import Space
 from scalesearch.yamlfile import read_mapping
 

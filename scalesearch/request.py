@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from scalesearch.bases import Base, find, halvings_to_fit
+from scalesearch.bases import find, halvings_to_fit
 from scalesearch.dataset import Dataset, describe
 from scalesearch.errors import PlanError, ScaleSearchError
 from scalesearch.limits import Limits, parse_limits
@@ -17,6 +17,7 @@ from scalesearch.plan import Layout, Plan, lay_out
 from scalesearch.presets import PRESETS, Preset, PresetName, default_preset
 from scalesearch.proxy_base import native_side
 from scalesearch.recipe import Recipe
+from scalesearch.scalable import Base
 from scalesearch.space import Policy, Space, budget_form, budget_text, parse_budget
 from scalesearch.yamlfile import read_mapping
 

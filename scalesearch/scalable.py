@@ -1,22 +1,22 @@
-"""What points are projected onto: a network with the rules that its scaled versions follow.
+"""All that a search knows of a base: `Base`, what it starts from, and `Scalable`, what points are projected onto.
 
-`Scalable` is all that a search knows of a base or a proxy base. `Staged` is the one made of stages, in closed form;
-`builder.Built` the one that only a user's builder can make.
+`staged` holds the kind made of stages, in closed form; `builder` the kind that only a user's builder can make.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
-from scalesearch import cost
 from scalesearch.blueprint import Architecture
 from scalesearch.cost import Cost
-from scalesearch.depths import least_depth, spread
-from scalesearch.levelling import Scaled, level, level_one
-from scalesearch.scaling import Multipliers, Rounding, channels, resize, scale, scale_widths
-from scalesearch.spec import Network
+from scalesearch.levelling import Scaled
+from scalesearch.scaling import Multipliers
+
+FULL_STEP, PROXY_STEP = 4, 1
+"""Sides of scaled networks and of proxies are multiples of these [px]."""
+GROWTHS_UP = {"1.4": 2**0.5, "2": 2.0, "4": 4.0, "8": 8.0, "16": 16.0}
+GROWTHS_DOWN = {"0.7": 0.5**0.5, "0.5": 0.5, "0.25": 0.25}
 
 
 class Scalable(Protocol):
@@ -57,56 +57,62 @@ class Scalable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Staged:
-    """A network of stages with its rounding."""
-
-    network: Network
-    rounding: Rounding
-    resolution_step: int
-    """Sides of levelled networks are multiples of this [px]."""
+class Base(Protocol):
+    """The network that a search starts from."""
 
     @property
-    def cost(self) -> Cost:
-        """What it costs."""
-        return cost.count(self.network)
+    def name(self) -> str:
+        """What its run folders and scaled networks are called by."""
+        ...
 
-    def project(self, points: Sequence[Multipliers], growth: float) -> list[Scaled | None]:
-        """See `Scalable.project`; exact, see `level`."""
-        return level(points, self.network, self.rounding, growth, resolution_step=self.resolution_step)
+    def full(self, classes: int | None = None) -> Scalable:
+        """The base at full size.
 
-    def alone(self, dimension: str, growth: float) -> Scaled:
-        """See `Scalable.alone`."""
-        return level_one(dimension, self.network, self.rounding, growth, resolution_step=self.resolution_step)
+        Args:
+            classes: outputs of the classifier; None = its own.
 
-    def rounded(self, point: Multipliers) -> Scaled:
-        """See `Scalable.rounded`."""
-        network = scale(self.network, point, self.rounding)
-        effective = Multipliers(
-            depth=network.depth / self.network.depth,
-            width=point.width,
-            resolution=network.resolution / self.network.resolution,
-        )
-        return self._scaled(network, effective)
+        Raises:
+            ScalingError: it cannot have another number of classes.
+        """
+        ...
 
-    def stand_in(self, one: Scaled, full: Scalable) -> Scaled | None:
-        """See `Scalable.stand_in`."""
-        base, mine, shape = cast("Network", full.network), self.network, cast("Network", one.network)
-        head = replace(mine.head, dropout=base.head.dropout)
-        if replace(mine, head=head, drop_path=base.drop_path, num_classes=base.num_classes) != base:
-            return None
-        network = resize(mine, depths=shape.depths, widths=channels(shape), resolution=shape.resolution)
-        return self._scaled(network, one.effective)
+    def small(self, side: int, classes: int, halvings: int) -> Scalable:
+        """The network that proxies are scaled from: for images of `side` [px], narrowed `halvings` times by half."""
+        ...
 
-    def smallest(self) -> Scaled:
-        """See `Scalable.smallest`: one block a stage, the least channels, the least side."""
-        depth, side = least_depth(self.network, self.rounding), min(self.resolution_step, self.network.resolution)
-        widths = scale_widths(self.network, 1e-4, self.rounding)
-        network = resize(
-            self.network, depths=spread(depth, self.network, self.rounding), widths=widths, resolution=side
-        )
-        return self._scaled(network, Multipliers())
+    def proxy_side(self, native: int, growth: float) -> int:
+        """Side of the proxy base for images of `native` [px], or the least that suits it."""
+        ...
 
-    def _scaled(self, network: Network, effective: Multipliers) -> Scaled:
-        found = cost.count(network)
-        return Scaled(network=network, effective=effective, cost=found, growth=found.macs / self.cost.macs)
+    def growths(self, budget: float) -> dict[str, float]:
+        """Growth of compute of the default members of a family, by name."""
+        ...
+
+    def regularised(self, one: Scaled) -> Scaled:
+        """A member with the dropout of its size."""
+        ...
+
+    def published(self, classes: int | None) -> dict[str, Scaled]:
+        """The published table by name, the baseline first; empty where the base is not the baseline of one."""
+        ...
+
+    def confirm(self, kept: Iterable[Scaled]) -> None:
+        """Hold the counts of candidates and proxies to a second way of counting, where they rest on torch's.
+
+        Raises:
+            CostMismatchError: the two ways differ.
+        """
+        ...
+
+    def settled(self) -> Base:
+        """The same base with all that was ever asked of it, so that asking again needs nothing from outside."""
+        ...
+
+    def to_plan(self) -> Any:
+        """Plain values that `base_from_plan` makes it from."""
+        ...
+
+
+def named_by_growth(name: str, budget: float) -> dict[str, float]:
+    """Default members of a base that has no names of its own for them."""
+    return {f"{name}-x{text}": growth for text, growth in (GROWTHS_UP if budget >= 1 else GROWTHS_DOWN).items()}

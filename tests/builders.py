@@ -5,15 +5,24 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from networks import SMALL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scalesearch.nets.network import build
 from scalesearch.scaling import Multipliers, Rounding, scale
-from scalesearch.spec import Network
+from scalesearch.spec import Head, Network, Stage, Stem
 
 ROUNDING = Rounding(divisor=4)
+BASE = Network(
+    stem=Stem(width=16),
+    stages=(
+        Stage(block="mbconv", depth=2, width=24, stride=2, expansion=4, se_ratio=0.25),
+        Stage(block="bottleneck", depth=2, width=48, stride=2, expansion=0.5),
+    ),
+    head=Head(width=96),
+    resolution=32,
+    num_classes=10,
+)
 
 
 def channels(base: int, width: float) -> int:
@@ -46,7 +55,7 @@ def convnet(*, depth: float, width: float, resolution: int = 64, classes: int = 
 
 def own_value(*, depth: float, width: float, resolution: int) -> Network:
     """A network of stages, for which there is a closed form."""
-    return replace(scale(SMALL, Multipliers(depth=depth, width=width), ROUNDING), resolution=resolution)
+    return replace(scale(BASE, Multipliers(depth=depth, width=width), ROUNDING), resolution=resolution)
 
 
 def own(*, depth: float, width: float, resolution: int = 32) -> nn.Module:
@@ -94,7 +103,7 @@ class Transformer(nn.Module):
 def vit(*, depth: float, width: float, resolution: int = 64) -> nn.Module:
     """A vision transformer whose widths are multiples of its heads of 8."""
     features = max(8, round(96 * width / 8) * 8)
-    blocks = [Block(features, Attention(features)) for _ in range(math.ceil(6 * depth))]
+    blocks = [Block(features, Attention(features)) for _ in range(math.ceil(3 * depth))]
     return Transformer(features, blocks, resolution)
 
 
@@ -136,7 +145,7 @@ def biased(*, depth: float, width: float, resolution: int = 64) -> nn.Module:
 
 def same(*, depth: float, width: float, resolution: int = 64) -> nn.Module:
     """Convolutions with padding="same" and with groups."""
-    wide = channels(16, width)
+    wide = channels(48, width)
     rows = [layer(wide, wide, padding="same", groups=4) for _ in range(math.ceil(3 * depth))]
     return nn.Sequential(layer(3, wide, 2), *rows, layer(wide, 2 * wide, padding="same", dilation=2), head(2 * wide))
 
@@ -169,7 +178,7 @@ class Multiplies(nn.Module):
     def __init__(self, how: str) -> None:
         super().__init__()
         self.how, self.weight = how, nn.Parameter(torch.zeros(10, 3))
-        self.bilinear, self.lstm = nn.Bilinear(3, 3, 10), nn.LSTM(3, 10, batch_first=True)
+        self.layer = {"bilinear": nn.Bilinear(3, 3, 10), "lstm": nn.LSTM(3, 10, batch_first=True)}.get(how)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.mean((2, 3))
@@ -177,9 +186,8 @@ class Multiplies(nn.Module):
             return torch.mv(self.weight, x[0])[None]
         if self.how == "cdist":
             return torch.cdist(x, self.weight)
-        if self.how == "lstm":
-            return self.lstm(x[:, None])[0][:, 0]
-        return self.bilinear(x, x)
+        assert self.layer is not None
+        return self.layer(x[:, None])[0][:, 0] if self.how == "lstm" else self.layer(x, x)
 
 
 def bilinear(*, depth: float, width: float, resolution: int = 64) -> nn.Module:
@@ -255,3 +263,8 @@ class NotAModule:
 
 
 A_NUMBER = 3
+
+
+def other_side(*, depth: float, width: float, resolution: int) -> nn.Module:
+    """Has no default side."""
+    return convnet(depth=depth, width=width, resolution=resolution)

@@ -8,13 +8,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import B0, EFFICIENTNET
 
-from scalesearch.bases import Base, dropout, find
+from scalesearch.bases import find
 from scalesearch.cost import count
 from scalesearch.depths import spread_depth
 from scalesearch.errors import ScalingError
 from scalesearch.limits import Limits
 from scalesearch.members import Member, Rule, Unreached, members, named_growths, published
+from scalesearch.scalable import Base
 from scalesearch.scaling import PAPER, channels, scale_widths
+from scalesearch.staged import dropout
 
 B0_BASE = find("b0")
 PAPERS_RULE = Rule.of(PAPER.shares, 2.0, "given")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from networks import B0, EFFICIENTNET, MOBILENET_V1, MOBILENET_V2, RESNET50
 
-from scalesearch.bases import StagedBase, find, halvings_to_fit
+from scalesearch.bases import find, halvings_to_fit
 from scalesearch.cost import count
 from scalesearch.dataset import Dataset, describe
 from scalesearch.errors import DataError, PlanError, ScaleSearchError, SpaceError, SpecError, StudyError
@@ -21,6 +21,7 @@ from scalesearch.proxy_base import narrowed, native_side, relaxed
 from scalesearch.request import Request, read_request, resolve
 from scalesearch.runfolder import claimed
 from scalesearch.spec import Head, Network, Stage, Stem
+from scalesearch.staged import StagedBase
 
 
 @cache

@@ -81,8 +81,9 @@ def native_side(text: str) -> int:
     Raises:
         SpecError: it does not take depth, width and resolution by name.
     """
+    build = find_builder(text)
     try:
-        parameters = inspect.signature(find_builder(text)).parameters
+        parameters = inspect.signature(build).parameters
     except ValueError:  # a builtin without a signature
         return NATIVE_SIDE
     takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())

@@ -19,6 +19,8 @@ from scalesearch.scaling import Coefficients
 
 LARGEST_GROWTH = 4096.0
 """Of a member over its base."""
+STEP_ALONG, STEPS_ALONG = 0.05, 14
+"""Points of a rule that are tried for a member: their distance in log compute, and how many on each side (to twice)."""
 PUBLISHED = "published"
 """The evidence of a family that follows the published table instead of a rule."""
 
@@ -116,7 +118,7 @@ def members(
 def _member(name: str, growth: float, rule: Rule, base: Base, start: Scalable, limits: Limits) -> Member | Unreached:
     phi = rule.phi(growth)
     point = rule.coefficients.at(phi)
-    scaled = start.project([point], growth)[0]
+    scaled = start.project([point], growth)[0] or _farther(start, rule, phi, growth)
     if scaled is None:
         where = f"{point.depth:.3g}/{point.width:.3g}/{point.resolution:.3g}"
         reason = f"no network within {TOLERANCE:.0%} of {growth:.4g}x near depth/width/resolution {where}"
@@ -127,6 +129,19 @@ def _member(name: str, growth: float, rule: Rule, base: Base, start: Scalable, l
     if fault := limits.fault(scaled):
         return Unreached(name=name, growth_asked=growth, reason=fault)
     return Member(name=name, phi=phi, growth_asked=growth, scaled=base.regularised(scaled))
+
+
+def _farther(start: Scalable, rule: Rule, phi: float, growth: float) -> Scaled | None:
+    """A member at another point of its rule, the nearest that has one.
+
+    What does not scale, such as a head of fixed channels, makes compute grow otherwise than the algebra says; then a
+    point before or behind on the same rule has the compute.
+    """
+    log_budget = math.log(rule.budget)
+    steps = [sign * index * STEP_ALONG / log_budget for index in range(1, STEPS_ALONG + 1) for sign in (1, -1)]
+    points = [rule.coefficients.at(phi + step) for step in steps if (phi + step) * phi > 0]
+    found = start.project(points, growth) if points else ()
+    return next((one for one in found if one is not None), None)
 
 
 def published(base: Base, *, classes: int | None) -> list[Member]:

@@ -164,6 +164,19 @@ def test_a_member_below_the_smallest_network_says_what_that_costs():
     assert f"the smallest network of this base costs {count(small).macs / count(B0).macs:.3g}x" in tiny.reason
 
 
+@pytest.mark.parametrize("base", ["mobilenet_v2", "lite0", "mnasnet_b1", "resnet18"])
+@pytest.mark.parametrize("shares", [PAPER.shares, (0.2, 0.6, 0.2)])
+def test_bases_with_fixed_parts_have_their_smaller_members_too(base: str, shares: tuple[float, float, float]):
+    found, rule = find(base), Rule.of(shares, 0.5, "given")
+    for one in members(rule, found, found.growths(0.5), classes=None, limits=Limits()):
+        assert isinstance(one, Member), one
+        assert one.growth_asked is not None
+        assert abs(recounted(one, found, None) / one.growth_asked - 1) <= 0.03
+        # the dimensions that the rule spends most on shrink
+        assert one.scaled.effective.width < 1
+        assert one.network.depth <= found.full().network.depth
+
+
 def test_limits_leave_members_out_with_the_reason():
     most = Limits(params=20_000_000)
     found = {one.name: one for one in members(PAPERS_RULE, B0_BASE, {"B2": 2, "B7": 128}, classes=None, limits=most)}

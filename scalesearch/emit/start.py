@@ -34,9 +34,12 @@ class Start:
         """Read a file of ours, torchvision's or timm's.
 
         Raises:
-            EmitError: it cannot be read as weights.
+            PlanError: it cannot be read as weights.
         """
-        state = read_state(path)
+        try:
+            state = read_state(path)
+        except EmitError as error:
+            raise PlanError(error.message, mend=error.mend) from None
         return cls(path=path, state=state, digest=hashlib.sha256(path.read_bytes()).hexdigest())
 
     def fault(self, network: Architecture) -> str:

@@ -39,7 +39,7 @@ B0 = Network(
     norm_momentum=0.01,
     drop_path=0.2,
 )
-ROUNDING = Rounding(divisor=8, floor=0.9)
+ROUNDING = Rounding(divisor=8, floor=0.9, stem="scaled", head="scaled", fixed_depths="none")
 PUBLISHED = (
     Published(name="b0", width=1.0, depth=1.0, resolution=224, dropout=0.2),
     Published(name="b1", width=1.0, depth=1.1, resolution=240, dropout=0.2),

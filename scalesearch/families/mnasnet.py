@@ -36,7 +36,7 @@ MNASNET = Family(
             )
         }
     ),
-    rounding=Rounding(head="fixed"),
+    rounding=Rounding(divisor=8, floor=0.9, stem="scaled", head="fixed", fixed_depths="none"),
     aliases=MappingProxyType({"mnasnet1_0": "mnasnet_b1", "mnasnet_100": "mnasnet_b1", "mnasnet": "mnasnet_b1"}),
     source="arXiv:1807.11626, section 5; pytorch/vision, torchvision/models/mnasnet.py",
 )

@@ -26,7 +26,7 @@ MOBILENET_V1 = Family(
             )
         }
     ),
-    rounding=Rounding(),
+    rounding=Rounding(divisor=8, floor=0.9, stem="scaled", head="scaled", fixed_depths="none"),
     aliases=MappingProxyType({"mobilenetv1_100": "mobilenet_v1", "mobilenet": "mobilenet_v1"}),
     source="arXiv:1704.04861, Table 1; ReLU6 as in tensorflow/models, research/slim/nets/mobilenet_v1.py",
 )

@@ -27,7 +27,7 @@ MOBILENET_V2 = Family(
             )
         }
     ),
-    rounding=Rounding(head="widened"),
+    rounding=Rounding(divisor=8, floor=0.9, stem="scaled", head="widened", fixed_depths="none"),
     aliases=MappingProxyType({"mobilenetv2_100": "mobilenet_v2"}),
     source="arXiv:1801.04381, Table 2 and section 6.1; pytorch/vision, torchvision/models/mobilenetv2.py",
 )

@@ -80,7 +80,7 @@ MOBILENET_V3 = Family(
             "mobilenet_v3_small": _network(SMALL, Head(width=576, hidden=1024, dropout=0.2)),
         }
     ),
-    rounding=Rounding(),
+    rounding=Rounding(divisor=8, floor=0.9, stem="scaled", head="scaled", fixed_depths="none"),
     aliases=MappingProxyType(
         {
             "mobilenetv3_large_100": "mobilenet_v3_large",

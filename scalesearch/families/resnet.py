@@ -32,6 +32,6 @@ RESNET = Family(
             "resnet152": _resnet("bottleneck", 3, 8, 36, 3),
         }
     ),
-    rounding=Rounding(),
+    rounding=Rounding(divisor=8, floor=0.9, stem="scaled", head="scaled", fixed_depths="none"),
     source="arXiv:1512.03385, Table 1; pytorch/vision, torchvision/models/resnet.py",
 )

@@ -166,6 +166,13 @@ def drawn(*, depth: float, width: float, resolution: int = 64) -> nn.Module:
     return nn.Sequential(convnet(depth=depth, width=width, resolution=resolution), Drawn())
 
 
+def frozen(*, depth: float, width: float, resolution: int = 64) -> nn.Module:
+    """Its first layer is not trained."""
+    module = convnet(depth=depth, width=width, resolution=resolution)
+    module.get_submodule("0").requires_grad_(False)
+    return module
+
+
 GOOD = ("convnet", "own", "vit", "multihead", "biased", "same", "drawn")
 
 
@@ -232,6 +239,10 @@ def nothing(*, depth: float, width: float, resolution: int = 64) -> None:
 
 def other_names(*, d: float, w: float, r: int) -> nn.Module:
     return convnet(depth=d, width=w, resolution=r)
+
+
+def lazy(*, depth: float, width: float, resolution: int = 64) -> nn.Module:
+    return nn.Sequential(layer(3, 8), nn.LazyConv2d(8, 3), head(8))
 
 
 def broken(*, depth: float, width: float, resolution: int = 64) -> nn.Module:

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
@@ -147,6 +148,8 @@ def _built(text: str, asked: dict[str, Any]) -> nn.Module:
     module: object = find_builder(text)(**asked)
     if not isinstance(module, nn.Module):
         raise SpecError(f"{text} returns a {type(module).__name__}", mend="it must return a torch.nn.Module")
+    if any(isinstance(one, LazyModuleMixin) for one in module.modules()):
+        raise SpecError(f"{text} has lazy layers", mend="give them their input channels")
     return module
 
 

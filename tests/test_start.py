@@ -178,6 +178,8 @@ def test_a_written_file_of_ours_is_a_start_too(trained: Trained, emit: Call, tmp
     os.rename(Path("family") / row["name"] / "model.safetensors", kept)
     [again] = emit(*SMALLER, "--from-weights", kept).members
     assert again["weights"]["sha256"] == row["weights"]["sha256"]
+    assert again["digest"] == row["digest"]  # the epsilon of the library came along
+    assert gap(scalesearch.load(Path("family") / again["name"]), trained.module, 96) <= 1e-5
 
 
 # ---- refusals

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from scalesearch.blueprint import Architecture, Blueprint
-from scalesearch.emit.weights import read_state
+from scalesearch.emit.weights import read_epsilon, read_state
 from scalesearch.errors import EmitError, PlanError
 from scalesearch.levelling import Scaled
 from scalesearch.members import Member
@@ -28,6 +28,8 @@ class Start:
     state: dict[str, Tensor]
     digest: str
     """SHA-256 of the file."""
+    epsilon: float | None
+    """Of the norms, where the file names it."""
 
     @classmethod
     def read(cls, path: Path) -> Start:
@@ -40,7 +42,8 @@ class Start:
             state = read_state(path)
         except EmitError as error:
             raise PlanError(error.message, mend=error.mend) from None
-        return cls(path=path, state=state, digest=hashlib.sha256(path.read_bytes()).hexdigest())
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return cls(path=path, state=state, digest=digest, epsilon=read_epsilon(path))
 
     def fault(self, network: Architecture) -> str:
         """Why a network cannot start from these weights; empty if it can."""
@@ -51,14 +54,14 @@ class Start:
         return ""
 
     def fitted(self, member: Member) -> Member:
-        """The member with the norm's epsilon of the library that trained the weights, which no file of them holds."""
+        """The member with the norms' epsilon of the weights: the file's, else that of the library that saved it."""
         network = member.network
         if isinstance(network, Blueprint) or self.fault(network):
             return member
         source = recognise(network, self.state)
-        if source == "scalesearch":
-            return member
-        scaled: Scaled = replace(member.scaled, network=replace(network, norm_eps=norm_eps(network, source)))
+        default = network.norm_eps if source == "scalesearch" else norm_eps(network, source)
+        epsilon = default if self.epsilon is None else self.epsilon
+        scaled: Scaled = replace(member.scaled, network=replace(network, norm_eps=epsilon))
         return replace(member, scaled=scaled)
 
     def load(self, network: Architecture, module: nn.Module) -> dict[str, Any] | None:

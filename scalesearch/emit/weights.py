@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -21,6 +21,8 @@ from scalesearch.spec import Network
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 INSIDE = ("state_dict", "model", "model_state", "state_dict_ema")
 """Keys under which training programs keep the state dict in a checkpoint."""
+EPSILON = "norm_eps"
+"""Key of the norms' epsilon in the metadata of our files."""
 PARALLEL = "module."
 """What torch's DataParallel puts before every name."""
 
@@ -34,14 +36,17 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def write_weights(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_weights(path: Path, tensors: dict[str, Tensor], network: Architecture) -> None:
     """Write a state dict and compare what reads back, tensor by tensor.
+
+    The epsilon of the norms, without which the weights compute something else, stands in the file's metadata.
 
     Raises:
         EmitError: a tensor differs.
     """
     state = {name: value.contiguous() for name, value in tensors.items()}
-    write_whole(path, save(state))
+    told = {EPSILON: repr(network.norm_eps)} if isinstance(network, Network) else {}
+    write_whole(path, save(state, metadata={"format": "pt", **told}))
     stored = load_file(path)
     for name, value in state.items():
         if not torch.equal(stored[name], value):
@@ -61,6 +66,18 @@ def read_weights(path: Path, network: Architecture, module: nn.Module) -> None:
         raise EmitError(
             f"{path}: {' '.join(str(error).split())[:300]}", mend="give the file written beside config.yaml"
         ) from None
+
+
+def read_epsilon(path: Path) -> float | None:
+    """The epsilon of the norms that a file of ours names; None for files of others."""
+    if path.suffix.lower() != ".safetensors":
+        return None
+    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        told = (file.metadata() or {}).get(EPSILON, "")
+    try:
+        return float(told)
+    except ValueError:
+        return None
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -135,7 +135,7 @@ def _write_member(member: Member, order: _Order) -> dict[str, Any]:
     (place / WEIGHTS).unlink(missing_ok=True)
     with_weights = order.weights or origin is not None
     if with_weights:
-        write_weights(place / WEIGHTS, renamed(member.network, module.state_dict(), order.naming))
+        write_weights(place / WEIGHTS, renamed(member.network, module.state_dict(), order.naming), member.network)
     _compare_config(place / CONFIG, member)
     _compare_source(place / SOURCE, member, module)
     files = [CONFIG, SOURCE, *([WEIGHTS] if with_weights else [])]

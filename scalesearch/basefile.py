@@ -70,7 +70,10 @@ def read_base(path: Path) -> Named:
         PlanError: the file cannot be read, or all its faults at once, each with its key.
     """
     faults: list[Fault] = []
-    found = read(BaseFile, _without_history(read_mapping(path), faults), "", faults)
+    values = read_mapping(path)
+    if isinstance(values.get("network"), dict) and "builder" in values["network"]:
+        raise PlanError(f"{path}: a builder's network", mend="give the builder itself, package.module:function")
+    found = read(BaseFile, _without_history(values, faults), "", faults)
     if found is None or faults:
         told = [f"{path}: {fault.text}" for fault in faults[:MOST_FAULTS]]
         more = [f"{path}: {len(faults) - MOST_FAULTS:,} more faults"] if len(faults) > MOST_FAULTS else []

@@ -10,6 +10,7 @@ from scalesearch.basefile import read_base
 from scalesearch.blueprint import Counted, is_builder
 from scalesearch.builder import Counts
 from scalesearch.builder_base import BuilderBase
+from scalesearch.errors import ScalingError, SpecError
 from scalesearch.families import find_base, own_network
 from scalesearch.scalable import Base
 from scalesearch.scaling import Rounding
@@ -29,7 +30,7 @@ def find(text: str, told: Callable[[str], None] = lambda _: None) -> Base:
         PlanError: the file does not hold one; all its faults.
         ScalingError: the builder does not make a network.
     """
-    if text.endswith((".yaml", ".yml")) or "/" in text:
+    if text.lower().endswith((".yaml", ".yml")) or "/" in text:
         return StagedBase(named=read_base(Path(text)))
     if is_builder(text):
         from scalesearch.nets.builder import native_side  # brings torch
@@ -39,10 +40,22 @@ def find(text: str, told: Callable[[str], None] = lambda _: None) -> Base:
 
 
 def halvings_to_fit(base: Base, side: int, classes: int, most: int | None) -> int:
-    """How often the proxy base is narrowed until it costs at most `most` multiply-adds; None = no limit."""
+    """How often the proxy base is narrowed until it costs at most `most` multiply-adds; None = no limit.
+
+    A base that narrows no more before that is narrowed as far as it goes.
+    """
     if most is None:
         return 0
-    return next(n for n in range(16) if base.small(side, classes, n).cost.macs <= most or n == 15)
+    halvings, macs = 0, base.small(side, classes, 0).cost.macs
+    while macs > most:
+        try:
+            narrower = base.small(side, classes, halvings + 1).cost.macs
+        except (ScalingError, SpecError):
+            break
+        if narrower >= macs:
+            break
+        halvings, macs = halvings + 1, narrower
+    return halvings
 
 
 def base_from_plan(values: Any) -> Base:

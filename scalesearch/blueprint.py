@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Annotated, Any, cast
 
 from scalesearch.cost import Cost
@@ -78,7 +78,9 @@ class Counted:
     num_classes: int = 1
     shapes: str = ""
     fault: str = ""
-    """What the builder said instead of making a network; empty if it made one."""
+    """Kind of the error that the builder raised instead of making a network; empty if it made one."""
+    reason: str = field(default="", compare=False)
+    """What it said, which may differ from call to call; not written."""
 
     @property
     def cost(self) -> Cost:
@@ -88,7 +90,7 @@ class Counted:
     @property
     def text(self) -> str:
         """One line, as written to `plan.yaml`."""
-        return " ".join(str(value) for value in astuple(self))
+        return " ".join(str(value) for value in astuple(self)[:-1])
 
     @classmethod
     def from_text(cls, text: str) -> Counted:

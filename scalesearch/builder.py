@@ -185,7 +185,8 @@ class Built:
         side = max(1, round(self.resolution * point.resolution))
         found = self._scaled(point.depth, point.width, side, effective)
         if found is None:
-            raise ScalingError(self._counted(point.depth, point.width, side).fault, mend="move the multipliers")
+            one = self._counted(point.depth, point.width, side)
+            raise ScalingError(one.reason or one.fault, mend="move the multipliers")
         return found
 
     def stand_in(self, one: Scaled, full: Scalable) -> Scaled | None:
@@ -259,7 +260,7 @@ class Built:
     def _itself(self) -> Counted:
         one = self._counted(1.0, 1.0, self.resolution)
         if one.fault:
-            raise ScalingError(one.fault, mend=f"it must be made at {self.resolution} px")
+            raise ScalingError(one.reason or one.fault, mend=f"it must be made at {self.resolution} px")
         return one
 
     def _counted(self, depth: float, width: float, side: int) -> Counted:

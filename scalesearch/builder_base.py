@@ -49,6 +49,11 @@ class BuilderBase:
             raise ScalingError(fault, mend="give a builder with at least that many classes")
         return base
 
+    @property
+    def rounding(self) -> None:
+        """See `Base.rounding`."""
+        return
+
     def proxy_side(self, native: int, growth: float) -> int:
         """See `Base.proxy_side`: where the compute grows most like the square of the side.
 

@@ -91,7 +91,8 @@ def _levelled(start: Scalable, asked: Multipliers, growth: float) -> Scaled:
     levelled = start.project([asked], growth)[0]
     if levelled is None:
         least = start.smallest() if growth < 1 else None
-        end = f"; the smallest network of this base costs {least.growth:.3g}x" if least else ""
+        is_below = least is not None and least.growth > growth
+        end = f"; the smallest network of this base costs {least.growth:.3g}x" if least and is_below else ""
         raise ScalingError(
             f"no network within {TOLERANCE:.0%} of {growth:.4g}x lies within {REACH} of these multipliers{end}",
             mend="use --rounding paper for the plain rounding, or move the multipliers",
@@ -150,19 +151,24 @@ def asked_family(request: FamilyRequest, outcome: Outcome | None) -> AskedFamily
     else:
         base = find(str(request.base))
         if request.published:
-            return AskedFamily(base=base.name, rule=None, members=_published(base, request.classes))
+            found = _published(base, request.classes, limits)
+            return AskedFamily(base=base.name, rule=None, members=_reached(found))
         rule = _given_rule(str(request.coefficients), request.budget, base)
     found = members(rule, base, _asked_growths(base, rule, request), classes=request.classes, limits=limits)
+    return AskedFamily(base=base.name, rule=rule, members=_reached(found))
+
+
+def _reached(found: list[Member | Unreached]) -> list[Member | Unreached]:
     unreached = [one for one in found if isinstance(one, Unreached)]
     if len(unreached) == len(found):
         raise ScalingError(
-            f"no member can be reached: {unreached[0].reason}", mend="ask for other growths or coefficients"
+            f"no member can be reached: {unreached[0].reason}", mend="ask for other growths, coefficients or limits"
         )
-    return AskedFamily(base=base.name, rule=rule, members=found)
+    return found
 
 
-def _published(base: Base, classes: int | None) -> list[Member]:
-    found = published(base, classes=classes)
+def _published(base: Base, classes: int | None, limits: Limits) -> list[Member | Unreached]:
+    found = published(base, classes=classes, limits=limits)
     if not found:
         raise PlanError(f"{base.name} is not the baseline of a published table", mend="b0, tf_b0 and lite0 are")
     return found

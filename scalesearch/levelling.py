@@ -23,12 +23,14 @@ from scalesearch.cost import Cost
 from scalesearch.depths import least_depth, spread
 from scalesearch.errors import ScalingError
 from scalesearch.scaling import Channels, Multipliers, Rounding, resize, scale_widths
-from scalesearch.spec import Network
+from scalesearch.spec import DEEPEST, LARGEST_SIDE, WIDEST, Network
 
 TOLERANCE = 0.03
 """Largest |realised / asked - 1| of a legal network."""
 REACH = 0.15
 """Farthest distance, in log space, at which a network still stands for a point."""
+DEPTH_STEPS = 200
+"""Networks of more blocks than this move by as many blocks as are a step of this many to the base's depth."""
 WIDTH_STEP = 0.001
 """Step on which width multipliers are tried; channels change more coarsely."""
 
@@ -74,7 +76,8 @@ def _width_choices(base: Network, rounding: Rounding, start: float, stop: float)
     factors = (round(index * WIDTH_STEP, 6) for index in range(max(first, 1), last + step, step))
     for channels, group in groupby(factors, lambda factor: scale_widths(base, factor, rounding)):
         ends = list(group)
-        yield _Widths(channels, min(ends), max(ends))
+        if max(channels.stem, *channels.stages, channels.head, channels.hidden) <= WIDEST:
+            yield _Widths(channels, min(ends), max(ends))
 
 
 class _Work:
@@ -112,7 +115,7 @@ def _macs(work: list[int], areas: tuple[int, ...]) -> int:
 class _Window:
     """What is worth listing: ranges of block totals, width multipliers and sides around the points."""
 
-    depths: range
+    depths: tuple[int, ...]
     widths: tuple[float, float]
     resolutions: tuple[int, ...]
 
@@ -133,11 +136,14 @@ def _window(
     if side[0] <= 1 <= side[1]:
         sides.add(base.resolution)
     least = max(least_depth(base, rounding), math.ceil(round(base.depth * depth[0], 9)))
-    depths = range(least, math.floor(round(base.depth * depth[1], 9)) + 1)
+    most = math.floor(round(base.depth * depth[1], 9))
+    depths = {base.depth} if depth[0] <= 1 <= depth[1] else set[int]()
+    if any(rounding.deepens(base)):
+        depths |= set(range(least, most + 1, max(1, base.depth // DEPTH_STEPS)))
     return _Window(
-        depths=depths if any(rounding.deepens(base)) else range(base.depth, base.depth + 1),
+        depths=tuple(sorted(depths)),
         widths=bounds([point.width for point in points], half),
-        resolutions=tuple(sorted(side for side in sides if side >= 1)),
+        resolutions=tuple(sorted(side for side in sides if 1 <= side <= LARGEST_SIDE)),
     )
 
 
@@ -149,7 +155,8 @@ def _legal(base: Network, rounding: Rounding, growth: float, tolerance: float, w
     """Every network in the window whose macs lie within `tolerance` of `growth` times the base's."""
     asked = growth * cost.count(base).macs
     least, most = asked * (1 - tolerance), asked * (1 + tolerance)
-    spreads = [(total, math.log(total / base.depth), spread(total, base, rounding)) for total in window.depths]
+    totals = ((total, math.log(total / base.depth), spread(total, base, rounding)) for total in window.depths)
+    spreads = [one for one in totals if max(one[2]) <= DEEPEST]
     sides: list[tuple[int, float, tuple[int, ...]]] = []
     for widths in _width_choices(base, rounding, *window.widths):
         channels_work = _Work(base, widths.channels)
@@ -282,17 +289,19 @@ def _steps(
     if dimension == "depth" and not any(rounding.deepens(base)):
         return
     if dimension == "depth":
-        totals = (
-            count_from(base.depth + 1) if growth > 1 else range(base.depth - 1, least_depth(base, rounding) - 1, -1)
-        )
+        step = max(1, base.depth // DEPTH_STEPS)
+        fewest = least_depth(base, rounding)
+        totals = count_from(base.depth + step, step) if growth > 1 else range(base.depth - step, fewest - 1, -step)
         for total in totals:
             depths = spread(total, base, rounding)
+            if max(depths) > DEEPEST:
+                return
             network = resize(base, depths=depths, widths=channels, resolution=base.resolution)
             yield Multipliers(depth=total / base.depth), network
     elif dimension == "resolution":
         step = resolution_step if growth > 1 else -resolution_step
         first = base.resolution // resolution_step * resolution_step + max(step, 0)
-        sides = count_from(first, step) if growth > 1 else range(first, 0, step)
+        sides = range(first, LARGEST_SIDE + 1 if growth > 1 else 0, step)
         for side in (side for side in sides if side != base.resolution):
             yield Multipliers(resolution=side / base.resolution), replace(base, resolution=side)
     else:

@@ -15,7 +15,7 @@ from scalesearch.errors import ScalingError
 from scalesearch.levelling import TOLERANCE, Scaled
 from scalesearch.limits import Limits
 from scalesearch.scalable import Base, Scalable
-from scalesearch.scaling import Coefficients
+from scalesearch.scaling import Coefficients, Rounding
 
 LARGEST_GROWTH = 4096.0
 """Of a member over its base."""
@@ -54,6 +54,8 @@ class Member:
     growth_asked: float | None
     """Growth of compute it is named for; None for a published row."""
     scaled: Scaled
+    rounding: Rounding | None = None
+    """What it can be scaled further by; None for a builder's network."""
 
     @property
     def network(self) -> Architecture:
@@ -71,7 +73,8 @@ class Unreached:
     """A member that no legal network stands for."""
 
     name: str
-    growth_asked: float
+    growth_asked: float | None
+    """None for a published row."""
     reason: str
 
 
@@ -128,7 +131,7 @@ def _member(name: str, growth: float, rule: Rule, base: Base, start: Scalable, l
         return Unreached(name=name, growth_asked=growth, reason=reason)
     if fault := limits.fault(scaled):
         return Unreached(name=name, growth_asked=growth, reason=fault)
-    return Member(name=name, phi=phi, growth_asked=growth, scaled=base.regularised(scaled))
+    return Member(name=name, phi=phi, growth_asked=growth, scaled=base.regularised(scaled), rounding=base.rounding)
 
 
 def _farther(start: Scalable, rule: Rule, phi: float, growth: float) -> Scaled | None:
@@ -144,7 +147,13 @@ def _farther(start: Scalable, rule: Rule, phi: float, growth: float) -> Scaled |
     return next((one for one in found if one is not None), None)
 
 
-def published(base: Base, *, classes: int | None) -> list[Member]:
+def published(base: Base, *, classes: int | None, limits: Limits) -> list[Member | Unreached]:
     """The baseline and the published members that its growths name, rounded the paper's way."""
-    rows = base.published(classes).items()
-    return [Member(name=name, phi=None, growth_asked=None, scaled=scaled) for name, scaled in rows]
+    found: list[Member | Unreached] = []
+    for name, scaled in base.published(classes).items():
+        fault = limits.fault(scaled)
+        if fault:
+            found.append(Unreached(name=name, growth_asked=None, reason=fault))
+        else:
+            found.append(Member(name=name, phi=None, growth_asked=None, scaled=scaled, rounding=base.rounding))
+    return found

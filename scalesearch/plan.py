@@ -122,7 +122,9 @@ class Plan:
             given["data"] = Dataset.from_dict(given["data"])
             given["recipe"] = Recipe.from_dict(given["recipe"])
             return cls(**given)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, ScaleSearchError):
+                raise
             raise PlanError(f"not a plan: {error}", mend="a plan.yaml is written by `scalesearch run`") from None
 
     @property

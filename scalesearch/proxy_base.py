@@ -55,7 +55,7 @@ def narrowed(network: Network, rounding: Rounding, halvings: int) -> tuple[Netwo
     possible = int(math.log2(max(1.0, min(network.stem.width, *_narrowest(network)) / NARROWEST)))
     times = min(halvings, possible)
     finer = replace(rounding, divisor=max(1, rounding.divisor >> times))
-    stages = tuple(replace(stage, groups=max(1, stage.groups >> times)) for stage in network.stages)
+    stages = tuple(replace(stage, groups=_fewer(stage.groups, times)) for stage in network.stages)
     squeeze = replace(network.squeeze_excite, divisor=max(1, network.squeeze_excite.divisor >> times))
     divisor = max(1, network.hidden_divisor >> times)
     finely = replace(network, stages=stages, squeeze_excite=squeeze, hidden_divisor=divisor)
@@ -64,6 +64,11 @@ def narrowed(network: Network, rounding: Rounding, halvings: int) -> tuple[Netwo
     depth = max(least_depth(narrow, rounding), narrow.depth >> (halvings - times))
     depths = spread(depth, narrow, rounding)
     return resize(narrow, depths=depths, widths=channels(narrow), resolution=narrow.resolution), finer
+
+
+def _fewer(groups: int, halvings: int) -> int:
+    """The most groups up to their number halved so often that still share what the groups share."""
+    return next(number for number in range(max(1, groups >> halvings), 0, -1) if groups % number == 0)
 
 
 def _narrowest(network: Network) -> list[int]:

@@ -12,12 +12,14 @@ from typing import Any, TypeVar, get_type_hints
 from scalesearch.bases import find, halvings_to_fit
 from scalesearch.dataset import Dataset, describe
 from scalesearch.errors import PlanError, ScaleSearchError
+from scalesearch.levelling import Scaled
 from scalesearch.limits import Limits, parse_limits
 from scalesearch.plan import Layout, Plan, lay_out
 from scalesearch.presets import PRESETS, Preset, PresetName, default_preset
 from scalesearch.proxy_base import native_side
 from scalesearch.recipe import Recipe
 from scalesearch.scalable import Base
+from scalesearch.scaling import Multipliers
 from scalesearch.space import Policy, Space, budget_form, budget_text, parse_budget
 from scalesearch.yamlfile import read_mapping
 
@@ -169,7 +171,11 @@ def _planned(
         limits=limits,
     )
     layout = lay_out(plan)
-    base.confirm(scaled for one in layout.candidates for scaled in (one.scaled, one.proxy))
+    own = [
+        Scaled(network=one.network, effective=Multipliers(), cost=one.cost, growth=1.0)
+        for one in (plan.scalable, plan.proxy_base)
+    ]
+    base.confirm([*own, *(scaled for one in layout.candidates for scaled in (one.scaled, one.proxy))])
     plan = replace(plan, base=base.settled())
     if plan.most_images < FEWEST_IMAGES:
         fault = f"{data.source} leaves {plan.most_images} training images beside {validation} for validation"

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from scalesearch.blueprint import Architecture
 from scalesearch.cost import Cost
 from scalesearch.levelling import Scaled
-from scalesearch.scaling import Multipliers
+from scalesearch.scaling import Multipliers, Rounding
 
 FULL_STEP, PROXY_STEP = 4, 1
 """Sides of scaled networks and of proxies are multiples of these [px]."""
@@ -78,6 +78,11 @@ class Base(Protocol):
 
     def small(self, side: int, classes: int, halvings: int) -> Scalable:
         """The network that proxies are scaled from: for images of `side` [px], narrowed `halvings` times by half."""
+        ...
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """How its channels are rounded and what of it scales; None where that is a builder's."""
         ...
 
     def proxy_side(self, native: int, growth: float) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Literal, NamedTuple
 
@@ -230,27 +231,45 @@ def channels(network: Network) -> Channels:
 
 
 def scale_widths(network: Network, factor: float, rounding: Rounding) -> Channels:
-    """Rounded channels for a width multiplier."""
+    """Rounded channels for a width multiplier; at 1 the network's own.
+
+    Channels that are no multiples of the divisor move in the largest steps that divide both.
+    """
     own = channels(network)
     head_factor = {"scaled": factor, "widened": max(1.0, factor), "fixed": 1.0}[rounding.head]
     return Channels(
-        round_width(own.stem * factor, rounding) if rounding.stem == "scaled" else own.stem,
-        tuple(_stage_width(stage, factor, rounding) for stage in network.stages),
-        *(round_width(width * head_factor, rounding) if width and head_factor != 1 else width for width in own[2:]),
+        _scaled_width(own.stem, factor if rounding.stem == "scaled" else 1.0, rounding),
+        tuple(_scaled_width(stage.width, factor, rounding, stage) for stage in network.stages),
+        *(_scaled_width(width, head_factor, rounding) for width in own[2:]),
     )
 
 
-def _stage_width(stage: Stage, factor: float, rounding: Rounding) -> int:
-    """Rounded channels of a stage; in a bottleneck the hidden ones are rounded, as ResNets count them."""
-    ratio = round(1 / stage.expansion)
-    if stage.block == "bottleneck" and abs(ratio * stage.expansion - 1) < 1e-9:
-        finer = replace(rounding, divisor=math.lcm(rounding.divisor, stage.groups))
-        return ratio * round_width(stage.width // ratio * factor, finer)
-    if stage.groups == 1:
-        return round_width(stage.width * factor, rounding)
-    share = round(stage.width * stage.expansion) // stage.groups
-    step = stage.width // math.gcd(stage.width, share)
-    return round_width(stage.width * factor, replace(rounding, divisor=math.lcm(rounding.divisor, step)))
+def _scaled_width(width: int, factor: float, rounding: Rounding, stage: Stage | None = None) -> int:
+    if width == 0 or factor == 1:
+        return width
+    step = math.gcd(width, rounding.divisor) if stage is None else _step(stage, rounding.divisor)
+    return round_width(width * factor, rounding if step == rounding.divisor else _with_divisor(rounding, step))
+
+
+@cache
+def _with_divisor(rounding: Rounding, divisor: int) -> Rounding:
+    return replace(rounding, divisor=divisor)
+
+
+def _step(stage: Stage, divisor: int) -> int:
+    """The step that a stage's channels move in.
+
+    In a bottleneck the hidden channels are rounded, as ResNets count them; the groups of a stage share them at every
+    step.
+    """
+    unit = inside = 1
+    if stage.block == "bottleneck":
+        ratio, groups = round(1 / stage.expansion), stage.groups
+        if abs(ratio * stage.expansion - 1) < 1e-9 and stage.width % (ratio * groups) == 0:
+            unit, inside = ratio * groups, groups
+        elif groups > 1:
+            unit = inside = stage.width // math.gcd(stage.width, round(stage.width * stage.expansion) // groups)
+    return unit * math.gcd(stage.width // unit, divisor // math.gcd(divisor, inside))
 
 
 def resize(network: Network, *, depths: tuple[int, ...], widths: Channels, resolution: int) -> Network:

@@ -19,8 +19,10 @@ ActivationName = Literal["silu", "relu", "relu6", "hardswish"]
 SCHEMA = 1
 
 
-Channels = Annotated[int, Range(1, 65_536)]
-SomeChannels = Annotated[int, Range(0, 65_536)]
+WIDEST, DEEPEST, LARGEST_SIDE = 65_536, 4_096, 16_384
+"""Most channels of any part, most blocks of a stage, and largest side of an input [px]."""
+Channels = Annotated[int, Range(1, WIDEST)]
+SomeChannels = Annotated[int, Range(0, WIDEST)]
 Kernel = Annotated[int, Range(1, 63, odd=True)]
 Stride = Annotated[int, Range(1, 64)]
 Share = Annotated[float, Range(0, 1, below=True)]
@@ -53,7 +55,7 @@ class Stage(Declared):
 
     block: BlockName
     """Operator of every block of the stage."""
-    depth: Annotated[int, Range(1, 4096)]
+    depth: Annotated[int, Range(1, DEEPEST)]
     """Number of blocks."""
     width: Channels
     """Output channels of every block."""
@@ -125,7 +127,7 @@ class Network(Declared):
     stem: Stem
     stages: tuple[Stage, ...]
     head: Head
-    resolution: Annotated[int, Range(1, 16_384)]
+    resolution: Annotated[int, Range(1, LARGEST_SIDE)]
     """Side of the square RGB input [px]."""
     num_classes: Annotated[int, Range(1, 1_000_000)]
     """Outputs of the classifier."""

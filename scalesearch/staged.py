@@ -95,6 +95,11 @@ class StagedBase:
         network, rounding = narrowed(relaxed(self.named.network, side, classes), self.named.family.rounding, halvings)
         return Staged(network=network, rounding=rounding, resolution_step=PROXY_STEP)
 
+    @property
+    def rounding(self) -> Rounding:
+        """See `Base.rounding`."""
+        return self.named.family.rounding
+
     def proxy_side(self, native: int, growth: float) -> int:
         """See `Base.proxy_side`."""
         return max(SMALLEST_SIDE, native)

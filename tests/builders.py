@@ -53,6 +53,42 @@ def convnet(*, depth: float, width: float, resolution: int = 64, classes: int = 
     return nn.Sequential(*layers, head(inputs, classes))
 
 
+def tied(*, depth: float, width: float, resolution: int = 64) -> nn.Module:
+    """Two layers with one weight, and a draw that no state dict holds."""
+    module = nn.Sequential(layer(3, 16, 2), layer(16, 16), layer(16, 16), head(16))
+    module[2][0].weight = module[1][0].weight
+    module.shift = float(torch.rand(()))  # type: ignore[assignment]
+    return module
+
+
+def addressed(*, depth: float, width: float, resolution: int = 64) -> nn.Module:
+    """Raises at some widths, never twice with the same words."""
+    if width > 1.2:
+        raise ValueError(f"no {object()}")
+    return convnet(depth=depth, width=width, resolution=resolution)
+
+
+def rigid(*, depth: float, width: float, resolution: int = 64) -> nn.Module:
+    """Heavy, whatever the width."""
+    return nn.Sequential(layer(3, 64), layer(64, 64), layer(64, 64), layer(64, 64), head(64))
+
+
+class Solving(nn.Module):
+    """Inverts a matrix, which multiplies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(layer(3, 16, 2), head(16))
+        self.matrix = nn.Parameter(torch.eye(10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) @ torch.linalg.inv(self.matrix)
+
+
+def solving(*, depth: float, width: float, resolution: int = 64) -> nn.Module:
+    return Solving()
+
+
 def own_value(*, depth: float, width: float, resolution: int) -> Network:
     """A network of stages, for which there is a closed form."""
     return replace(scale(BASE, Multipliers(depth=depth, width=width), ROUNDING), resolution=resolution)

@@ -22,6 +22,8 @@ from scalesearch.cost import count
 from scalesearch.direct import FamilyRequest, asked_family
 from scalesearch.emit.config import config, config_text
 from scalesearch.errors import PlanError
+from scalesearch.families import find_base
+from scalesearch.members import Member
 from scalesearch.scaling import Rounding
 from scalesearch.spec import Head, Network, Stage, Stem
 from scalesearch.yamlfile import read_mapping
@@ -258,7 +260,24 @@ def test_an_emitted_config_is_a_base_file(emitted: Path):
 
 
 def test_every_key_of_an_emitted_config_is_known(emitted: Path):
-    assert set(read_mapping(emitted)) == {"schema", "name", "network", *HISTORY}
+    assert set(read_mapping(emitted)) == {"schema", "name", "rounding", "network", *HISTORY}
+
+
+@pytest.mark.parametrize("base", ["lite0", "mobilenet_v2", "mnasnet_b1", "b0"])
+def test_an_emitted_config_scales_by_the_rounding_of_its_family(base: str, tmp_path: Path):
+    family = asked_family(FamilyRequest(base=base, coefficients="1.2,1.1,1.15", growth="1.5"), None)
+    (member,) = family.members
+    assert isinstance(member, Member)
+    path = tmp_path / "config.yaml"
+    path.write_text(config_text(config(member, family.rule, base, weights={"seed": 0, "sha256": "0" * 64})))
+    assert read_base(path).family.rounding == find_base(base).family.rounding
+
+
+def test_the_config_of_a_builders_network_asks_for_the_builder(tmp_path: Path):
+    path = tmp_path / "config.yaml"
+    path.write_text("network: {builder: 'nets:build', depth: 1.0, width: 1.0, resolution: 224}")
+    with pytest.raises(PlanError, match="give the builder itself"):
+        read_base(path)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -14,11 +14,12 @@ import pytest
 import torch
 import yaml
 
-from scalesearch.bases import BuilderBase, find
+from scalesearch.bases import BuilderBase, find, halvings_to_fit
 from scalesearch.blueprint import Blueprint, Counted, architecture
 from scalesearch.builder import Built, Counts
 from scalesearch.cost import count
-from scalesearch.errors import CostMismatchError, ScaleSearchError, ScalingError, SpecError
+from scalesearch.emit import write
+from scalesearch.errors import CostMismatchError, PlanError, ScaleSearchError, ScalingError, SpecError
 from scalesearch.levelling import REACH, TOLERANCE, Scaled
 from scalesearch.limits import Limits
 from scalesearch.members import Member, Rule, members
@@ -202,7 +203,7 @@ def test_a_module_that_fails_while_it_is_imported_is_refused_in_one_line(here: P
 
 def test_a_builder_that_fails_at_its_base_is_refused_with_what_it_said():
     told = "builders:broken: RuntimeError: no such thing as this network"
-    assert counted("broken").fault == told
+    assert counted("broken").reason == told
     for ask in (lambda: find("builders:broken").full(), lambda: base("broken").cost):
         assert told in refused(ScalingError, ask)
 
@@ -325,12 +326,12 @@ def test_one_dimension_alone_moves_nothing_else(name: str, growth: float):
 
 
 def test_sides_and_widths_that_the_builder_refuses_are_passed_over():
-    assert "no multiple of the patch" in counted("vit", side=68).fault
+    assert "no multiple of the patch" in counted("vit", side=68).reason
     _, found = projected("vit", 0.5)
     assert found
     assert {one.network.resolution % 8 for _, one in found} == {0}
     start = base("no_narrow")
-    assert "no multiple of 8" in counted("no_narrow", width=1.25).fault
+    assert "no multiple of 8" in counted("no_narrow", width=1.25).reason
     narrow = [one for one in start.project([Multipliers(width=1.41), Multipliers(width=1.2)], 2.0) if one is not None]
     assert all(builders.channels(16, one.network.width) % 8 == 0 for one in narrow)
     assert start.alone("width", 2.0).growth > 1
@@ -432,3 +433,42 @@ def test_every_network_is_counted_once_and_told():
     assert [one(1.0, 1.0, SIDE), one(1.0, 1.0, SIDE), one(1.1, 1.0, SIDE)][0] == counted("same")
     assert [text.endswith(f": {n} networks") for n, text in enumerate(heard, start=1)] == [True, True]
     assert [row.depth for row in one.settled().table] == [1.0, 1.1]
+
+
+# ---- what a plan and a family must bear
+
+
+def test_a_fault_with_changing_words_is_the_same_plan():
+    plans = [resolve(Request(base="builders:addressed", preset="quick", step=0.2))[0] for _ in range(2)]
+    assert plans[0] == plans[1]
+    assert plans[0].digest == plans[1].digest
+
+
+def test_a_base_that_does_not_narrow_is_taken_as_it_is():
+    assert halvings_to_fit(find("builders:rigid"), 64, 10, 1_000) == 0
+
+
+def test_a_matrix_that_is_inverted_is_refused():
+    with pytest.raises(ScalingError, match="linalg_inv"):
+        count_built("builders:solving", 1.0, 1.0, 64)
+
+
+def test_a_builder_that_ends_the_program_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "quits.py").write_text("raise SystemExit(5)")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match="SystemExit"):
+        find("quits:build")
+
+
+def test_tied_weights_and_random_draws_are_emitted(tmp_path: Path):
+    counts = count_built("builders:tied", 1.0, 1.0, 64)
+    network = Blueprint(builder="builders:tied", depth=1, width=1, resolution=64, num_classes=10, shapes=counts.shapes)
+    scaled = Scaled(network=network, effective=Multipliers(), cost=counts.cost, growth=1.0)
+    member = Member(name="tied", phi=None, growth_asked=None, scaled=scaled)
+    manifest = write([member], None, "tied", tmp_path, lambda _: None, weights=True)
+    assert manifest["members"][0]["params"] == counts.params
+
+
+def test_a_damaged_table_of_counts_is_a_damaged_plan():
+    with pytest.raises(PlanError, match="not a plan"):
+        Plan.from_dict({"base": {"builder": "builders:convnet", "resolution": 64, "counted": ["1.0 x"]}})

@@ -235,9 +235,11 @@ def test_a_config_that_is_no_yaml_is_refused_in_one_line(family: Emitted, tmp_pa
 def test_a_config_without_its_network_is_refused_in_one_line(family: Emitted, tmp_path: Path, key: str):
     place = harmed(family, tmp_path)
     values = yaml.safe_load((place / "config.yaml").read_text())
-    for broken in (values | {"network": {k: v for k, v in values["network"].items() if k != key}}, {"name": "x"}, [1]):
+    for broken in (values | {"network": {k: v for k, v in values["network"].items() if k != key}}, {"name": "x"}):
         (place / "config.yaml").write_text(yaml.safe_dump(broken))
         refused(place, SpecError)
+    (place / "config.yaml").write_text("[1]")
+    refused(place, EmitError)
 
 
 @pytest.mark.parametrize("weights", [{"seed": "three"}, {"seed": None}, 3, [1]], ids=str)

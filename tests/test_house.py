@@ -85,7 +85,7 @@ DOORS = {
     "filelock": ("runfolder",),
     "pandas": ("tables",),
     "scipy": ("ranking",),
-    "numpy": ("ranking", "dataset.archives", "proxy.data", "proxy.images"),
+    "numpy": ("ranking", "nets.builder", "dataset.archives", "proxy.data", "proxy.images"),
     "PIL": ("dataset.faults", "dataset.folders", "proxy.data"),
     "pydantic": ("request",),
     "yaml": ("yamlfile", "emit", "runfolder"),

@@ -244,20 +244,31 @@ PRINTED = {"B0": "5.3", "B1": "7.8", "B2": "9.1", "B3": "12", "B4": "19", "B5": 
 
 
 def test_the_published_family_has_the_papers_parameters_to_the_printed_digits():
-    found = published(B0_BASE, classes=None)
+    found = published(B0_BASE, classes=None, limits=Limits())
     digits = {name: len(text.partition(".")[2]) for name, text in PRINTED.items()}
     assert {one.name: f"{one.cost.params / 1e6:.{digits[one.name]}f}" for one in found} == PRINTED
 
 
 def test_the_published_family_costs_1_78_to_97_8_times_b0_and_is_on_no_rule():
-    found = {one.name: one for one in published(B0_BASE, classes=None)}
+    found = {one.name: one for one in published(B0_BASE, classes=None, limits=Limits())}
     assert (round(found["B1"].scaled.growth, 2), round(found["B7"].scaled.growth, 1)) == (1.78, 97.8)
     assert all(one.phi is None and one.growth_asked is None for one in found.values())
 
 
+def test_limits_hold_for_the_published_family_too():
+    found = published(B0_BASE, classes=None, limits=Limits(params=10_000_000))
+    assert [one.name for one in found if isinstance(one, Member)] == ["B0", "B1", "B2"]
+    assert all("more than 10 M" in one.reason for one in found if isinstance(one, Unreached))
+
+
+def test_the_same_padded_family_is_published_like_the_other():
+    named = [one.name for one in published(find("tf_b0"), classes=None, limits=Limits())]
+    assert named == [f"TF_B{k}" for k in range(8)]
+
+
 def test_the_published_family_is_the_table_with_any_classifier():
     for classes in (None, 10):
-        for one in published(B0_BASE, classes=classes):
+        for one in published(B0_BASE, classes=classes, limits=Limits()):
             table = EFFICIENTNET.member(one.name.lower())
             assert one.network == dataclasses.replace(table, num_classes=classes or 1000)
             assert one.cost == count(one.network)

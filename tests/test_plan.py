@@ -153,6 +153,49 @@ def test_halvings_that_would_starve_a_stage_shorten_the_network_instead():
     assert (quarter.depth, shorter.depth) == (16, 8)
 
 
+OWN = {
+    "no multiples of 8": [
+        {"block": "basic", "depth": 2, "width": w, "stride": s} for w, s in ((20, 1), (36, 2), (60, 2))
+    ],
+    "seven groups": [
+        {"block": "bottleneck", "depth": 2, "width": w, "stride": s, "expansion": 0.5, "groups": 7}
+        for w, s in ((140, 1), (280, 2))
+    ],
+}
+
+
+@pytest.mark.parametrize("stages", OWN.values(), ids=OWN)
+def test_own_networks_of_any_channels_are_planned_with_references_that_move_one_dimension(
+    stages: list[dict[str, Any]], tmp_path: Path
+):
+    network = {"stem": {"width": stages[0]["width"]}, "stages": stages, "head": {}, "resolution": 64, "num_classes": 10}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"network": network}))
+    plan, layout = resolve(Request(base=str(tmp_path / "own.yaml"), preset="quick"))
+    assert len(layout.candidates) >= 12
+    base = plan.scalable.network
+    assert isinstance(base, Network)
+    for one in layout.candidates:
+        if "depth" in one.references:
+            assert isinstance(one.scaled.network, Network)
+            assert (one.scaled.network.widths, one.scaled.network.resolution) == (base.widths, base.resolution)
+
+
+def test_a_network_of_thousands_of_blocks_is_planned_at_once(tmp_path: Path):
+    stages = [{"block": "basic", "depth": 1300, "width": 8, "stride": 2} for _ in range(3)]
+    network = {"stem": {"width": 8}, "stages": stages, "head": {}, "resolution": 256, "num_classes": 10}
+    (tmp_path / "deep.yaml").write_text(yaml.safe_dump({"network": network}))
+    _, layout = resolve(Request(base=str(tmp_path / "deep.yaml"), budget="4x", preset="quick"))
+    assert len(layout.candidates) >= 20
+
+
+def test_channels_beyond_the_widest_are_left_out(tmp_path: Path):
+    stages = [{"block": "basic", "depth": 2, "width": 60_000}]
+    network = {"stem": {"width": 64}, "stages": stages, "head": {}, "resolution": 64, "num_classes": 10}
+    (tmp_path / "wide.yaml").write_text(yaml.safe_dump({"network": network}))
+    _, layout = resolve(Request(base=str(tmp_path / "wide.yaml"), preset="standard"))
+    assert all(max(one.scaled.network.widths) <= 65_536 for one in layout.candidates)
+
+
 def test_groups_narrow_with_the_channels_they_share():
     stage = Stage(block="bottleneck", depth=2, width=256, expansion=0.5, groups=32)
     network = Network(stem=Stem(width=64), stages=(stage,), head=Head(), resolution=32, num_classes=10)

@@ -6,7 +6,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import B0, EFFICIENTNET, MOBILENET_V1, MOBILENET_V2, RESNET50
+from networks import B0, EFFICIENTNET, MOBILENET_V1, MOBILENET_V2, RESNET50, networks
 
 from scalesearch.cost import count
 from scalesearch.errors import ScalingError
@@ -142,6 +142,26 @@ def test_table_3_of_the_paper_is_rebuilt_within_ten_percent(base: Network, multi
 def test_multipliers_of_one_leave_every_network_as_it_is():
     for network in (B0, RESNET50, MOBILENET_V1, MOBILENET_V2):
         assert scale(network, Multipliers(), ROUNDING) == network
+
+
+@given(networks(), roundings)
+def test_a_width_multiplier_of_1_keeps_any_channels(network: Network, rounding: Rounding):
+    assert scale_widths(network, 1.0, rounding) == channels(network)
+    assert scale(network, Multipliers(), rounding) == network
+
+
+# own networks need no channels in multiples of 8: 20, 36, 60 move in steps of 4, 49 in steps of 1 (7 groups of 7)
+@given(st.floats(0.5, 2.0))
+def test_channels_that_are_no_multiples_move_in_steps_that_divide_them(factor: float):
+    stages = (
+        Stage(block="basic", depth=2, width=20),
+        Stage(block="basic", depth=2, width=36, stride=2),
+        Stage(block="bottleneck", depth=1, width=49, expansion=1 / 7, groups=7),
+    )
+    network = Network(stem=Stem(width=20), stages=stages, head=Head(), resolution=32, num_classes=10)
+    scaled = scale_widths(network, factor, ROUNDING)
+    assert [width % step for width, step in zip(scaled.stages, (4, 4, 49), strict=True)] == [0, 0, 0]
+    assert all(abs(a / b - factor) <= 2 / b + 0.5 for a, b in zip(scaled.stages[:2], (20, 36), strict=True))
 
 
 def test_resize_to_its_own_sizes_is_the_identity():

@@ -122,7 +122,12 @@ def gap(one: nn.Module, other: nn.Module, side: int) -> float:
 
 def test_a_member_of_the_files_shape_starts_from_it_and_gives_its_logits(trained: Trained, emit: Call):
     [row] = emit(*SMALLER, "--from-weights", trained.file).members
-    assert row["weights"]["start"] == {"file": "theirs.pth", "sha256": trained.digest, "fresh": []}
+    assert row["weights"]["start"] == {
+        "file": "theirs.pth",
+        "sha256": trained.digest,
+        "names": "torchvision",
+        "fresh": [],
+    }
     assert row["files"] == [f"{row['name']}/{name}" for name in ("config.yaml", "network.py", "model.safetensors")]
     assert row["realised_growth"] == pytest.approx(0.5, rel=0.03)
     loaded = scalesearch.load(Path("family") / row["name"])
@@ -282,7 +287,12 @@ def test_a_builders_network_starts_from_its_own_state(emit: Call, suffix: str):
     torch.save({"state_dict": state}, file) if suffix == "pth" else save_file(state, file)
     asked = ("emit", "--base", "builders:convnet", "--coefficients", "1,1,1.5")
     near, far = emit(*asked, "--growth", "2.25,1.5", "--from-weights", file).members
-    assert near["weights"]["start"] == {"file": file, "sha256": Trained(Path(file), module).digest, "fresh": []}
+    assert near["weights"]["start"] == {
+        "file": file,
+        "sha256": Trained(Path(file), module).digest,
+        "names": "scalesearch",
+        "fresh": [],
+    }
     loaded = scalesearch.load(Path("family") / near["name"])
     assert gap(loaded, module, 96) == 0
     assert weights_digest(loaded) == near["weights"]["sha256"] == weights_digest(module)

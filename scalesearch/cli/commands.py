@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from scalesearch.cli.counting import Counting
+from scalesearch.errors import PlanError
 from scalesearch.presets import PresetName
 from scalesearch.space import Policy
 
@@ -225,6 +226,8 @@ def emit(
     from scalesearch.cli.progress import EmitDisplay
     from scalesearch.direct import FamilyRequest, asked_family
 
+    if naming and not (weights or from_weights):
+        raise PlanError("--naming without weights", mend="add --weights or --from-weights")
     request = FamilyRequest(
         candidate=candidate,
         base=base,

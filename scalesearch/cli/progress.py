@@ -56,7 +56,9 @@ class Display:
 
     def emitted(self, row: dict[str, Any]) -> None:
         """A member is written and proved."""
-        self.say(f"wrote {row['name']}: {row['macs'] / 1e6:,.0f} M macs, counted by fvcore, files read back")
+        start = row["weights"]["start"]
+        begun = f", from {start['file']} read as {start['names']}'s" if start else ""
+        self.say(f"wrote {row['name']}: {row['macs'] / 1e6:,.0f} M macs, counted by fvcore, files read back{begun}")
 
 
 class RunDisplay(Display):

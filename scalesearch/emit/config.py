@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from scalesearch.blueprint import Architecture, architecture
+from scalesearch.blueprint import Architecture, Blueprint, architecture
 from scalesearch.errors import EmitError, PlanError, ScaleSearchError, SpecError
 from scalesearch.members import PUBLISHED, Member, Rule
 from scalesearch.scaling import PAPER
@@ -42,9 +43,10 @@ def config(member: Member, rule: Rule | None, base: str, *, weights: dict[str, A
         "macs": member.cost.macs,
         "params": member.cost.params,
         "activations": member.cost.activations,
-        "fvcore_total": member.cost.fvcore_total,
+        **({} if isinstance(member.network, Blueprint) else {"fvcore_total": member.cost.fvcore_total}),
         "digest": member.network.digest,
         "weights": weights,
+        **({"rounding": asdict(member.rounding)} if member.rounding else {}),
         "network": member.network.to_dict(),
     }
 

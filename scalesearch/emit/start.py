@@ -74,7 +74,10 @@ class Start:
         tensors, own = self._tensors(network), module.state_dict()
         fresh = sorted(name for name, value in tensors.items() if value.shape != own[name].shape)
         module.load_state_dict(tensors | {name: own[name] for name in fresh})
-        return {"file": self.path.name, "sha256": self.digest, "fresh": fresh}
+        return {"file": self.path.name, "sha256": self.digest, "names": self._source(network), "fresh": fresh}
+
+    def _source(self, network: Architecture) -> str:
+        return "scalesearch" if isinstance(network, Blueprint) else recognise(network, self.state)
 
     def _tensors(self, network: Architecture) -> dict[str, Tensor]:
         if isinstance(network, Network):

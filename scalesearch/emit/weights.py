@@ -44,7 +44,7 @@ def write_weights(path: Path, tensors: dict[str, Tensor], network: Architecture)
     Raises:
         EmitError: a tensor differs.
     """
-    state = {name: value.contiguous() for name, value in tensors.items()}
+    state = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     told = {EPSILON: repr(network.norm_eps)} if isinstance(network, Network) else {}
     write_whole(path, save(state, metadata={"format": "pt", **told}))
     stored = load_file(path)

@@ -24,6 +24,7 @@ from scalesearch.errors import EmitError, PlanError
 from scalesearch.files import write_whole
 from scalesearch.members import Member, Rule, Unreached
 from scalesearch.nets.architecture import build, measure
+from scalesearch.nets.builder import seeded
 from scalesearch.nets.library_names import Library
 from scalesearch.nets.measure import one_thread
 from scalesearch.spec import Network
@@ -137,7 +138,7 @@ def _write_member(member: Member, order: _Order) -> dict[str, Any]:
     if with_weights:
         write_weights(place / WEIGHTS, renamed(member.network, module.state_dict(), order.naming), member.network)
     _compare_config(place / CONFIG, member)
-    _compare_source(place / SOURCE, member, module)
+    _compare_source(place / SOURCE, member, module, order.seed)
     files = [CONFIG, SOURCE, *([WEIGHTS] if with_weights else [])]
     return _row(member, values, [f"{member.name}/{file}" for file in files])
 
@@ -168,9 +169,10 @@ def _compare_config(path: Path, member: Member) -> None:
         raise EmitError(f"{path} does not read back as {member.name}", mend="please report this file")
 
 
-def _compare_source(path: Path, member: Member, module: nn.Module) -> None:
+def _compare_source(path: Path, member: Member, module: nn.Module, seed: int = 0) -> None:
     """Hold the written source to the built module: same names, shapes, parameters and outputs."""
-    other: nn.Module = _imported(path).network()
+    with seeded(seed):
+        other: nn.Module = _imported(path).network()
     try:
         other.load_state_dict(module.state_dict())
     except RuntimeError as error:

@@ -54,16 +54,16 @@ PUBLISHED = (
 )
 SOURCE = "arXiv:1905.11946, Table 1 and sections 4-5; tensorflow/tpu, efficientnet_builder.py"
 
+# B1-B7 at the compute that the paper's spacing means: phi = 0.5, 1, 2, 3.5, 5, 6, 7, a fit to the table above
+GROWTHS = {f"B{k}": 2.0**log for k, log in enumerate((0.5, 1, 2, 3.5, 5, 6, 7), start=1)}
+
 EFFICIENTNET = Family(
     name="efficientnet",
     networks=tabled(B0, ROUNDING, PUBLISHED),
     rounding=ROUNDING,
-    aliases=MappingProxyType({f"efficientnet_{row.name}": row.name for row in PUBLISHED}),
+    aliases=MappingProxyType({"efficientnet": "b0"} | {f"efficientnet_{row.name}": row.name for row in PUBLISHED}),
     published=PUBLISHED,
-    # B1-B7 at the compute that the paper's spacing means: phi = 0.5, 1, 2, 3.5, 5, 6, 7, a fit to the table above
-    growths=MappingProxyType(
-        {f"B{k}": 2.0**log for k, log in enumerate((0.5, 1, 2, 3.5, 5, 6, 7), start=1)},
-    ),
+    growths=MappingProxyType(GROWTHS),
     source=SOURCE,
 )
 
@@ -75,5 +75,6 @@ TF_EFFICIENTNET = Family(
     rounding=ROUNDING,
     aliases=MappingProxyType({f"tf_efficientnet_{row.name}": f"tf_{row.name}" for row in PUBLISHED}),
     published=tuple(replace(row, name=f"tf_{row.name}") for row in PUBLISHED),
+    growths=MappingProxyType({f"TF_{name}": growth for name, growth in GROWTHS.items()}),
     source=f"{SOURCE}; TensorFlow's SAME padding, as in timm's tf_efficientnet_*",
 )

@@ -1,7 +1,8 @@
 """Modules that a user's builder makes: found, counted on meta tensors, built from a seed.
 
-Counts are those of torch's FlopCounterMode: every convolution and matrix product, attention included. What multiplies
-and would count as nothing is refused, never lost.
+Counts are those of torch's FlopCounterMode: every convolution and matrix product, attention included. Element-wise
+products count as nothing, in every network of this project. An operator that multiplies matrices and would count as
+nothing is refused, never lost.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import hashlib
 import importlib
 import inspect
 import os
+import random
 import sys
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -30,9 +33,10 @@ NATIVE_SIDE = 224
 CONVOLUTIONS = ("convolution", "_convolution")
 UNCOUNTED = (
     "mv", "dot", "vdot", "addmv", "addr", "addbmm", "bilinear", "_trilinear", "cdist", "_cdist_forward", "conv_tbc",
-    "_thnn_fused_lstm_cell", "_cudnn_rnn", "mkldnn_rnn_layer", "_fft_r2c", "_fft_c2c", "_fft_c2r",
+    "_thnn_fused_lstm_cell", "_cudnn_rnn", "mkldnn_rnn_layer", "matrix_exp", "kron", "triangular_solve",
 )  # fmt: skip
-"""Operators that multiply and that FlopCounterMode has no formula for."""
+UNCOUNTED_KINDS = ("linalg_", "_linalg_", "cholesky", "_cholesky", "_fft_", "_sparse_", "sparse_", "_pdist", "lu_")
+"""Operators that multiply matrices and that FlopCounterMode has no formula for, and how the names of others begin."""
 COUNTED_LIBRARIES = ("aten", "prim", "prims")
 """What operators of other libraries do, such as a deformable convolution, nothing here can see."""
 
@@ -51,9 +55,13 @@ class _Seen(TorchDispatchMode):
         if packet in flop_registry:
             first = out[0] if isinstance(out, tuple | list) else out
             self.activations += first.numel()
-        elif packet.__name__ in UNCOUNTED or func.namespace not in COUNTED_LIBRARIES:
+        elif _multiplies_uncounted(func.namespace, packet.__name__):
             self.uncounted.add(packet.__name__)
         return out
+
+
+def _multiplies_uncounted(library: str, name: str) -> bool:
+    return library not in COUNTED_LIBRARIES or name in UNCOUNTED or name.startswith(UNCOUNTED_KINDS)
 
 
 def find_builder(text: str) -> Callable[..., nn.Module]:
@@ -69,7 +77,7 @@ def find_builder(text: str) -> Callable[..., nn.Module]:
         found: Any = importlib.import_module(place)
         for part in name.split("."):
             found = getattr(found, part)
-    except Exception as error:  # noqa: BLE001  the user's code: whatever it raises while it is imported
+    except (Exception, SystemExit) as error:  # noqa: BLE001  the user's code: whatever it raises while it is imported
         raise SpecError(f"--base {text}: {_reason(error)}", mend="give an importable package.module:function") from None
     if not callable(found):
         raise SpecError(f"--base {text} is not callable", mend="give a function(*, depth, width, resolution)")
@@ -107,14 +115,14 @@ def count_built(text: str, depth: float, width: float, resolution: int) -> Count
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            module = _on_meta(text, asked).eval()
+            module, params = _on_meta(text, asked)
             seen, output, flops = _Seen(), None, FlopCounterMode(display=False)
             with torch.no_grad(), torch.device("meta"), flops, seen:
                 output = module(torch.empty(1, 3, resolution, resolution))
         except SpecError:
             raise
-        except Exception as error:  # noqa: BLE001  the user's code
-            return Counted(**asked, fault=f"{text}: {_reason(error)}")
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the user's code
+            return Counted(**asked, fault=type(error).__name__, reason=f"{text}: {_reason(error)}")
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise SpecError(
@@ -130,18 +138,24 @@ def count_built(text: str, depth: float, width: float, resolution: int) -> Count
         **asked,
         conv=conv,
         linear=sum(by_operator.values()) - conv,
-        params=sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
+        params=params,
         activations=seen.activations,
         num_classes=output.shape[1],
         shapes=shapes_digest(module.state_dict()),
     )
 
 
-def _on_meta(text: str, asked: dict[str, Any]) -> nn.Module:
-    """Without memory for weights where the builder allows it."""
-    with suppress(Exception), torch.device("meta"):
-        return _built(text, asked).to("meta")
-    return _built(text, asked).to("meta")
+def _on_meta(text: str, asked: dict[str, Any]) -> tuple[nn.Module, int]:
+    """In eval mode, without memory for weights where the builder allows it; and its trainable parameters.
+
+    They are counted before the move, which parts weights that two layers share.
+    """
+    module: nn.Module | None = None
+    with suppress(Exception, SystemExit), torch.device("meta"):
+        module = _built(text, asked)
+    module = _built(text, asked) if module is None else module
+    params = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
+    return module.to("meta").eval(), params
 
 
 def _built(text: str, asked: dict[str, Any]) -> nn.Module:
@@ -165,9 +179,8 @@ def build_blueprint(blueprint: Blueprint, *, seed: int) -> nn.Module:
     Raises:
         SpecError: the builder makes another network than it did when it was counted.
     """
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with seeded(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
         asked = {"depth": blueprint.depth, "width": blueprint.width, "resolution": blueprint.resolution}
         module = _built(blueprint.builder, asked)
     if shapes_digest(module.state_dict()) != blueprint.shapes:
@@ -177,5 +190,20 @@ def build_blueprint(blueprint: Blueprint, *, seed: int) -> nn.Module:
     return module.train()
 
 
-def _reason(error: Exception) -> str:
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The random numbers of torch, numpy and the standard library from a seed, and as they were behind it."""
+    states = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        numpy.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            numpy.random.set_state(states[1])
+
+
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

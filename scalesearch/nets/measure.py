@@ -17,7 +17,7 @@ from torch import nn
 
 from scalesearch.blueprint import Blueprint
 from scalesearch.cost import OPERATORS, Cost, count_parts
-from scalesearch.errors import CostMismatchError
+from scalesearch.errors import CostMismatchError, ScalingError
 from scalesearch.nets.builder import build_blueprint
 from scalesearch.nets.network import build
 from scalesearch.spec import Network
@@ -116,13 +116,19 @@ def measure_blueprint(blueprint: Blueprint, counted: Cost, module: nn.Module | N
     was_training = module.training
     flops, _ = _analyses(module, blueprint.resolution)
     flops.set_op_handle(**MULTIPLYING)
-    with _quiet():
-        found = flops.by_operator()
+    asked = f"depth={blueprint.depth:g}, width={blueprint.width:g}, resolution={blueprint.resolution}"
+    where = f"{blueprint.builder}({asked})"
+    try:
+        with _quiet():
+            found = flops.by_operator()
+    except Exception as error:  # noqa: BLE001  the user's code
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ScalingError(
+            f"{where} fails when fvcore traces it: {reason}", mend="make it run in fp32 on a CPU"
+        ) from None
     module.train(was_training)
     macs = int(sum(value for name, value in found.items() if name not in NOT_MULTIPLYING))
     if macs != counted.macs:
-        asked = f"depth={blueprint.depth:g}, width={blueprint.width:g}, resolution={blueprint.resolution}"
-        where = f"{blueprint.builder}({asked})"
         raise CostMismatchError(part=where, quantity="macs", counted=counted.macs, measured=macs)
     return counted
 

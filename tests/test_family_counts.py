@@ -20,10 +20,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalesearch.cost import OPERATORS, count, count_parts
-from scalesearch.families import FAMILIES, TF_EFFICIENTNET, base_names, find_base
+from scalesearch.families import FAMILIES, TF_EFFICIENTNET, base_names, find_base, own_network
 from scalesearch.levelling import level
 from scalesearch.nets.measure import FlopCountAnalysis, measure_parts
 from scalesearch.nets.network import build
+from scalesearch.proxy_base import narrowed as narrowed_by
 from scalesearch.scaling import Coefficients, Family, Multipliers, Rounding, scale
 from scalesearch.spec import Network
 
@@ -84,6 +85,11 @@ def test_a_network_has_the_parameters_and_multiply_adds_of_timms(name: str, thei
     assert (cost.params, cost.macs) == peer(lambda: timm.create_model(theirs), network.resolution)
 
 
+def test_a_network_with_groups_has_the_parameters_and_multiply_adds_of_torchvisions_resnext():
+    cost = count(GROUPED)
+    assert (cost.params, cost.macs) == peer(lambda: torchvision.models.get_model("resnext50_32x4d"), 224)
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in base_names()]
 )
@@ -92,10 +98,30 @@ def test_fvcore_counts_a_network_as_the_closed_form_does_in_every_operator_of_ev
     assert measure_parts(small) == count_parts(small)
 
 
+def of_one(name: str) -> Family:
+    """A shipped network that is no baseline, as a family of its own."""
+    named = find_base(name)
+    return own_network(name, named.network, named.family.rounding).family
+
+
+GROUPED = replace(
+    find_base("resnet50").network,
+    stages=tuple(replace(s, expansion=0.5, groups=32) for s in find_base("resnet50").network.stages),
+)
+"""ResNeXt-50 32x4d, arXiv:1611.05431, Table 1."""
+KINDS = {
+    **FAMILIES,
+    "resnet50": of_one("resnet50"),
+    "mobilenet_v3_small": of_one("mobilenet_v3_small"),
+    "groups": own_network("groups", GROUPED, Rounding()).family,
+}
+"""A family for every kind of block and head, each block with what it can have."""
+
+
 def narrowed(family: Family) -> tuple[Network, Rounding]:
     """A quarter of the channels at 32 px, with the divisor narrowed alike, as proxies are."""
-    rounding = replace(family.rounding, divisor=2)
-    return scale(family.baseline, Multipliers(width=0.25, resolution=32 / 224), rounding), rounding
+    network, rounding = narrowed_by(replace(family.baseline, resolution=32), family.rounding, 2)
+    return network, rounding
 
 
 @st.composite
@@ -123,7 +149,7 @@ def levelled(draw: st.DrawFn, family: Family) -> Network:
 
 
 POLICIES = {"level": levelled, "paper": rounded_as_the_paper}
-CASES = [(name, policy) for name in FAMILIES for policy in POLICIES]
+CASES = [(name, policy) for name in KINDS for policy in POLICIES]
 
 
 def check(network: Network, batch: int) -> None:
@@ -144,7 +170,7 @@ def check(network: Network, batch: int) -> None:
 
 def check_any_member(name: str, policy: str, examples: int) -> None:
     """`check` on members drawn at random, with any number of classes and images."""
-    members = POLICIES[policy](FAMILIES[name])
+    members = POLICIES[policy](KINDS[name])
 
     @given(members, st.integers(1, 1100), st.integers(1, 3))
     @settings(max_examples=examples, deadline=None)

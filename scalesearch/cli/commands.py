@@ -1,4 +1,4 @@
-"""The commands. Heavy imports stand inside the bodies: `plan`, `status` and `--help` never import torch."""
+"""The commands. Heavy imports stand inside the bodies: `plan` but of a builder, `status`, `--help` import no torch."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def plan(
     study: StudyFile = None,
     as_json: Json = False,
 ) -> None:
-    """List the candidates of a search with their cost and proxies. Trains nothing, imports no torch."""
+    """List the candidates of a search with their cost and proxies. Trains nothing; torch is for builders alone."""
     from scalesearch.cli import show
     from scalesearch.request import resolve
 

@@ -36,6 +36,8 @@ def find(text: str, told: Callable[[str], None] = lambda _: None) -> Base:
         from scalesearch.nets.builder import native_side  # brings torch
 
         return BuilderBase(counts=Counts(builder=text, told=told), resolution=native_side(text))
+    if ":" in text or text.endswith(".py"):
+        raise SpecError(f"--base {text!r}", mend="name a function of your own as package.module:function")
     return StagedBase(named=find_base(text))
 
 

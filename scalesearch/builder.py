@@ -260,7 +260,10 @@ class Built:
     def _itself(self) -> Counted:
         one = self._counted(1.0, 1.0, self.resolution)
         if one.fault:
-            raise ScalingError(one.reason or one.fault, mend=f"it must be made at {self.resolution} px")
+            raise ScalingError(
+                one.reason or one.fault,
+                mend=f"try it in Python at depth=1, width={self.width:g}, resolution={self.resolution}",
+            )
         return one
 
     def _counted(self, depth: float, width: float, side: int) -> Counted:

@@ -16,6 +16,8 @@ SMALLEST_BUILT_SIDE = 32
 """Least side of a builder's proxy base [px]: its strides stay, and most networks divide their input by 32."""
 SIDE_STEP = 4
 """Sides that are tried for it are multiples of this [px]."""
+LARGEST_DEPTH_STEP = 1.15
+"""Growth of compute from which the first step of depth is worth a word."""
 LARGEST_JUMP = 0.25
 """Most that its compute may depart from the square of the side, in log space."""
 
@@ -77,6 +79,22 @@ class BuilderBase:
         start = rows.pop(side).cost.macs
         jumps = [abs(math.log(row.cost.macs / start) - 2 * math.log(at / side)) for at, row in rows.items()]
         return max(jumps, default=abs(math.log(growth)))
+
+    def remarks(self) -> list[str]:
+        """See `Base.remarks`: settings that raise, and a first step of depth that is a jump."""
+        rows, builder = self.counts.table, self.counts.builder
+        faults = [row for row in rows if row.fault]
+        found: list[str] = []
+        if faults:
+            kinds, one = ", ".join(sorted({row.fault for row in faults})), faults[0]
+            where = f"depth {one.depth:g}, width {one.width:g}, {one.resolution} px"
+            found.append(f"{builder} raised {kinds} at {len(faults)} of {len(rows)} settings, such as {where}")
+        base = self.full().cost.macs
+        deeper = [row for row in rows if not row.fault and (row.width, row.resolution) == (1.0, self.resolution)]
+        steps = sorted(row.cost.macs / base for row in deeper if row.depth > 1 and row.cost.macs > base)
+        if steps and steps[0] > LARGEST_DEPTH_STEP:
+            found.append(f"the first step of depth costs {steps[0]:.2f}x: points of less depth are out of reach")
+        return found
 
     def growths(self, budget: float) -> dict[str, float]:
         """See `Base.growths`."""

@@ -64,6 +64,7 @@ def plan_document(plan: Plan, layout: Layout) -> Document:
         "limits": asdict(plan.limits),
         "digest": plan.digest,
         "nominal_points": layout.nominal_points,
+        "remarks": plan.base.remarks(),
         "candidates": [candidate_document(one, plan, layout) for one in layout.candidates],
         "excluded": [
             {**point(one.coefficients), "reference": one.reference, "reason": one.reason} for one in layout.excluded

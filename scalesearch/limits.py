@@ -71,23 +71,25 @@ def parse_limits(params: str | None, activations: str | None, memory: str | None
     Limits(params=10000000, activations=None, memory=16000000000, batch=64)
     """
     size, _, batch = (memory or "").partition("@")
-    if "@" in (memory or "") and not (batch.isdigit() and 1 <= int(batch) <= 1_000_000):
-        raise SpaceError(f"max-memory {memory!r}", mend="write a size and a batch, such as 16G@64")
+    if "@" in (memory or "") and not (size and batch.isdigit() and 1 <= int(batch) <= 1_000_000):
+        raise SpaceError(f"--max-memory {memory!r}", mend="write bytes and a batch of images, such as 16G@64")
     return Limits(
-        params=_amount("max-params", params),
-        activations=_amount("max-activations", activations),
-        memory=_amount("max-memory", size or memory),
+        params=_amount("--max-params", params, "20M"),
+        activations=_amount("--max-activations", activations, "30M"),
+        memory=_amount("--max-memory", size or memory, "16G or 16G@64, in bytes"),
         batch=int(batch) if batch else BATCH,
     )
 
 
-def _amount(option: str, text: str | None) -> int | None:
+def _amount(option: str, text: str | None, example: str) -> int | None:
     if text is None:
         return None
     match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([KMGT]?)(i?B)?", text.strip(), flags=re.IGNORECASE)
-    amount = float(match[1]) * UNITS[match[2].upper()] if match and "i" not in (match[3] or "").lower() else 0
+    amount = float(match[1]) * UNITS[match[2].upper()] if match else 0
+    if match and (match[3] or "").lower() == "ib":
+        amount *= (1024 / 1000) ** (" KMGT".index(match[2].upper() or " "))
     if not 1 <= amount <= 1e18:
-        raise SpaceError(f"{option} {text!r}", mend="write a number such as 20M or 1.5G")
+        raise SpaceError(f"{option} {text!r}", mend=f"write a positive number such as {example}")
     return round(amount)
 
 

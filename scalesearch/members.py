@@ -15,7 +15,7 @@ from scalesearch.errors import ScalingError
 from scalesearch.levelling import TOLERANCE, Scaled
 from scalesearch.limits import Limits
 from scalesearch.scalable import Base, Scalable
-from scalesearch.scaling import Coefficients, Rounding
+from scalesearch.scaling import DIMENSIONS, Coefficients, Rounding
 
 LARGEST_GROWTH = 4096.0
 """Of a member over its base."""
@@ -121,7 +121,7 @@ def members(
 def _member(name: str, growth: float, rule: Rule, base: Base, start: Scalable, limits: Limits) -> Member | Unreached:
     phi = rule.phi(growth)
     point = rule.coefficients.at(phi)
-    scaled = start.project([point], growth)[0] or _farther(start, rule, phi, growth)
+    scaled = _alone(start, rule, growth) or start.project([point], growth)[0] or _farther(start, rule, phi, growth)
     if scaled is None:
         where = f"{point.depth:.3g}/{point.width:.3g}/{point.resolution:.3g}"
         reason = f"no network within {TOLERANCE:.0%} of {growth:.4g}x near depth/width/resolution {where}"
@@ -132,6 +132,19 @@ def _member(name: str, growth: float, rule: Rule, base: Base, start: Scalable, l
     if fault := limits.fault(scaled):
         return Unreached(name=name, growth_asked=growth, reason=fault)
     return Member(name=name, phi=phi, growth_asked=growth, scaled=base.regularised(scaled), rounding=base.rounding)
+
+
+def _alone(start: Scalable, rule: Rule, growth: float) -> Scaled | None:
+    """A member of a rule that moves one dimension, with the others left as they are."""
+    shares = dict(zip(DIMENSIONS, rule.coefficients.shares, strict=True))
+    moved = [name for name, share in shares.items() if abs(share) > 1e-9]
+    if len(moved) > 1 or abs(growth - 1) <= TOLERANCE:
+        return None
+    try:
+        found = start.alone(moved[0], growth)
+    except ScalingError:
+        return None
+    return found if abs(found.growth / growth - 1) <= TOLERANCE else None
 
 
 def _farther(start: Scalable, rule: Rule, phi: float, growth: float) -> Scaled | None:

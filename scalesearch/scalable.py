@@ -89,6 +89,10 @@ class Base(Protocol):
         """Side of the proxy base for images of `native` [px], or the least that suits it."""
         ...
 
+    def remarks(self) -> list[str]:
+        """What a user should know of a base whose networks are counted, not computed."""
+        ...
+
     def growths(self, budget: float) -> dict[str, float]:
         """Growth of compute of the default members of a family, by name."""
         ...

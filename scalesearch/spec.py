@@ -64,7 +64,7 @@ class Stage(Declared):
     stride: Stride = 1
     """Down-sampling of the first block."""
     expansion: Annotated[float, Range(1 / 64, 64)] = 1.0
-    """Hidden channels over the channels named in the block's description."""
+    """Hidden channels over the channels named in the block's description. `mbconv` and `bottleneck` only."""
     se_ratio: Share = 0.0
     """Squeeze-excite channels over the channels that `SqueezeExcite.of` names; 0 = none. `mbconv` only."""
     groups: Channels = 1
@@ -78,6 +78,8 @@ class Stage(Declared):
         """What only some kinds of block have."""
         if self.se_ratio and self.block != "mbconv":
             yield Fault("se_ratio", f" = {self.se_ratio:g}", "0 unless block is mbconv")
+        if self.expansion != 1 and self.block in ("basic", "separable"):
+            yield Fault("expansion", f" = {self.expansion:g}", "1 unless block is mbconv or bottleneck")
         hidden = self.width * self.expansion
         if self.groups > 1 and self.block != "bottleneck":
             yield Fault("groups", f" = {self.groups}", "1 unless block is bottleneck")

@@ -104,6 +104,10 @@ class StagedBase:
         """See `Base.proxy_side`."""
         return max(SMALLEST_SIDE, native)
 
+    def remarks(self) -> list[str]:
+        """See `Base.remarks`: nothing."""
+        return []
+
     def growths(self, budget: float) -> dict[str, float]:
         """See `Base.growths`: the family's own for its baseline scaled up."""
         family = self.named.family

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from scalesearch.nets.network import build
 from scalesearch.scaling import Multipliers, Rounding, scale
 from scalesearch.spec import Head, Network, Stage, Stem
 
+CALLS = count()
 ROUNDING = Rounding(divisor=4)
 BASE = Network(
     stem=Stem(width=16),
@@ -64,7 +66,7 @@ def tied(*, depth: float, width: float, resolution: int = 64) -> nn.Module:
 def addressed(*, depth: float, width: float, resolution: int = 64) -> nn.Module:
     """Raises at some widths, never twice with the same words."""
     if width > 1.2:
-        raise ValueError(f"no {object()}")
+        raise ValueError(f"refused for the {next(CALLS)}. time")
     return convnet(depth=depth, width=width, resolution=resolution)
 
 

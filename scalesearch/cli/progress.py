@@ -57,7 +57,8 @@ class Display:
     def emitted(self, row: dict[str, Any]) -> None:
         """A member is written and proved."""
         start = row["weights"]["start"]
-        begun = f", from {start['file']} read as {start['names']}'s" if start else ""
+        fresh = ", classifier fresh" if start and start["fresh"] else ""
+        begun = f", from {start['file']} read as {start['names']}'s{fresh}" if start else ""
         self.say(f"wrote {row['name']}: {row['macs'] / 1e6:,.0f} M macs, counted by fvcore, files read back{begun}")
 
 
@@ -75,7 +76,7 @@ class RunDisplay(Display):
         """Images are ready and training begins; `results` hold what earlier runs of the plan did."""
         ended = [result for result in results if result.state in (TrialState.COMPLETE, TrialState.FAILED)]
         self.done, self.total, self.start = len(ended), total, time.monotonic()
-        self.say(stamp(plan.evidence))
+        self.say(stamp(plan.evidence, plan.base.name))
         kept = f", {self.done} done before" if self.done else ""
         what = f"{plan.base.name} at {plan.budget} on {plan.data.name}"
         self.say(f"{what}: {total} trials on {slots} slots{kept}, in {self.folder}")

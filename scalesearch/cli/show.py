@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scalesearch import documents
 from scalesearch.blueprint import Architecture
 from scalesearch.cost import Cost
+from scalesearch.families import FAMILIES
 from scalesearch.members import Rule
 from scalesearch.plan import Layout, Plan
 from scalesearch.scaling import PAPER
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 CONVENTION = "macs: multiply-adds of convolutions and linear layers, what the paper calls FLOPs"
 LEGEND = "d w r %: shares of log compute of the trained proxy · ×: off budget, listed but never chosen"
 MILLION = 1e6
+EFFICIENTNETS = FAMILIES["efficientnet"].networks
 NARROWEST = 120
 """Least width that tables are laid out for [characters]; files and narrow terminals wrap."""
 
@@ -66,16 +68,16 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def stamp(evidence: str) -> str:
+def stamp(evidence: str, base: str) -> str:
     """The first line of everything that reports a search."""
-    paper = f"the paper's rule for B0 is α {PAPER.alpha:g} β {PAPER.beta:g} γ {PAPER.gamma:g}"
+    paper = f"; the paper's rule for B0 is α {PAPER.alpha:g} β {PAPER.beta:g} γ {PAPER.gamma:g}"
     worth = " (short trainings of small proxies; enough to look, not to decide)" if evidence == "quick look" else ""
-    return f"evidence: {evidence}{worth}; {paper}"
+    return f"evidence: {evidence}{worth}{paper if base in EFFICIENTNETS else ''}"
 
 
-def heading(evidence: str, *, as_json: bool) -> None:
+def heading(evidence: str, base: str, *, as_json: bool) -> None:
     """The stamp, before anything else is said."""
-    _out(as_json).print(stamp(evidence))
+    _out(as_json).print(stamp(evidence, base))
 
 
 def rule_line(rule: Rule) -> str:
@@ -95,7 +97,7 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
     out = _out(as_json)
     small = plan.proxy_base
     trials = plan.seeds * (len(layout.trained) + 1)
-    out.print(stamp(plan.evidence))
+    out.print(stamp(plan.evidence, plan.base.name))
     out.print(
         f"{plan.base.name} at {plan.budget}: {layout.nominal_points} grid points, {len(layout.candidates)} networks "
         f"({sum(not one.points for one in layout.candidates)} of them references only), "
@@ -109,6 +111,8 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
         f"{plan.preset} preset: {trials} trials of {plan.epochs} epochs of {plan.images:,} images "
         f"({plan.passes_per_trial * trials:,} image passes), {plan.validation_images:,} validation images"
     )
+    for remark in plan.base.remarks():
+        out.print(f"note: {remark}")
     out.print(_candidates_table(plan, layout))
     for one in layout.excluded:
         out.print(f"excluded {one.reference or one.coefficients.text}: {one.reason}")
@@ -148,6 +152,8 @@ def scale(found: ScaledBase, measured: Cost | None, *, as_json: bool) -> None:
         return
     out = _out(as_json)
     network = found.scaled.network
+    if found.growth_asked is not None:
+        out.print("level moves the numbers until the compute is right; --rounding paper keeps them")
     if found.asked is not None:
         target = "" if found.growth_asked is None else f", {found.growth_asked:.4g}x asked"
         effective = found.scaled.effective
@@ -197,7 +203,7 @@ def rank(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def _ranking(out: Console, outcome: Outcome) -> None:
-    out.print(stamp(outcome.plan.evidence))
+    out.print(stamp(outcome.plan.evidence, outcome.plan.base.name))
     out.print(_ranking_table(outcome))
     out.print(LEGEND)
     if outcome.anchor:

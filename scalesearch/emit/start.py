@@ -42,6 +42,9 @@ class Start:
             state = read_state(path)
         except EmitError as error:
             raise PlanError(error.message, mend=error.mend) from None
+        odd = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+        if odd:
+            raise PlanError(f"{path}: {odd[0]} holds values that are not finite", mend="give weights that trained well")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         return cls(path=path, state=state, digest=digest, epsilon=read_epsilon(path))
 

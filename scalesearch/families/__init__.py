@@ -64,7 +64,7 @@ def find_base(name: str) -> Named:
     """
     known = {_plain(typed): (family, meant) for family in FAMILIES.values() for typed, meant in _names(family)}
     if _plain(name) not in known:
-        near = difflib.get_close_matches(_plain(name), known, n=1, cutoff=0.3)
+        near = difflib.get_close_matches(_plain(name), known, n=1, cutoff=0.5)
         hint = f"did you mean {known[near[0]][1]}? " if near else ""
         raise SpecError(f"unknown base {name!r}", mend=f"{hint}known bases: {', '.join(base_names())}")
     family, meant = known[_plain(name)]
@@ -77,7 +77,8 @@ def _names(family: Family) -> Iterator[tuple[str, str]]:
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
+    library, _, _ = name.partition(".")  # timm adds how a model was trained: resnet50.a1_in1k
+    return library.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
 def own_network(name: str, network: Network, rounding: Rounding) -> Named:

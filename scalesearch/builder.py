@@ -94,10 +94,8 @@ class _Menu:
     def options(self, point: Multipliers, growth: float) -> Iterator[_Option]:
         """Every network within reach of a point whose compute is foretold to be right."""
         for depth, side in product(self.depths, self.sides):
-            if (
-                _distance(point, Multipliers(depth=depth.effective, width=point.width, resolution=side.effective), 1)
-                > REACH
-            ):
+            nearest = Multipliers(depth=depth.effective, width=point.width, resolution=side.effective)
+            if _distance(point, nearest, 1.0) > REACH:
                 continue
             known = depth.growth * side.growth * self.learned.get((depth, side), 1.0)
             for width in self.widths:
@@ -233,7 +231,7 @@ class Built:
             left = [one for one in menu.options(point, growth) if one[1:4] not in tried]
             if not left:
                 return None
-            chosen = min(left)
+            chosen = min(left, key=lambda one: one.distance)
             tried.add(chosen[1:4])
             found = self._scaled(
                 chosen.depth.asked, chosen.width.asked, round(chosen.side.asked), chosen.depth.effective

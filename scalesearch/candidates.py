@@ -167,19 +167,16 @@ def _merged(found: Iterable[_Found], space: Space) -> list[Candidate]:
     for one in found:
         groups.setdefault(one.scaled.network.built, []).append(one)
     made = sorted((_candidate(group, space) for group in groups.values()), key=_order)
-    first: dict[object, Candidate] = {}
-    owner: dict[object, Candidate] = {}
+    shared: dict[object, list[Candidate]] = {}
     for one in made:
-        built = one.proxy.network.built
-        first.setdefault(built, one)
-        # one network has one shape: a single dimension's, where it stands for that
-        is_single = any(name in DIMENSIONS for name in one.references)
-        if built not in owner or (is_single and not any(name in DIMENSIONS for name in owner[built].references)):
-            owner[built] = one
-    return [
-        replace(one, proxy_id=first[one.proxy.network.built].id, proxy=owner[one.proxy.network.built].proxy)
-        for one in made
-    ]
+        shared.setdefault(one.proxy.network.built, []).append(one)
+    return [_sharing(one, shared[one.proxy.network.built]) for one in made]
+
+
+def _sharing(one: Candidate, same: list[Candidate]) -> Candidate:
+    """A candidate with its proxy as all that share it have it: a single dimension's, where it stands for one."""
+    owner = min(same, key=lambda other: not any(name in DIMENSIONS for name in other.references))
+    return replace(one, proxy_id=same[0].id, proxy=owner.proxy)
 
 
 def _order(candidate: Candidate) -> tuple[float, float, float]:

@@ -177,6 +177,15 @@ def test_bases_with_fixed_parts_have_their_smaller_members_too(base: str, shares
         assert one.network.depth <= found.full().network.depth
 
 
+@pytest.mark.parametrize(("shares", "moved"), [((1, 0, 0), "depth"), ((0, 1, 0), "width")])
+def test_a_rule_of_one_dimension_moves_it_alone(shares: tuple[float, float, float], moved: str):
+    found = members(Rule.of(shares, 2.0, "given"), B0_BASE, {"x2": 2.0, "x4": 4.0}, classes=None, limits=Limits())
+    for one in found:
+        assert isinstance(one, Member)
+        effective = dataclasses.asdict(one.scaled.effective)
+        assert {name for name, value in effective.items() if value != 1} == {moved}
+
+
 def test_limits_leave_members_out_with_the_reason():
     most = Limits(params=20_000_000)
     found = {one.name: one for one in members(PAPERS_RULE, B0_BASE, {"B2": 2, "B7": 128}, classes=None, limits=most)}

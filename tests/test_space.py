@@ -305,6 +305,17 @@ def test_some_candidates_share_a_proxy_on_small_images():
     assert len(proxies) < len(found("2x"))
 
 
+@pytest.mark.parametrize("budget", ["2x", "4x"])
+def test_candidates_that_share_a_proxy_have_it_with_one_shape_a_single_dimensions_first(budget: str):
+    _, layout = laid_out(budget)
+    for one in layout.candidates:
+        first = layout.candidate(one.proxy_id)
+        assert one.proxy == first.proxy
+        for place, name in enumerate(DIMENSIONS):
+            if name in one.references:
+                assert one.shares[place] == 1
+
+
 @pytest.mark.parametrize("budget", LEVELLED)
 def test_shares_are_those_of_the_trained_proxy_and_sum_to_1(budget: str):
     plan, layout = laid_out(budget)

@@ -60,6 +60,12 @@ def test_each_field_is_part_of_the_identity(change: dict[str, Any]):
     assert dataclasses.replace(B0, **change).digest != B0.digest
 
 
+@pytest.mark.parametrize("block", ["basic", "separable"])
+def test_a_block_without_hidden_channels_has_no_expansion(block: str):
+    with pytest.raises(SpecError, match=r"stage.expansion = 4; it must be 1 unless"):
+        Stage(block=block, depth=1, width=8, expansion=4)  # type: ignore[arg-type]
+
+
 def test_b0_is_table_1_of_the_paper():
     # arXiv:1905.11946, Table 1, without the stem (row 1) and the head (row 9)
     assert B0.depths == (1, 2, 2, 3, 3, 4, 1)

@@ -19,7 +19,7 @@ class Counting:
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
         self.status: Status | None = None
-        self.next_line = 0.0
+        self.next_line = time.monotonic() + SECONDS
 
     def __enter__(self) -> Callable[[str], None]:
         return self.told

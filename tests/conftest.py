@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from calling import Call, Told
+
+from scalesearch.cli import _code
 
 TINY_OPTIONS = "--budget 0.5x --preset quick --candidates 3 --seeds 2 --epochs 3 --images 256 --proxy-resolution 12"
 """8 trials of a second each, and a family of two small members."""
@@ -135,3 +138,17 @@ def files_of() -> Callable[[Path], dict[str, str]]:
         return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     return digests
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """The program in this process, in an empty folder, without a GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.chdir(tmp_path)
+
+    def told(*arguments: object) -> Told:
+        capsys.readouterr()
+        code = _code([str(one) for one in arguments])
+        return Told(code, *capsys.readouterr())
+
+    return told

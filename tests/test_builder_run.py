@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import builders
 import pytest
 import torch
 import yaml
 from base_files import GOOD
+from calling import Call
 
 import scalesearch
 from scalesearch.blueprint import Blueprint
@@ -24,41 +25,6 @@ from scalesearch.plan import lay_out, read_plan
 
 FilesOf = Callable[[Path], dict[str, str]]
 OPTIONS = "--budget 2x --preset quick --candidates 4 --seeds 1 --epochs 1 --images 256 --proxy-resolution 32 --step 0.2"
-
-
-class Told(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-    @property
-    def refusal(self) -> str:
-        [line] = self.err.splitlines()
-        assert self.code == 2
-        assert "; " in line
-        return line
-
-
-Call = Callable[..., Told]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
-    """The program in this process, in an empty folder, without a GPU."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.chdir(tmp_path)
-
-    def told(*arguments: object) -> Told:
-        capsys.readouterr()
-        code = _code([str(one) for one in arguments])
-        return Told(code, *capsys.readouterr())
-
-    return told
 
 
 def searched(base: str, folder: Path) -> Path:
@@ -101,12 +67,12 @@ def members(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_a_search_from_a_builder_ranks_its_networks_and_writes_the_family(built: Path, call: Call):
-    ranking = call("rank", built, "--json").document
+    ranking = call("rank", built, "--json").done
     assert ranking == json.loads((built / "ranking.json").read_text())
     assert len(ranking["candidates"]) == 4
     assert all(10 < row["mean"] <= 100 for row in ranking["candidates"])
     assert ranking["failed"] == []
-    status = call("status", built, "--json").document
+    status = call("status", built, "--json").done
     assert (status["state"], status["done"], status["total"]) == ("finished", 5, 5)
     for row in members(built / "family"):
         assert row["realised_growth"] == pytest.approx(row["growth_asked"], rel=0.03)
@@ -137,7 +103,7 @@ main()
 def test_a_finished_run_is_read_where_there_is_neither_torch_nor_the_builder(built: Path, command: str, call: Call):
     program = [sys.executable, "-c", WALL, command, str(built), "--json"]
     done = subprocess.run(program, check=True, capture_output=True, text=True)
-    assert json.loads(done.stdout) == call(command, built, "--json").document
+    assert json.loads(done.stdout) == call(command, built, "--json").done
 
 
 @pytest.mark.slow
@@ -155,7 +121,7 @@ def test_the_same_command_again_trains_nothing(built: Path, call: Call, files_of
     shutil.copytree(built, folder)
     before = files_of(folder)
     command = ["run", "--base", "builders:changing", *OPTIONS.split(), "--out", folder, "--quiet"]
-    assert call(*command, "--json").document["ranking"] == json.loads((folder / "ranking.json").read_text())
+    assert call(*command, "--json").done["ranking"] == json.loads((folder / "ranking.json").read_text())
     after = files_of(folder)
     assert {name for name in before if after[name] != before[name]} <= {"environment.json"}
 
@@ -164,7 +130,7 @@ def test_the_same_command_again_trains_nothing(built: Path, call: Call, files_of
 def family(built: Path, call: Call, tmp_path: Path) -> Path:
     """What `emit RUN` writes."""
     told = call("emit", built, "--growth", "1.4142,2.3,4", "--weights", "--out", tmp_path / "family", "--json")
-    assert told.document["rule"] == json.loads((built / "family" / "manifest.json").read_text())["rule"]
+    assert told.done["rule"] == json.loads((built / "family" / "manifest.json").read_text())["rule"]
     return tmp_path / "family"
 
 
@@ -202,7 +168,7 @@ def test_a_builder_that_was_changed_since_the_run_writes_no_family(
 
 @pytest.mark.slow
 def test_a_plan_and_a_scaled_network_of_a_builder_are_documents(built: Path, call: Call):
-    plan = call("plan", "--base", "builders:changing", *OPTIONS.split(), "--json").document
+    plan = call("plan", "--base", "builders:changing", *OPTIONS.split(), "--json").done
     assert plan["digest"] == read_plan(built).digest
     assert plan["base"]["name"] == "builders.changing"
     assert sum(row["trained"] for row in plan["candidates"]) >= 4
@@ -210,9 +176,9 @@ def test_a_plan_and_a_scaled_network_of_a_builder_are_documents(built: Path, cal
     for row in plan["candidates"]:
         assert row["proxy"]["growth"] == pytest.approx(2, rel=0.03) or row["off_budget"]
     scaled = call("scale", "--base", "builders:convnet", "--depth", 1.5, "--measure", "--rounding", "paper", "--json")
-    assert scaled.document["measured"] == {"macs": scaled.document["macs"]}
+    assert scaled.done["measured"] == {"macs": scaled.done["macs"]}
     params = sum(weight.numel() for weight in builders.convnet(depth=1.5, width=1).parameters())
-    assert scaled.document["params"] == params
+    assert scaled.done["params"] == params
 
 
 @pytest.mark.parametrize(
@@ -245,7 +211,7 @@ def test_a_search_from_a_file_goes_on_with_the_same_file(
     shutil.copytree(written[0], folder)
     before = files_of(folder)
     command = ["run", "--base", written[1], *OPTIONS.split(), "--out", folder, "--quiet"]
-    found = call(*command, "--json").document
+    found = call(*command, "--json").done
     assert found["ranking"] == json.loads((folder / "ranking.json").read_text())
     assert {row["name"] for row in found["manifest"]["members"]} <= {f"mine-x{n}" for n in ("1.4", "2", "4", "8", "16")}
     after = files_of(folder)
@@ -268,14 +234,14 @@ def test_the_plan_of_a_file_reads_back_without_the_file(written: tuple[Path, Pat
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan.to_dict(), sort_keys=False))
     assert read_plan(tmp_path) == plan
     assert plan.base.name == "mine"
-    found = call("plan", "--base", written[1], *OPTIONS.split(), "--json").document
+    found = call("plan", "--base", written[1], *OPTIONS.split(), "--json").done
     assert found["digest"] == plan.digest
     assert len(lay_out(plan).candidates) == len(found["candidates"])
 
 
 @pytest.mark.slow
 def test_the_family_of_a_file_is_written_without_it(written: tuple[Path, Path], call: Call, tmp_path: Path):
-    ranked = call("rank", written[0], "--json").document["candidates"]
+    ranked = call("rank", written[0], "--json").done["candidates"]
     uniform = next(row["id"] for row in ranked if "dwr" in row["references"])
     told = call("emit", written[0], "--candidate", uniform, "--growth", "2,4", "--out", tmp_path / "family")
     assert told.code == 0, told.err

@@ -1,16 +1,14 @@
 """The command line as a whole: its frozen surface, its documents, and nonsense answered in one line with the mend."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import typer
 import yaml
+from calling import Call
 from networks import EFFICIENTNET, EXACT
 
-from scalesearch.cli import _code
 from scalesearch.cli.commands import app
 from scalesearch.cost import count
 from scalesearch.plan import ANCHOR
@@ -22,34 +20,6 @@ from scalesearch.space import LARGEST_BUDGET
 from scalesearch.study import Study
 
 PAPERS_RULE = "the paper's rule for B0 is α 1.2 β 1.1 γ 1.15"
-
-
-class Told(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """All of stdout as one JSON document."""
-        return json.loads(self.out)
-
-
-Call = Callable[..., Told]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
-    """The program in this process, in an empty folder, without a GPU."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.chdir(tmp_path)
-
-    def told(*arguments: object) -> Told:
-        capsys.readouterr()
-        code = _code([str(one) for one in arguments])
-        return Told(code, *capsys.readouterr())
-
-    return told
 
 
 # ---- the surface

@@ -78,7 +78,7 @@ def find_builder(text: str) -> Callable[..., nn.Module]:
         for part in name.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as error:  # noqa: BLE001  the user's code: whatever it raises while it is imported
-        raise SpecError(f"--base {text}: {_reason(error)}", mend="give an importable package.module:function") from None
+        raise SpecError(f"--base {text}: {said(error)}", mend="give an importable package.module:function") from None
     if not callable(found):
         raise SpecError(f"--base {text} is not callable", mend="give a function(*, depth, width, resolution)")
     return cast("Callable[..., nn.Module]", found)
@@ -122,7 +122,7 @@ def count_built(text: str, depth: float, width: float, resolution: int) -> Count
         except SpecError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001  the user's code
-            return Counted(**asked, fault=type(error).__name__, reason=f"{text}: {_reason(error)}")
+            return Counted(**asked, fault=type(error).__name__, reason=f"{text}: {said(error)}")
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise SpecError(
@@ -205,5 +205,6 @@ def seeded(seed: int) -> Iterator[None]:
             numpy.random.set_state(states[1])
 
 
-def _reason(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """What the user's code raised, in a line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -18,7 +18,7 @@ from torch import nn
 from scalesearch.blueprint import Blueprint
 from scalesearch.cost import OPERATORS, Cost, count_parts
 from scalesearch.errors import CostMismatchError, ScalingError
-from scalesearch.nets.builder import build_blueprint
+from scalesearch.nets.builder import build_blueprint, said
 from scalesearch.nets.network import build
 from scalesearch.spec import Network
 
@@ -122,10 +122,8 @@ def measure_blueprint(blueprint: Blueprint, counted: Cost, module: nn.Module | N
         with _quiet():
             found = flops.by_operator()
     except Exception as error:  # noqa: BLE001  the user's code
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise ScalingError(
-            f"{where} fails when fvcore traces it: {reason}", mend="make it run in fp32 on a CPU"
-        ) from None
+        fault = f"{where} fails when fvcore traces it: {said(error)}"
+        raise ScalingError(fault, mend="make it run in fp32 on a CPU") from None
     module.train(was_training)
     macs = int(sum(value for name, value in found.items() if name not in NOT_MULTIPLYING))
     if macs != counted.macs:

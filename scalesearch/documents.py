@@ -18,7 +18,7 @@ from scalesearch.trials import TrialState
 
 if TYPE_CHECKING:
     from scalesearch.direct import ScaledBase
-    from scalesearch.outcome import Outcome
+    from scalesearch.outcome import Outcome, Travel
     from scalesearch.stored import StoredRun
 
 VERSION = {"schema_version": 1}
@@ -56,11 +56,16 @@ def plan_document(plan: Plan, layout: Layout) -> Document:
         "preset": plan.preset,
         "evidence": plan.evidence,
         "data": plan.data.to_dict(),
+        "policy": plan.policy,
+        "margin": plan.margin,
+        "confirm": plan.confirm,
+        "check_phi": plan.check_phi,
         "seeds": plan.seeds,
         "epochs": plan.epochs,
+        "most_epochs": plan.anchor_epochs + plan.search_epochs(len(layout.trained)),
         "images": plan.images,
         "validation_images": plan.validation_images,
-        "image_passes": plan.passes_per_trial * plan.seeds * (len(layout.trained) + 1),
+        "image_passes": plan.images * (plan.anchor_epochs + plan.search_epochs(len(layout.trained))),
         "limits": asdict(plan.limits),
         "digest": plan.digest,
         "nominal_points": layout.nominal_points,
@@ -141,22 +146,25 @@ def rule_document(rule: Rule) -> Document:
 
 def rank_document(outcome: Outcome) -> Document:
     """Of `rank`, and `ranking.json`: no times, paths or order of arrival, so that equal results give equal bytes."""
-    from scalesearch.verdict import verdict  # brings scipy, which `plan` does without
+    from scalesearch.findings import findings  # brings scipy, which `plan` does without
+    from scalesearch.verdict import verdict
 
     ranking = outcome.ranking.to_dict()
-    rows = ranking.pop("candidates")
-    for row in rows:
-        row["same_proxy"] = [one.id for one in outcome.layout.twins(row["id"])[1:]]
-        row["shares"] = [round(share, 4) for share in outcome.layout.candidate(row["id"]).shares]
+    rows = _rows(ranking.pop("candidates"), outcome)
     chosen = None
     if outcome.leader is not None:
         chosen = {"id": outcome.leader.id, **rule_document(outcome.rule())}
     return {
         **VERSION,
         "evidence": outcome.plan.evidence,
+        "findings": findings(outcome),
         "verdict": verdict(outcome.ranking),
         "verdict_kind": outcome.ranking.verdict_kind.value,
         "chosen": chosen,
+        "search": _search(outcome),
+        "fidelity": outcome.fidelity.to_dict(),
+        "confirmation": outcome.confirmation.to_dict() if outcome.confirmation else None,
+        "travel": _travel(outcome.travel) if outcome.travel else None,
         **ranking,
         "unranked": ranking["failed"],
         "anchor": {"id": ANCHOR, "accuracies": list(outcome.anchor)},
@@ -165,12 +173,44 @@ def rank_document(outcome: Outcome) -> Document:
     }
 
 
+def _rows(rows: list[Document], outcome: Outcome) -> list[Document]:
+    """Ranked proxies with their shares and with the candidates that stand on them."""
+    for row in rows:
+        row["same_proxy"] = [one.id for one in outcome.layout.twins(row["id"])[1:]]
+        row["shares"] = [round(share, 4) for share in outcome.layout.candidate(row["id"]).shares]
+    return rows
+
+
+def _search(outcome: Outcome) -> Document:
+    """How the search went."""
+    plan, search = outcome.plan, outcome.search
+    return {
+        "policy": plan.policy,
+        "unfinished": outcome.stage,
+        "ending": search.ending.value if search.ending else None,
+        "epochs": sum(key.rung for key in search.ended),
+        "most_epochs": plan.search_epochs(len(outcome.layout.trained)),
+        "left": [asdict(leave) for leave in search.leaves],
+    }
+
+
+def _travel(travel: Travel) -> Document:
+    """The shares at another budget; its fidelity compares the search (rung 1) with that budget (rung 2)."""
+    return {
+        "phi": travel.phi,
+        "growth": round(travel.growth, 4),
+        "ranking": travel.ranking.to_dict(),
+        "fidelity": travel.fidelity.to_dict(),
+    }
+
+
 def status_document(stored: StoredRun) -> Document:
     """Of `status`: how far a run is; `eta_s` is the time left [s], None while nothing is known of it."""
     return {
         **VERSION,
         "state": stored.state,
-        "done": stored.count(TrialState.COMPLETE),
+        "stage": stored.now.stage,
+        "done": stored.count(TrialState.COMPLETE, TrialState.PRUNED),
         "running": stored.count(TrialState.RUNNING) if stored.is_live else 0,
         "failed": stored.count(TrialState.FAILED),
         "total": stored.total,

@@ -1,16 +1,34 @@
-"""What the trials of a plan come to: the ranking of its proxies and the rule of the first."""
+"""What the trials of a plan come to: the ranking of its proxies, how far to trust it, and the rule of the first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scalesearch.agenda import accuracies, agenda, arms, search_ranking
 from scalesearch.candidates import Candidate
 from scalesearch.errors import StudyError
+from scalesearch.fidelity import Fidelity, fidelity
+from scalesearch.levelling import TOLERANCE
 from scalesearch.members import Rule
 from scalesearch.plan import ANCHOR, Layout, Plan
-from scalesearch.ranking import Arm, Ranking, rank
-from scalesearch.trials import TrialResult
+from scalesearch.policies import Standing
+from scalesearch.ranking import Ranking, rank
+from scalesearch.samples import Arm, region
+from scalesearch.travel import growth_checked, traveller
+from scalesearch.trials import Stage, TrialResult, TrialState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Travel:
+    """The same shares at another budget."""
+
+    phi: float
+    growth: float
+    ranking: Ranking
+    """At that growth, each proxy on its own mean."""
+    fidelity: Fidelity
+    """Of the order there to that of the search: rung 1 is the search, rung 2 the other budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,15 +38,34 @@ class Outcome:
     plan: Plan
     layout: Layout
     ranking: Ranking
+    """Of the search, on the validation images."""
+    search: Standing
+    """How the search went."""
+    stage: Stage | None
+    """The stage that is not finished; None when all is done."""
+    epochs: int
+    """Trained so far in all stages."""
+    fidelity: Fidelity
+    """Of its shorter trainings to the full-length ones."""
+    confirmation: Ranking | None
+    """Of the leading proxies and the references, with new seeds on the test part, each on its own mean; None unless
+    asked for and finished."""
+    travel: Travel | None
+    """At another budget; None unless asked for and finished."""
     anchor: tuple[float, ...]
     """Accuracies of the unscaled proxy base, by seed [%]."""
     failed: tuple[TrialResult, ...]
     """Trials that were given up."""
 
     @property
+    def final(self) -> Ranking:
+        """The confirmation's ranking, where there is one, else the search's."""
+        return self.confirmation or self.ranking
+
+    @property
     def leader(self) -> Candidate | None:
-        """The on-budget candidate with the highest mean; None if no trial of one finished."""
-        return self.layout.candidate(self.ranking.leader) if self.ranking.leader else None
+        """The leader of the final ranking; None if no trial of a candidate on budget finished."""
+        return self.layout.candidate(self.final.leader) if self.final.leader else None
 
     def rule(self, candidate: str | None = None) -> Rule:
         """The rule of a candidate's trained proxy, by default the leader's.
@@ -52,25 +89,74 @@ def _by_id(layout: Layout, candidate: str) -> Candidate:
 
 def conclude(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Outcome:
     """Rank the trained proxies of a plan by the results so far. The anchor takes no part."""
-    accuracies: dict[str, list[float]] = {}
-    for result in sorted(results, key=lambda result: result.key):
-        if result.accuracy is not None:
-            accuracies.setdefault(result.key.proxy, []).append(result.accuracy)
-    arms = [_arm(layout, name) for name in layout.trained]
-    failed = tuple(result for result in sorted(results, key=lambda result: result.key) if result.state == "failed")
+    now = agenda(plan, layout, results)
+    ranking = search_ranking(plan, layout, results)
+    anchor = [
+        result.accuracy
+        for result in sorted(results, key=lambda result: result.key)
+        if (result.key.proxy, result.key.stage) == (ANCHOR, "search") and result.accuracy is not None
+    ]
     return Outcome(
         plan=plan,
         layout=layout,
-        ranking=rank(arms, accuracies),
-        anchor=tuple(accuracies.get(ANCHOR, ())),
-        failed=failed,
+        ranking=ranking,
+        search=now.search,
+        stage=now.stage,
+        epochs=sum(len(result.epochs) for result in results),
+        fidelity=_fidelity(plan, layout, results),
+        confirmation=_confirmation(plan, layout, results) if now.stage not in ("search", "confirm") else None,
+        travel=_travel(plan, layout, results) if now.stage is None else None,
+        anchor=tuple(anchor),
+        failed=tuple(sorted((one for one in results if one.state is TrialState.FAILED), key=lambda one: one.key)),
     )
 
 
-def _arm(layout: Layout, proxy_id: str) -> Arm:
-    shared = layout.twins(proxy_id)
-    return Arm(
-        id=proxy_id,
-        references=tuple(name for one in shared for name in one.references),
-        off_budget=layout.candidate(proxy_id).off_budget,
+def _regions(layout: Layout) -> dict[str, str]:
+    return {arm.id: region(arm) for arm in arms(layout) if not arm.off_budget}
+
+
+def _on_budget(layout: Layout, found: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {name: values for name, values in found.items() if not layout.candidate(name).off_budget}
+
+
+def _fidelity(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Fidelity:
+    lengths = sorted({result.key.rung for result in results if result.key.stage == "search"})
+    by_rung = {rung: _on_budget(layout, accuracies(results, "search", rung)) for rung in lengths}
+    return fidelity(by_rung, _regions(layout))
+
+
+def _confirmation(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Ranking | None:
+    """Every proxy on its own mean: so few are no ground for a surface. The unscaled base is listed off budget."""
+    found = accuracies(results, "confirm", plan.epochs, without="")
+    if not plan.confirm or not found:
+        return None
+    entered = [_alone(arm) for arm in arms(layout) if arm.id in found]
+    base = [Arm(id=ANCHOR, references=("unscaled",), off_budget=True)] if ANCHOR in found else []
+    return rank([*entered, *base], found, margin=plan.margin)
+
+
+def _alone(arm: Arm, *, off_budget: bool | None = None) -> Arm:
+    """An arm that borrows nothing from its neighbours."""
+    off = arm.off_budget if off_budget is None else off_budget
+    return Arm(id=arm.id, references=arm.references, off_budget=off)
+
+
+def _travel(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Travel | None:
+    if plan.check_phi is None:
+        return None
+    found = accuracies(results, "travel", plan.epochs)
+    growth = growth_checked(plan)
+    entered: list[Arm] = []
+    for arm in arms(layout):
+        scaled = traveller(layout.candidate(arm.id), plan) if arm.id in found else None
+        if scaled is not None:
+            entered.append(_alone(arm, off_budget=abs(scaled.growth / growth - 1) > TOLERANCE))
+    on_budget = {arm.id for arm in entered if not arm.off_budget}
+    there = {name: values for name, values in found.items() if name in on_budget}
+    here = _on_budget(layout, accuracies(results, "search", plan.epochs))
+    return Travel(
+        phi=plan.check_phi,
+        growth=growth,
+        ranking=rank(entered, found, margin=plan.margin),
+        fidelity=fidelity({1: {name: here[name] for name in there if name in here}, 2: there}, _regions(layout)),
     )

@@ -10,14 +10,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from scalesearch.bases import base_from_plan
 from scalesearch.candidates import Candidate, Exclusion, candidates, trained_proxies
 from scalesearch.dataset import Dataset
 from scalesearch.errors import PlanError, ScaleSearchError, StudyError
 from scalesearch.limits import Limits
-from scalesearch.presets import PRESETS, PresetName
+from scalesearch.presets import PRESETS, PolicyName, PresetName
 from scalesearch.recipe import Recipe
 from scalesearch.scalable import Base, Scalable
 from scalesearch.space import Space
@@ -44,10 +44,17 @@ class Plan:
     halvings: int
     """How often the proxy base's channels are halved."""
     proxies: int | None
-    """Distinct proxies to train; None = all."""
+    """Distinct proxies in the search; None = all."""
+    policy: PolicyName
+    """How the search decides what to train."""
+    margin: float
+    """Differences in accuracy up to this count as none [points]."""
+    most_epochs: int | None
+    """Epochs of all trials of the search together, the unscaled base's included; None = what the policy takes."""
     seeds: int
-    """Trainings of every proxy, with seeds 0, 1, ..."""
+    """Trainings of every proxy under `grid`, of the unscaled base, and in each stage after the search."""
     epochs: int
+    """Full training length."""
     images: int
     """Training images, the same for all."""
     validation_images: int
@@ -55,23 +62,32 @@ class Plan:
     """CPU threads of a trial: 1 and 2 threads give different bits."""
     recipe: Recipe
     limits: Limits = field(default_factory=Limits)
+    confirm: int = 0
+    """Leading proxies that are trained again with new seeds and judged on the test part; 0 = no confirmation."""
+    check_phi: float | None = None
+    """Exponent on the budget at which the leading shares are ranked again; None = not checked."""
 
     def __post_init__(self) -> None:
         names = ("resolution", "seeds", "epochs", "images", "validation_images", "threads")
-        least = {"halvings": 0, **dict.fromkeys(names, 1)}
+        least = {"halvings": 0, "confirm": 0, **dict.fromkeys(names, 1)}
         given = {name: getattr(self, name) for name in least}
         faults = [f"{name} = {given[name]!r}" for name, low in least.items() if not _whole(given[name], low)]
         if self.preset not in PRESETS:
             faults.append(f"preset = {self.preset!r}")
+        if self.policy not in get_args(PolicyName):
+            faults.append(f"policy = {self.policy!r}")
+        if not 0 <= self.margin < 100:
+            faults.append(f"margin = {self.margin!r}")
         if faults:
-            raise PlanError(faults, mend="whole numbers, and a preset that there is")
+            raise PlanError(faults, mend="whole numbers, and a preset and a policy that there are")
 
     @property
     def evidence(self) -> str:
         """What a result of this plan is worth: that of its preset, unless it spends less than the preset does."""
         full = PRESETS[self.preset]
         spends_less = self.seeds < full.seeds or self.epochs < full.epochs or self.images < self.most_images
-        return PRESETS["quick"].evidence if spends_less or self.proxies is not None else full.evidence
+        is_cut = self.proxies is not None or self.most_epochs is not None
+        return PRESETS["quick"].evidence if spends_less or is_cut else full.evidence
 
     @property
     def most_images(self) -> int:
@@ -89,9 +105,14 @@ class Plan:
         return self.base.small(self.resolution, self.data.num_classes, self.halvings)
 
     @property
-    def passes_per_trial(self) -> int:
-        """Training images seen by one trial."""
-        return self.images * self.epochs
+    def anchor_epochs(self) -> int:
+        """Epochs of the unscaled base, trained with every seed."""
+        return self.seeds * self.epochs
+
+    def search_epochs(self, arms: int) -> int:
+        """Epochs that the search of so many proxies takes at most, the unscaled base's apart."""
+        most = arms * self.epochs * (1 if self.policy == "fit" else self.seeds)
+        return most if self.most_epochs is None else max(0, min(most, self.most_epochs - self.anchor_epochs))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as written to `plan.yaml`."""

@@ -13,6 +13,8 @@ from typing import Literal
 from scalesearch.recipe import Recipe, Schedule
 
 PresetName = Literal["quick", "standard"]
+PolicyName = Literal["fit", "race", "grid"]
+"""How a search decides what to train; see scalesearch/policies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,9 @@ class Preset:
     seeds: int
     """Trainings of every proxy."""
     proxies: int | None
-    """Distinct proxies to train; None = all."""
+    """Distinct proxies that `race` and `grid` train; None = all."""
+    trials: int | None
+    """Most trials of a search under `fit`, the unscaled base's included; None = a seed of every proxy."""
     image_passes: int | None
     """Most training images seen by all trials together; None = every image, every epoch."""
     image_macs: float | None
@@ -48,6 +52,7 @@ PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
             epochs=2,
             seeds=2,
             proxies=12,
+            trials=26,
             image_passes=110_000,
             image_macs=9.2e11,
             proxy_macs=8_000_000,
@@ -61,6 +66,7 @@ PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
             epochs=16,
             seeds=3,
             proxies=None,
+            trials=None,
             image_passes=None,
             image_macs=None,
             proxy_macs=None,

@@ -15,14 +15,17 @@ from scalesearch.errors import PlanError, ScaleSearchError
 from scalesearch.levelling import Scaled
 from scalesearch.limits import Limits, parse_limits
 from scalesearch.plan import Layout, Plan, lay_out
-from scalesearch.presets import PRESETS, Preset, PresetName, default_preset
+from scalesearch.presets import PRESETS, PolicyName, Preset, PresetName, default_preset
 from scalesearch.proxy_base import native_side
 from scalesearch.recipe import Recipe
 from scalesearch.scalable import Base
 from scalesearch.scaling import Multipliers
 from scalesearch.space import Policy, Space, budget_form, budget_text, parse_budget
+from scalesearch.staged import StagedBase
 from scalesearch.yamlfile import read_mapping
 
+MARGIN = 0.1
+"""Differences in accuracy up to this count as none, where the user does not say [points]."""
 FEWEST_IMAGES = 256
 """Fewer training images than this rank nothing."""
 
@@ -32,6 +35,10 @@ RANGES = {
     "epochs": (1, 100_000),
     "images": (FEWEST_IMAGES, 10**9),
     "proxy_resolution": (8, 1024),
+    "margin": (0, 50),
+    "max_epochs_total": (1, 10**9),
+    "confirm": (0, 1_000),
+    "check_phi": (-4, 4),
 }
 """Least and largest value of each number that a user may ask for."""
 
@@ -52,6 +59,15 @@ class Request:
     preset: PresetName | None = None
     candidates: int | None = None
     """Distinct proxies to train."""
+    policy: PolicyName | None = None
+    margin: float | None = None
+    """Differences in accuracy up to this count as none [points]."""
+    max_epochs_total: int | None = None
+    """Epochs of all trials of the search together."""
+    confirm: int | None = None
+    """Leading proxies to be confirmed on the test part."""
+    check_phi: float | None = None
+    """Exponent on the budget at which the leading shares are ranked again."""
     seeds: int | None = None
     epochs: int | None = None
     images: int | None = None
@@ -121,6 +137,7 @@ def resolve(request: Request, told: Callable[[str], None] = lambda _: None) -> t
     if base is None:  # the budget's form can be checked all the same
         _attempt(faults, lambda: budget_form(request.budget))
     faults += _out_of_range(request)
+    faults += _unanswerable(request, base, data)
     if base is None or data is None or recipe is None or space is None or limits is None or faults:
         raise faults[0] if len(faults) == 1 else PlanError([str(fault) for fault in faults], mend="mend each of them")
     return _planned(request, preset, base, data, recipe, space, limits)
@@ -148,11 +165,28 @@ def _out_of_range(request: Request) -> list[ScaleSearchError]:
     ]
 
 
+def _unanswerable(request: Request, base: Base | None, data: Dataset | None) -> list[ScaleSearchError]:
+    """What is asked of data or of a base that they cannot give."""
+    faults: list[ScaleSearchError] = []
+    if request.confirm and data is not None and not data.has_test:
+        faults.append(PlanError(f"--confirm: {data.source} has no test part", mend="add one, or leave --confirm out"))
+    if request.check_phi is None or base is None:
+        return faults
+    if not isinstance(base, StagedBase):
+        mend = "leave it out, or search again with the budget that the exponent stands for"
+        faults.append(PlanError("--check-phi: networks of a builder are counted at one budget only", mend=mend))
+    if request.check_phi in (0, 1):
+        faults.append(PlanError(f"--check-phi {request.check_phi:g}", mend="give an exponent other than 0 and 1"))
+    return faults
+
+
 def _planned(
     request: Request, preset: Preset, base: Base, data: Dataset, recipe: Recipe, space: Space, limits: Limits
 ) -> tuple[Plan, Layout]:
     side = request.proxy_resolution or base.proxy_side(native_side(data, space.budget, preset.photo_side), space.budget)
     validation = min(preset.validation_images, max(data.num_classes, data.train_count // 5))
+    policy = request.policy or "fit"
+    epochs = request.epochs or preset.epochs
     plan = Plan(
         base=base,
         budget=budget_text(request.budget),
@@ -161,9 +195,14 @@ def _planned(
         data=data,
         resolution=side,
         halvings=halvings_to_fit(base, side, data.num_classes, preset.proxy_macs),
-        proxies=request.candidates or preset.proxies,
+        proxies=request.candidates or (None if policy == "fit" else preset.proxies),
+        policy=policy,
+        margin=MARGIN if request.margin is None else request.margin,
+        most_epochs=request.max_epochs_total or (preset.trials * epochs if preset.trials and policy == "fit" else None),
+        confirm=request.confirm or 0,
+        check_phi=request.check_phi,
         seeds=request.seeds or preset.seeds,
-        epochs=request.epochs or preset.epochs,
+        epochs=epochs,
         images=data.train_count,
         validation_images=validation,
         threads=1,
@@ -191,8 +230,7 @@ def _affordable(plan: Plan, layout: Layout, preset: Preset) -> int:
     """Training images that keep all trials together within the preset's image passes and image-macs."""
     if preset.image_passes is None or preset.image_macs is None:
         return plan.most_images
-    macs = plan.proxy_base.cost.macs
-    growths = [1.0, *(layout.candidate(name).proxy.growth for name in layout.trained)]
-    runs = plan.seeds * plan.epochs
-    by_passes = preset.image_passes // (len(growths) * runs)
-    return min(by_passes, int(preset.image_macs / (math.fsum(growths) * macs * runs)))
+    growths = [layout.candidate(name).proxy.growth for name in layout.trained]
+    anchored, epochs = plan.anchor_epochs, plan.search_epochs(len(growths))
+    macs = plan.proxy_base.cost.macs * (anchored + epochs * math.fsum(growths) / len(growths))
+    return min(preset.image_passes // (anchored + epochs), int(preset.image_macs / macs))

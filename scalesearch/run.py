@@ -6,51 +6,69 @@ A run folder is the product. Running the same plan again continues it: finished 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 from scalesearch import documents, emit
+from scalesearch.agenda import Agenda, agenda
 from scalesearch.engine.local import LocalExecutor, Slot, local_slots
 from scalesearch.engine.work import Event
-from scalesearch.errors import DataError, ScaleSearchError, SearchFailedError
+from scalesearch.errors import DataError, ScaleSearchError, SearchFailedError, StudyError
 from scalesearch.members import members
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan
 from scalesearch.presets import gpu_listed
-from scalesearch.proxy.data import load
+from scalesearch.proxy.data import load, load_test
 from scalesearch.proxy.images import Images, open_images, save
+from scalesearch.proxy.scan import Scan, scan
 from scalesearch.runfolder import claimed, write_text
-from scalesearch.search import entries, search
+from scalesearch.search import search
 from scalesearch.study import Study
 from scalesearch.tables import candidates_table, trials_table
-from scalesearch.trials import TrialResult
+from scalesearch.trials import Stage, TrialResult
 
+DATA = "data"
+TEST_DATA = "data-test"
 LIBRARIES = ("scalesearch", "torch", "torchvision", "fvcore", "optuna", "numpy", "scipy", "pandas", "safetensors")
 
 
 class Observer(Protocol):
     """What wants to know how a run goes."""
 
-    def started(self, plan: Plan, results: list[TrialResult], total: int, slots: int) -> None:
-        """Images are ready; `results` hold what earlier runs of the plan trained."""
+    def started(self, plan: Plan, results: list[TrialResult], slots: int) -> None:
+        """Training begins; `results` hold what earlier runs of the plan trained."""
+
+    def scanned(self, found: Scan) -> None:
+        """The images are ready and looked over."""
+
+    def planned(self, now: Agenda) -> None:
+        """A batch of trials is due."""
 
     def happened(self, event: Event) -> None:
         """A trial went on, finished or failed."""
 
     def ranked(self, outcome: Outcome) -> None:
-        """All trials have ended."""
+        """All trials have ended, or the time is over."""
 
     def emitted(self, row: dict[str, Any]) -> None:
         """A member of the family is written and proved."""
 
 
 def run(
-    plan: Plan, layout: Layout, folder: Path, observer: Observer, *, download: bool = False
+    plan: Plan,
+    layout: Layout,
+    folder: Path,
+    observer: Observer,
+    *,
+    download: bool = False,
+    hours: float | None = None,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Carry out a plan in its run folder.
 
@@ -60,6 +78,8 @@ def run(
         folder: new, or that of an earlier run of the same plan.
         observer: hears of progress.
         download: whether torchvision may fetch the dataset.
+        hours: the time after which training stops at the end of an epoch and what there is is ranked; the only
+            argument that makes a result depend on the machine's pace. The same plan goes on from there.
 
     Returns:
         The ranking, and the manifest of the family.
@@ -69,35 +89,46 @@ def run(
         SearchFailedError: every trial that could be ranked failed.
         DataError: the images cannot be used.
     """
-    todo = entries(plan, layout)
-    slots = local_slots(plan.threads, need_gpu=plan.preset == "standard" and gpu_listed())[: len(todo)]
+    end = math.inf if hours is None else time.monotonic() + 3600 * hours
+    slots = local_slots(plan.threads, need_gpu=plan.preset == "standard" and gpu_listed())
     with claimed(folder, plan):
         _write_environment(folder, slots)
         images = _prepare_images(plan, layout, folder, download=download)
         write_text(folder / "candidates.csv", candidates_table(plan, layout))
-        study = Study(folder / "study.db", plan.space.budget)
+        study = Study(folder / "study.db")
         study.bind(images.fingerprint)
-        observer.started(plan, study.results(), len(todo), len(slots))
-        _train(plan, layout, study, slots, folder, observer)
-        results = study.results()
-        outcome = conclude(plan, layout, results)
-        write_text(folder / "trials.csv", trials_table(results))
-        write_text(folder / "ranking.json", json.dumps(documents.rank_document(outcome), indent=1) + "\n")
-        if outcome.leader is None:
-            reasons = "; ".join(sorted({trial.reason for trial in outcome.failed}))
-            raise SearchFailedError(
-                f"no trial of a candidate on budget has finished: {reasons}", mend=f"see {folder}/logs"
-            )
+        found = scan(plan.data, images)
+        write_text(folder / "scan.json", json.dumps(found.to_dict(), indent=1) + "\n")
+        observer.scanned(found)
+        slots = slots[: agenda(plan, layout, study.results()).most]
+        observer.started(plan, study.results(), len(slots))
+
+        @cache
+        def ready(stage: Stage) -> Path:
+            return _prepare_test(plan, images, folder, download=download) if stage == "confirm" else folder / DATA
+
+        executor = LocalExecutor(slots)
+        try:
+            search(plan, layout, study, executor, folder, observer, ready=ready, late=lambda: time.monotonic() >= end)
+        finally:
+            executor.close()
+        outcome = _concluded(plan, layout, study, folder)
         observer.ranked(outcome)
         return outcome, _emit(outcome, folder, observer)
 
 
-def _train(plan: Plan, layout: Layout, study: Study, slots: list[Slot], folder: Path, observer: Observer) -> None:
-    executor = LocalExecutor(slots)
-    try:
-        search(plan, layout, study, executor, folder, observer.happened)
-    finally:
-        executor.close()
+def _concluded(plan: Plan, layout: Layout, study: Study, folder: Path) -> Outcome:
+    """The outcome, with its tables and `ranking.json` written."""
+    results = study.results()
+    outcome = conclude(plan, layout, results)
+    write_text(folder / "trials.csv", trials_table(results))
+    write_text(folder / "ranking.json", json.dumps(documents.rank_document(outcome), indent=1) + "\n")
+    if outcome.leader is None and outcome.failed:
+        reasons = "; ".join(sorted({trial.reason for trial in outcome.failed}))
+        raise SearchFailedError(f"no trial of a candidate on budget has finished: {reasons}", mend=f"see {folder}/logs")
+    if outcome.leader is None:
+        raise StudyError("no trial of a candidate on budget has finished in time", mend="run the same command to go on")
+    return outcome
 
 
 def _emit(outcome: Outcome, folder: Path, observer: Observer) -> dict[str, Any]:
@@ -133,7 +164,7 @@ def _refuse_what_does_not_fit(plan: Plan, side: int) -> None:
 
 
 def _prepare_images(plan: Plan, layout: Layout, folder: Path, *, download: bool) -> Images:
-    place = folder / "data"
+    place = folder / DATA
     try:
         return open_images(place, verify=True)
     except ScaleSearchError:  # not there yet, or damaged: chosen again from the source
@@ -148,3 +179,14 @@ def _prepare_images(plan: Plan, layout: Layout, folder: Path, *, download: bool)
         )
         save(found, place)
         return found
+
+
+def _prepare_test(plan: Plan, images: Images, folder: Path, *, download: bool) -> Path:
+    """The folder of the training images with the test part, which nothing before the confirmation has read."""
+    place = folder / TEST_DATA
+    try:
+        open_images(place, verify=True)
+    except ScaleSearchError:  # not there yet, or damaged
+        side = int(images.train_images.shape[-1])
+        save(load_test(plan.data, images, side=side, download=download), place)
+    return place

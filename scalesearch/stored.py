@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from scalesearch.agenda import Agenda, agenda
 from scalesearch.errors import StudyError
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
@@ -26,10 +27,18 @@ class StoredRun:
     is_live: bool
     """Whether a coordinator works on it now."""
 
+    now: Agenda
+    """What is still to be trained."""
+
     @property
     def total(self) -> int:
-        """Trials of the plan, the anchor's included."""
-        return self.plan.seeds * (len(self.layout.trained) + 1)
+        """Trials of the plan, the anchor's included: those that ended, where nothing is left to do, else the most."""
+        return self.ended if self.now.stage is None else self.now.most
+
+    @property
+    def ended(self) -> int:
+        """Trials of which nothing more is to come."""
+        return sum(result.has_ended for result in self.results)
 
     def count(self, *states: TrialState) -> int:
         """Trials in any of the states."""
@@ -40,17 +49,17 @@ class StoredRun:
         """`running`, `finished` or `interrupted`."""
         if self.is_live:
             return "running"
-        return "finished" if self.left == 0 else "interrupted"
+        return "finished" if self.now.stage is None else "interrupted"
 
     @property
     def left(self) -> int:
-        """Trials that have not ended."""
-        return self.total - self.count(TrialState.COMPLETE, TrialState.FAILED)
+        """Trials that have not ended, at most."""
+        return self.total - self.ended
 
     @property
     def eta(self) -> float | None:
-        """Time left at the median pace of the finished trials [s]; None while none has finished."""
-        paces = [result.seconds for result in self.results if result.state == TrialState.COMPLETE and result.seconds]
+        """Time left, at most, at the median pace of the finished trials [s]; None while none has finished."""
+        paces = [result.seconds for result in self.results if result.is_trained and result.seconds]
         at_once = max(1, self.count(TrialState.RUNNING))
         return median(paces) * self.left / at_once if paces else None
 
@@ -63,8 +72,10 @@ def read_run(folder: Path) -> StoredRun:
     """
     plan = read_plan(folder)
     file = folder / "study.db"
-    results = tuple(Study(file, plan.space.budget).results()) if file.is_file() and file.stat().st_size else ()
-    return StoredRun(folder=folder, plan=plan, layout=lay_out(plan), results=results, is_live=is_live(folder))
+    results = tuple(Study(file).results()) if file.is_file() and file.stat().st_size else ()
+    layout = lay_out(plan)
+    now = agenda(plan, layout, results)
+    return StoredRun(folder=folder, plan=plan, layout=layout, results=results, now=now, is_live=is_live(folder))
 
 
 def read_outcome(folder: Path) -> Outcome:

@@ -5,7 +5,7 @@ Trials are enqueued in canonical order and claimed in it. One coordinator writes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,15 +14,26 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from scalesearch.errors import StudyError
 from scalesearch.levelling import TOLERANCE
+from scalesearch.policies import Leave
 from scalesearch.recipe import EpochResult
 from scalesearch.scaling import Coefficients
+from scalesearch.space import LARGEST_BUDGET
 from scalesearch.trials import TrialKey, TrialResult, TrialState
 
 STUDY_NAME = "scalesearch"
+DISTRIBUTIONS: dict[str, optuna.distributions.BaseDistribution] = {
+    **{
+        name: optuna.distributions.FloatDistribution(1 / LARGEST_BUDGET, LARGEST_BUDGET)
+        for name in ("alpha", "beta", "gamma")
+    },
+    "seed": optuna.distributions.IntDistribution(0, 2**31 - 1),
+}
+"""What the parameters of any study may be: trials come batch by batch, and Optuna wants one answer for all."""
 STATES = {
     optuna.trial.TrialState.WAITING: TrialState.WAITING,
     optuna.trial.TrialState.RUNNING: TrialState.RUNNING,
     optuna.trial.TrialState.COMPLETE: TrialState.COMPLETE,
+    optuna.trial.TrialState.PRUNED: TrialState.PRUNED,
     optuna.trial.TrialState.FAIL: TrialState.FAILED,
 }
 
@@ -39,19 +50,20 @@ class Entry:
     macs: int
     growth: float
     """Realised growth of the trained network."""
+    target: float
+    """Growth that it ought to have."""
 
 
 class Study:
     """Trials by key, stored by Optuna in SQLite."""
 
-    def __init__(self, path: Path, budget: float) -> None:
+    def __init__(self, path: Path) -> None:
         """Open the study in a file, making it if there is none.
 
         Raises:
             StudyError: the file is there and cannot be read as a study.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.budget = budget
         try:
             storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
             self._study = optuna.create_study(
@@ -77,7 +89,6 @@ class Study:
 
     def enqueue(self, entries: Sequence[Entry]) -> None:
         """Add the trials that are not there yet, in order."""
-        self._distributions = _distributions(entries)
         known = {result.key for result in self.results()}
         for entry in entries:
             if entry.key not in known:
@@ -88,7 +99,7 @@ class Study:
         waiting = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
         if not waiting:
             return None
-        return self._take_up(self._study.ask(fixed_distributions=self._distributions))
+        return self._take_up(self._study.ask(fixed_distributions=DISTRIBUTIONS))
 
     def unfinished(self) -> list[TrialKey]:
         """Trials that a coordinator left running when it ended, taken up again, in order."""
@@ -101,7 +112,8 @@ class Study:
     def _take_up(self, trial: optuna.Trial) -> TrialKey:
         key = _key(trial)
         if "compute" not in trial.constraints:
-            trial.set_constraint("compute", abs(trial.user_attrs["growth"] / self.budget - 1) - TOLERANCE)
+            stored = trial.user_attrs
+            trial.set_constraint("compute", abs(stored["growth"] / stored["target"] - 1) - TOLERANCE)
         self._trials[key] = trial
         return key
 
@@ -115,10 +127,19 @@ class Study:
         trial.report(result.accuracy, step=result.epoch)
         return True
 
-    def complete(self, key: TrialKey) -> None:
-        """Close a running trial with the accuracy of its last epoch."""
+    def complete(self, key: TrialKey, *, is_short: bool) -> None:
+        """Close a running trial with the accuracy of its last epoch; a short rung's counts as pruned at its end."""
         trial = self._trials.pop(key)
-        self._study.tell(trial, trial.user_attrs["epochs"][-1]["accuracy"])
+        if is_short:
+            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)  # keeps the last reported accuracy
+        else:
+            self._study.tell(trial, trial.user_attrs["epochs"][-1]["accuracy"])
+
+    def leave(self, leaves: Sequence[Leave]) -> None:
+        """Record the arms that are trained no longer, with the training length that put them out."""
+        found = [asdict(leave) for leave in leaves]
+        if found != self._study.user_attrs.get("left", []):
+            self._study.set_user_attr("left", found)
 
     def fail(self, key: TrialKey, reason: str) -> None:
         """Close a running trial without an accuracy."""
@@ -133,7 +154,7 @@ class Study:
 
 def _key(trial: optuna.Trial | optuna.trial.FrozenTrial) -> TrialKey:
     stored = trial.user_attrs
-    return TrialKey(proxy=stored["proxy"], seed=stored["seed"], rung=stored["rung"])
+    return TrialKey(proxy=stored["proxy"], seed=stored["seed"], rung=stored["rung"], stage=stored["stage"])
 
 
 def _result(trial: optuna.trial.FrozenTrial) -> TrialResult:
@@ -151,14 +172,5 @@ def _parameters(entry: Entry) -> dict[str, float | int]:
 
 
 def _attributes(entry: Entry) -> dict[str, object]:
-    return {**asdict(entry.key), "digest": entry.digest, "macs": entry.macs, "growth": entry.growth}
-
-
-def _distributions(entries: Iterable[Entry]) -> dict[str, optuna.distributions.BaseDistribution]:
-    rows = [_parameters(entry) for entry in entries]
-    found: dict[str, optuna.distributions.BaseDistribution] = {
-        name: optuna.distributions.FloatDistribution(min(row[name] for row in rows), max(row[name] for row in rows))
-        for name in ("alpha", "beta", "gamma")
-    }
-    found["seed"] = optuna.distributions.IntDistribution(0, max(int(row["seed"]) for row in rows))
-    return found
+    costs = {"macs": entry.macs, "growth": entry.growth, "target": entry.target}
+    return {**asdict(entry.key), "digest": entry.digest, **costs}

@@ -28,6 +28,7 @@ def _row(result: TrialResult) -> dict[str, Any]:
         "proxy": result.key.proxy,
         "seed": result.key.seed,
         "epochs": result.key.rung,
+        "stage": result.key.stage,
         "state": result.state.value,
         "accuracy": result.accuracy,
         "loss": last.loss if last else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from scalesearch.recipe import EpochResult
 
@@ -16,9 +17,15 @@ class TrialState(StrEnum):
     RUNNING = "running"
     """Started, not finished: here or in a coordinator that died."""
     COMPLETE = "complete"
-    """Trained to the end; it has an accuracy."""
+    """Trained to the end at full length; it has an accuracy."""
+    PRUNED = "pruned"
+    """Trained to the end of a shorter rung; its accuracy is not to be compared with those of full length."""
     FAILED = "failed"
     """Given up; it has a reason."""
+
+
+Stage = Literal["search", "confirm", "travel"]
+"""What a trial is for: the search, its confirmation on the test part, the check of the rule at another size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -30,9 +37,12 @@ class TrialKey:
     seed: int
     rung: int
     """Training length [epochs]."""
+    stage: Stage = "search"
+    """In stage `travel` the proxy's shares are trained at another budget."""
 
     def __str__(self) -> str:
-        return f"{self.proxy}-s{self.seed}-e{self.rung}"
+        stage = "" if self.stage == "search" else f"-{self.stage}"
+        return f"{self.proxy}-s{self.seed}-e{self.rung}{stage}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,5 +60,15 @@ class TrialResult:
 
     @property
     def accuracy(self) -> float | None:
-        """Validation accuracy after the last epoch [%]; None unless complete."""
-        return self.epochs[-1].accuracy if self.state is TrialState.COMPLETE and self.epochs else None
+        """Accuracy after the last epoch [%]; None unless trained to the end."""
+        return self.epochs[-1].accuracy if self.is_trained and self.epochs else None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it went through all its epochs."""
+        return self.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is to come of it."""
+        return self.is_trained or self.state is TrialState.FAILED

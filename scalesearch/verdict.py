@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from scalesearch.ranking import CONFIDENCE, Ranking, Row, Verdict
+from scalesearch.means import CONFIDENCE
+from scalesearch.ranking import Ranking, Row, Verdict
+from scalesearch.scaling import DIMENSIONS, Coefficients
+
+POINTS = {"paper": "The paper's 1.2/1.1/1.15"}
+"""What named points are called."""
 
 
 def _label(row: Row) -> str:
-    """`id (mean, interval)`, with units."""
+    """`id (estimate, interval)`, with units."""
     interval = "" if row.low is None else f", {100 * CONFIDENCE:.0f} % interval {row.low:.2f} to {row.high:.2f} %"
-    return f"{row.id} ({row.mean:.2f} %{interval})"
+    return f"{row.id} ({row.estimate:.2f} %{interval})"
+
+
+def _method(ranking: Ranking) -> str:
+    """By what candidates are told apart."""
+    surface, means = "response surface, 5 % error over all comparisons", "Tukey's HSD at 5 % family-wise"
+    beyond = f", differences beyond {ranking.margin:g} points" if ranking.margin else ""
+    return f"{surface if ranking.rests_on_surface else means}{beyond}"
 
 
 def _finding(ranking: Ranking) -> str:
-    """The first sentence of the verdict."""
-    rivals, kind = ranking.on_budget, ranking.verdict_kind
+    """What can be said of the first and of the others."""
+    rivals, kind, by = ranking.on_budget, ranking.verdict_kind, _method(ranking)
     if kind is Verdict.NOTHING:
         return "No results: no candidate on budget has a finished trial."
-    first, count = _label(rivals[0]), len(rivals)
+    first, count = _label(next(row for row in rivals if row.id == ranking.leader)), len(rivals)
     tied = sum(row.tied_with_best for row in rivals) - 1
     every = "both" if count == 2 else f"all {count}"
     others = "the other candidate is" if count == 2 else f"each of the other {count - 1} candidates is"
+    highest = "highest estimate" if ranking.rests_on_surface else "highest mean"
     return {
-        Verdict.WINNER: f"Best: {first}; {others} separated from it (Tukey's HSD at 5 % family-wise).",
-        Verdict.TIED: f"{first} has the highest mean on budget, but {tied} of the other {count - 1} "
-        "candidates cannot be told apart from it (Tukey's HSD at 5 % family-wise).",
-        Verdict.NO_PREFERENCE: f"No preference shown: {every} candidates are tied (Tukey's HSD at 5 % family-wise); "
-        f"the highest mean on budget is that of {first}.",
+        Verdict.WINNER: f"Best: {first}; {others} separated from it ({by}).",
+        Verdict.TIED: f"{first} has the {highest} on budget, but {tied} of the other {count - 1} "
+        f"candidates cannot be told apart from it ({by}).",
+        Verdict.NO_PREFERENCE: f"No preference shown: {every} candidates are tied ({by}); "
+        f"the {highest} on budget is that of {first}.",
         Verdict.NO_INTERVAL: f"One seed per candidate: no interval and no winner; of {count} candidates on budget the "
         f"highest mean is that of {first}, which noise between seeds may explain.",
         Verdict.SINGLE: f"Only one candidate on budget has results: {first}; there is no other to compare it with.",
@@ -36,10 +49,10 @@ def _outlook(ranking: Ranking) -> str:
     """How many seeds would separate the first two, where that is known."""
     if ranking.seeds_needed is None:
         return ""
-    first, second = ranking.on_budget[:2]
+    first, second = [row for row in ranking.on_budget if row.seeds][:2]
     return (
         f"About {ranking.seeds_needed:,} seeds each would separate the first two, if their true difference is the "
-        f"observed {first.mean - second.mean:.2g} points."
+        f"{'estimated' if ranking.rests_on_surface else 'observed'} {first.estimate - second.estimate:.2g} points."
     )
 
 
@@ -51,6 +64,36 @@ def _absent(ranking: Ranking) -> str:
     return f"{count} candidate{' has' if count == 1 else 's have'} no finished trial and cannot be ranked."
 
 
+def _misfit(ranking: Ranking) -> str:
+    """That a surface was tried and is not relied on."""
+    if ranking.surface is None or ranking.rests_on_surface:
+        return ""
+    return "The response surface does not fit these trials, so every candidate stands on its own mean."
+
+
+def shares_line(ranking: Ranking, budget: float) -> str:
+    """The best shares with the half-widths of their 95 % intervals, and which named points are as good.
+
+    Empty where no surface is relied on.
+    """
+    if ranking.surface is None or not ranking.rests_on_surface:
+        return ""
+    found = ranking.surface.optimum
+    spent = [
+        f"{name} {100 * share:.0f} % ± {50 * (high - low):.0f}"
+        for name, share, low, high in zip(DIMENSIONS, found.shares, found.low, found.high, strict=True)
+    ]
+    rule = Coefficients.from_shares(found.shares, budget)
+    tested = "".join(
+        f" {POINTS[name]} lies {'within' if inside else 'outside'} the region that may be as good."
+        for name, inside in found.named.items()
+    )
+    return (
+        f"Best shares of log compute: {', '.join(spent)} (α {rule.alpha:.2f}, β {rule.beta:.2f}, "
+        f"γ {rule.gamma:.2f}).{tested}"
+    )
+
+
 def verdict(ranking: Ranking) -> str:
     """The result in plain sentences that claim no more than the data show.
 
@@ -59,4 +102,4 @@ def verdict(ranking: Ranking) -> str:
     One seed per candidate: no interval and no winner
     """
     caveat = "" if ranking.noise_sd is None else "Intervals are conditional on this validation split."
-    return " ".join(filter(None, (_finding(ranking), _outlook(ranking), _absent(ranking), caveat)))
+    return " ".join(filter(None, (_finding(ranking), _outlook(ranking), _absent(ranking), _misfit(ranking), caveat)))

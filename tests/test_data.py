@@ -1,6 +1,7 @@
 """Images as they are read: which ones, how they look, what damage says, and the way to the workers."""
 
 import contextlib
+import io
 import json
 import struct
 import subprocess
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scalesearch.dataset import describe
+from scalesearch.dataset.embedded import embedded_file
+from scalesearch.dataset.torchvision_sets import TORCHVISION
 from scalesearch.errors import DataError
 from scalesearch.proxy import data
-from scalesearch.proxy.data import load, split, stratified
-from scalesearch.proxy.images import ARRAYS, SUMMARY, open_images, save
+from scalesearch.proxy.data import load, load_test, split, stratified
+from scalesearch.proxy.images import ARRAYS, SUMMARY, fingerprinted, open_images, save
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=300).map(np.array)
 
@@ -44,6 +47,21 @@ def read(source, *, images=None, validation=4, side=64, root=None, download=Fals
 def fault(source, **options) -> str:
     with pytest.raises(DataError) as caught:
         read(source, **options)
+    assert caught.value.mend
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def with_test_part(source, *, side=64, root=None, validation=4):
+    """What a study trains on, and the same with the test part."""
+    found = describe(source if source is None else str(source), root=root)
+    images = load(found, images=None, validation=validation, side=side)
+    return images, load_test(found, images, side=side)
+
+
+def fault_of_test(source, **options) -> str:
+    with pytest.raises(DataError) as caught:
+        with_test_part(source, **options)
     assert caught.value.mend
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -128,7 +146,16 @@ def test_a_validation_part_of_its_own_leaves_training_whole(tmp_path):
     assert np.bincount(found.validation_labels).tolist() == [4, 4]
 
 
-def test_the_test_part_is_never_read(tmp_path):
+def test_a_study_keeps_the_fingerprint_that_its_choice_had_before():
+    with np.load(io.BytesIO(embedded_file().read_bytes())) as held:
+        images, labels = held["train_images"][:, None], held["train_labels"].astype(np.int64)
+    kept, chosen = split(labels, 60)
+    used = kept[stratified(labels[kept], 100)]
+    arrays = dict(zip(ARRAYS, (images[used], labels[used], images[chosen], labels[chosen]), strict=True))
+    assert read(None, images=100, validation=60).fingerprint == fingerprinted(**arrays).fingerprint
+
+
+def test_the_test_part_is_not_read_with_what_a_study_chooses_by(tmp_path):
     pets(tmp_path, parts=("train", "val", "test"))
     for file in (tmp_path / "test").rglob("*.png"):
         file.write_bytes(b"")
@@ -178,13 +205,15 @@ def test_grey_images_keep_one_channel(tmp_path):
     assert found.train_images.shape[1] == found.validation_images.shape[1] == 1
 
 
-def test_one_colour_image_among_grey_ones_makes_all_of_them_colour(tmp_path):
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_one_colour_image_among_grey_ones_makes_all_of_them_colour(tmp_path, part):
     pets(tmp_path, shape=(12, 12), parts=("train", "val"))
-    Image.new("RGB", (12, 12), (9, 8, 7)).save(tmp_path / "train" / "cat" / "03.png")
-    found = read(tmp_path)
+    Image.new("RGB", (12, 12), (9, 8, 7)).save(tmp_path / part / "cat" / "03.png")
+    found = read(tmp_path, validation=20)
     assert found.train_images.shape[1] == found.validation_images.shape[1] == 3
     assert np.array_equal(found.train_images[0, 0], found.train_images[0, 2])
-    assert found.train_images[3, :, 0, 0].tolist() == [9, 8, 7]
+    images = found.train_images if part == "train" else found.validation_images
+    assert images[3, :, 0, 0].tolist() == [9, 8, 7]
 
 
 def palette_with_transparency() -> Image.Image:
@@ -279,7 +308,226 @@ def test_a_damaged_torchvision_set_names_the_place(tmp_path):
     assert f"torchvision:MNIST cannot be read from {tmp_path}" in fault("torchvision:MNIST", root=tmp_path)
 
 
+# The test part
+
+
+def test_the_embedded_test_part_comes_whole_and_training_stays():
+    images, found = with_test_part(None, validation=60)
+    with np.load(io.BytesIO(embedded_file().read_bytes())) as held:
+        assert np.array_equal(found.validation_images[:, 0], held["test_images"])
+        assert np.array_equal(found.validation_labels, held["test_labels"])
+    assert found.validation_images.shape == (2500, 1, 28, 28)
+    assert found.validation_labels.dtype == np.int64
+    assert found.train_images is images.train_images
+    assert found.train_labels is images.train_labels
+
+
+def test_the_test_part_has_a_fingerprint_of_its_own_and_reaches_the_workers(tmp_path):
+    images, found = with_test_part(None, validation=60)
+    assert found.fingerprint != images.fingerprint
+    save(found, tmp_path)
+    assert same(open_images(tmp_path, verify=True), found)
+
+
+def test_test_images_may_belong_to_images_opened_from_a_run_folder(tmp_path):
+    pets(tmp_path / "pets", parts=("train", "test"))
+    described = describe(str(tmp_path / "pets"), root=None)
+    images, expected = with_test_part(tmp_path / "pets")
+    save(images, tmp_path / "run")
+    assert same(load_test(described, open_images(tmp_path / "run"), side=64), expected)
+
+
+def test_the_test_part_of_a_folder_is_all_of_its_images_in_the_classes_of_training(tmp_path):
+    pets(tmp_path, parts=("train", "val"))
+    for index in range(7):
+        file = tmp_path / "test" / "dog" / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels(12, 12, 3, seed=50 + index)).save(file)
+    _, found = with_test_part(tmp_path)
+    assert found.validation_labels.tolist() == [1] * 7
+    assert np.array_equal(found.validation_images[3], pixels(12, 12, 3, seed=53).transpose(2, 0, 1))
+
+
+def test_photos_of_the_test_part_are_brought_to_the_side_of_training(tmp_path):
+    pets(tmp_path, parts=("train", "test"), shape=(90, 120, 3), suffix="jpg")
+    images, found = with_test_part(tmp_path, side=40)
+    assert images.train_images.shape[1:] == found.validation_images.shape[1:] == (3, 40, 40)
+    assert found.validation_images.shape[0] == 20
+
+
+@pytest.mark.parametrize("names", [("train_{}", "test_{}"), ("x_train", "x_test")])
+def test_the_test_part_of_an_archive_is_read(tmp_path, names):
+    pairs = [(name.format("images"), name.format("labels").replace("x_", "y_")) for name in names]
+    arrays = {}
+    for (images, labels), count in zip(pairs, (20, 6), strict=True):
+        arrays |= {images: pixels(count, 8, 8, 3, seed=count), labels: np.arange(count) % 2}
+    np.savez(tmp_path / "a.npz", **arrays)
+    _, found = with_test_part(tmp_path / "a.npz")
+    assert np.array_equal(found.validation_images, pixels(6, 8, 8, 3, seed=6).transpose(0, 3, 1, 2))
+    assert found.validation_labels.tolist() == [0, 1] * 3
+
+
+def test_another_side_than_that_of_training_is_refused(tmp_path):
+    found = describe(str(pets(tmp_path, parts=("train", "test"))), root=None)
+    images = load(found, images=None, validation=4, side=8)
+    with pytest.raises(DataError, match="the training images are 8 px, the test images would be 10 px"):
+        load_test(found, images, side=10)
+
+
+def test_grey_test_images_beside_colour_are_colour(tmp_path):
+    pets(tmp_path, parts=("train",))
+    pets(tmp_path, parts=("test",), shape=(12, 12))
+    _, found = with_test_part(tmp_path)
+    assert found.validation_images.shape == (20, 3, 12, 12)
+    assert np.array_equal(found.validation_images[0, 2], pixels(12, 12, seed=0))
+
+
+def test_grey_test_images_stored_as_colour_are_grey_beside_grey(tmp_path):
+    pets(tmp_path, parts=("train", "test"), shape=(12, 12))
+    for file in (tmp_path / "test").rglob("*.png"):
+        Image.open(file).convert("RGB").save(file)
+    _, found = with_test_part(tmp_path)
+    assert found.validation_images.shape == (20, 1, 12, 12)
+    assert np.array_equal(found.validation_images[0, 0], pixels(12, 12, seed=0))
+
+
+def test_coloured_test_images_beside_grey_training_are_refused(tmp_path):
+    pets(tmp_path, parts=("train", "test"), shape=(12, 12))
+    for name in ("cat/04.png", "dog/00.png"):
+        Image.new("RGB", (12, 12), (9, 8, 9)).save(tmp_path / "test" / name)
+    message = fault_of_test(tmp_path)
+    assert f"the training images are grey, but not 2 of 20 test images, first {tmp_path}/test/cat/04.png" in message
+
+
+def test_a_dataset_without_a_test_part_says_so(tmp_path):
+    assert f"{tmp_path} has no test part; add one" in fault_of_test(pets(tmp_path))
+
+
+def test_a_test_part_that_is_gone_or_empty_by_now_says_so(tmp_path):
+    found = describe(str(pets(tmp_path / "pets", parts=("train", "test"))), root=None)
+    images = load(found, images=None, validation=4, side=8)
+    for file in (tmp_path / "pets" / "test").rglob("*.png"):
+        file.unlink()
+    with pytest.raises(DataError, match=r"test part has no images; the data changed .* plan again"):
+        load_test(found, images, side=8)
+    (tmp_path / "pets" / "test").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="has no test part any more"):
+        load_test(found, images, side=8)
+
+
+def test_an_archive_that_lost_its_test_part_or_has_other_labels_by_now_says_so(tmp_path):
+    path = tmp_path / "a.npz"
+    train = {"train_images": pixels(20, 8, 8), "train_labels": np.arange(20) % 2}
+    test = {"test_images": pixels(4, 8, 8), "test_labels": np.array([0, 1, 1, 0])}
+    np.savez(path, **train, **test)
+    found = describe(str(path), root=None)
+    images = load(found, images=None, validation=4, side=8)
+    for label in (2, -1):
+        np.savez(path, **train, **(test | {"test_labels": np.array([0, 1, label, 0])}))
+        with pytest.raises(DataError, match=r"test labels are not in 0\.\.1"):
+            load_test(found, images, side=8)
+    np.savez(path, **train, test_images=pixels(0, 8, 8), test_labels=np.zeros(0, np.int64))
+    with pytest.raises(DataError, match="test part has no images"):
+        load_test(found, images, side=8)
+    np.savez(path, **train)
+    with pytest.raises(DataError, match=r"a\.npz has no test part any more"):
+        load_test(found, images, side=8)
+    path.write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"not a readable \.npz archive"):
+        load_test(found, images, side=8)
+
+
+def test_every_damaged_test_image_is_counted(tmp_path):
+    pets(tmp_path, parts=("train", "test"))
+    for file in (tmp_path / "test" / "cat").iterdir():
+        file.write_bytes(file.read_bytes()[:50])
+    message = fault_of_test(tmp_path)
+    assert message.startswith(f"10 of 20 images are not readable: {tmp_path}/test/cat/00.png (")
+    assert " and 7 more; replace or remove them" in message
+
+
+HAVING_TEST = [name for name, facts in TORCHVISION.items() if facts.test is not None]
+
+
+@pytest.mark.parametrize("name", HAVING_TEST)
+def test_torchvision_knows_the_test_part_and_only_misses_its_files(tmp_path, name):
+    facts = TORCHVISION[name]
+    assert facts.test not in (facts.train, facts.validation)
+    found = describe(f"torchvision:{name}", root=tmp_path)
+    side = min(found.side, 8)
+    train = pixels(2, 3, side, side)
+    images = fingerprinted(
+        train_images=train, train_labels=np.arange(2), validation_images=train, validation_labels=np.arange(2)
+    )
+    with pytest.raises(DataError, match=r"cannot be read from .*, test part: ") as caught:
+        load_test(found, images, side=side)
+    assert not isinstance(caught.value.__cause__, TypeError | ValueError | AttributeError)
+
+
+def test_sets_without_a_test_part_have_none_with_labels_in_torchvision(tmp_path):
+    without = {name for name in TORCHVISION if name not in HAVING_TEST}
+    assert without == {"Caltech101", "Caltech256", "EuroSAT", "ImageNet", "Imagenette", "Places365", "SUN397"}
+    assert not any(describe(f"torchvision:{name}", root=tmp_path).has_test for name in without)
+
+
+def test_the_test_part_of_a_torchvision_set_is_read_from_its_own_files(tmp_path):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    idx_folder(raw)
+    (raw / "t10k-images-idx3-ubyte").write_bytes(idx(pixels(30, 28, 28, seed=9)))
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(idx(np.arange(30)[::-1] % 10))
+    _, found = with_test_part("torchvision:FashionMNIST", root=tmp_path, validation=10)
+    assert np.array_equal(found.validation_images[:, 0], pixels(30, 28, 28, seed=9))
+    assert found.validation_labels.tolist() == [*(np.arange(30)[::-1] % 10)]
+
+
+def test_the_test_labels_of_traffic_signs_come_from_their_table(tmp_path):
+    for label in range(2):
+        folder = tmp_path / "gtsrb" / "GTSRB" / "Training" / f"{label:05d}"
+        folder.mkdir(parents=True)
+        for index in range(5):
+            Image.fromarray(pixels(20, 20, 3, seed=index)).save(folder / f"{index}.ppm")
+    place = tmp_path / "gtsrb" / "GTSRB" / "Final_Test" / "Images"
+    place.mkdir(parents=True)
+    for index in range(3):
+        Image.fromarray(pixels(20, 20, 3, seed=70 + index)).save(place / f"{index}.ppm")
+    table = "Filename;Width;ClassId\n" + "".join(f"{index}.ppm;20;{1 - index % 2}\n" for index in range(3))
+    (tmp_path / "gtsrb" / "GT-final_test.csv").write_text(table)
+    _, found = with_test_part("torchvision:GTSRB", root=tmp_path, side=20)
+    assert found.validation_labels.tolist() == [1, 0, 1]
+    assert np.array_equal(found.validation_images[2], pixels(20, 20, 3, seed=72).transpose(2, 0, 1))
+
+
+def test_test_images_without_labels_say_so(tmp_path, monkeypatch):
+    from torchvision.datasets import FER2013
+
+    monkeypatch.setattr(
+        FER2013, "_RESOURCES", {part: (name, None) for part, (name, _) in FER2013._RESOURCES.items()}
+    )  # checksums
+    grey = " ".join(["7"] * 48 * 48)
+    (tmp_path / "fer2013").mkdir()
+    rows = "".join(f'{label},"{grey}"\n' for label in [*range(7)] * 2)
+    (tmp_path / "fer2013" / "train.csv").write_text("emotion,pixels\n" + rows)
+    (tmp_path / "fer2013" / "test.csv").write_text(f'pixels\n"{grey}"\n')
+    assert "its test images in" in fault_of_test("torchvision:FER2013", root=tmp_path)
+    usage = [f'{label},"{grey}",{use}\n' for use in ("Training", "PrivateTest") for label in [*range(7)] * 2]
+    (tmp_path / "fer2013" / "fer2013.csv").write_text("emotion,pixels,Usage\n" + "".join(usage))
+    assert with_test_part("torchvision:FER2013", root=tmp_path)[1].validation_labels.tolist() == [*range(7)] * 2
+
+
 # Damage
+
+
+def test_all_damaged_images_are_counted_in_one_line(tmp_path):
+    found = describe(str(pets(tmp_path, parts=("train", "val"))), root=None)
+    for name, content in (("train/cat/03", b""), ("train/dog/00", b"text"), ("val/cat/05", b""), ("val/dog/01", b"")):
+        (tmp_path / f"{name}.png").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        load(found, images=None, validation=20, side=12)
+    assert str(caught.value) == (
+        f"4 of 40 images are not readable: {tmp_path}/train/cat/03.png (the file is empty), "
+        f"{tmp_path}/train/dog/00.png (its format is unknown), {tmp_path}/val/cat/05.png (the file is empty) "
+        "and 1 more; replace or remove them"
+    )
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp"])

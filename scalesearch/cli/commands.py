@@ -10,7 +10,7 @@ import typer
 
 from scalesearch.cli.counting import Counting
 from scalesearch.errors import PlanError
-from scalesearch.presets import PresetName
+from scalesearch.presets import PolicyName, PresetName
 from scalesearch.space import Policy
 
 if TYPE_CHECKING:
@@ -42,9 +42,25 @@ Data = Annotated[
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of torchvision datasets.")]
 PresetOption = Annotated[PresetName | None, typer.Option("--preset", help="Default: standard with a GPU, else quick.")]
 ProxyResolution = Annotated[int | None, typer.Option("--proxy-resolution", help="Of the proxy base, in pixels.")]
-Trained = Annotated[int | None, typer.Option("--candidates", help="Distinct proxies to train, references first.")]
-Seeds = Annotated[int | None, typer.Option("--seeds", help="Trainings of each proxy.")]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Length of each training.")]
+Trained = Annotated[int | None, typer.Option("--candidates", help="Distinct proxies in the search, references first.")]
+Seeds = Annotated[
+    int | None, typer.Option("--seeds", help="Trainings of each proxy: under grid, in the confirmation, of the base.")
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Full length of a training.")]
+PolicyOption = Annotated[
+    PolicyName | None,
+    typer.Option("--policy", help="fit (default): full trainings where they tell most; race: rungs; grid: all."),
+]
+Margin = Annotated[float | None, typer.Option("--margin", help="Points of accuracy that do not matter; default 0.1.")]
+MaxEpochs = Annotated[
+    int | None, typer.Option("--max-epochs-total", help="Epochs of all trainings of the search together.")
+]
+Confirm = Annotated[
+    int | None, typer.Option("--confirm", help="Leading candidates to train again with new seeds, for the test part.")
+]
+CheckPhi = Annotated[
+    float | None, typer.Option("--check-phi", help="Exponent at which the leading shares are ranked again, such as 2.")
+]
 Images = Annotated[int | None, typer.Option("--images", help="Training images, the same for all.")]
 StudyFile = Annotated[Path | None, typer.Option("--study", help="study.yaml; options on the command line win.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
@@ -85,6 +101,11 @@ def run(
     data_root: DataRoot = None,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the dataset.")] = False,
     preset: PresetOption = None,
+    policy: PolicyOption = None,
+    margin: Margin = None,
+    max_epochs_total: MaxEpochs = None,
+    confirm: Confirm = None,
+    check_phi: CheckPhi = None,
     candidates: Trained = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
@@ -93,6 +114,9 @@ def run(
     max_params: MaxParams = None,
     max_activations: MaxActivations = None,
     max_memory: MaxMemory = None,
+    max_hours: Annotated[
+        float | None, typer.Option("--max-hours", min=0.0, help="Stop then; the result depends on the machine's pace.")
+    ] = None,
     study: StudyFile = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<named after the plan>.")] = None,
     quiet: Quiet = False,
@@ -111,7 +135,7 @@ def run(
     folder = out or Path("runs") / plan.folder_name
     display = RunDisplay(folder, quiet=quiet, on_stderr=as_json)
     with display:
-        outcome, manifest = carry_out(plan, layout, folder, display, download=download)
+        outcome, manifest = carry_out(plan, layout, folder, display, download=download, hours=max_hours)
     show.run(folder, outcome, manifest, as_json=as_json)
     if outcome.failed:
         raise typer.Exit(3)
@@ -127,6 +151,11 @@ def plan(
     data: Data = None,
     data_root: DataRoot = None,
     preset: PresetOption = None,
+    policy: PolicyOption = None,
+    margin: Margin = None,
+    max_epochs_total: MaxEpochs = None,
+    confirm: Confirm = None,
+    check_phi: CheckPhi = None,
     candidates: Trained = None,
     seeds: Seeds = None,
     epochs: Epochs = None,

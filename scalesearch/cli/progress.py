@@ -10,15 +10,24 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from scalesearch.agenda import Agenda
 from scalesearch.cli.show import duration, stamp
 from scalesearch.engine.work import Event, Failed, Started
 from scalesearch.engine.work import Progress as EpochDone
 from scalesearch.plan import Plan
-from scalesearch.trials import TrialKey, TrialResult, TrialState
+from scalesearch.trials import Stage, TrialKey, TrialResult
 
 if TYPE_CHECKING:
     from scalesearch.direct import AskedFamily
     from scalesearch.outcome import Outcome
+    from scalesearch.proxy.scan import Scan
+
+
+STAGES: dict[Stage, str] = {
+    "search": "search",
+    "confirm": "confirmation on the test part",
+    "travel": "the rule at another budget",
+}
 
 
 class Display:
@@ -70,17 +79,30 @@ class RunDisplay(Display):
         self.folder = folder
         self.trials: dict[TrialKey, TaskID] = {}
         self.done = self.total = self.ended_here = 0
+        self.stage: Stage | None = None
         self.start = 0.0
 
-    def started(self, plan: Plan, results: list[TrialResult], total: int, slots: int) -> None:
-        """Images are ready and training begins; `results` hold what earlier runs of the plan did."""
-        ended = [result for result in results if result.state in (TrialState.COMPLETE, TrialState.FAILED)]
-        self.done, self.total, self.start = len(ended), total, time.monotonic()
+    def scanned(self, found: Scan) -> None:
+        """The images are ready and looked over."""
+        for remark in found.remarks():
+            self.say(f"data: {remark}")
+
+    def started(self, plan: Plan, results: list[TrialResult], slots: int) -> None:
+        """Training begins; `results` hold what earlier runs of the plan did."""
+        self.done, self.start = sum(result.has_ended for result in results), time.monotonic()
         self.say(stamp(plan.evidence, plan.base.name))
-        kept = f", {self.done} done before" if self.done else ""
+        kept = f", {self.done} trials done before" if self.done else ""
         what = f"{plan.base.name} at {plan.budget} on {plan.data.name}"
-        self.say(f"{what}: {total} trials on {slots} slots{kept}, in {self.folder}")
-        self.overall = self.add("all trials", total, self.done)
+        self.say(f"{what}: policy {plan.policy} on {slots} slots{kept}, in {self.folder}")
+        self.overall = self.add("all trials", 0, self.done)
+
+    def planned(self, now: Agenda) -> None:
+        """A batch of trials is due."""
+        self.total = now.most
+        self.bars.update(self.overall, total=now.most)
+        if now.stage != self.stage:
+            self.stage = now.stage
+            self.say(f"{STAGES[self.stage]}: at most {now.most} trials in all" if self.stage else "")
 
     def happened(self, event: Event) -> None:
         """A trial started, went on, finished or failed."""
@@ -101,17 +123,18 @@ class RunDisplay(Display):
     def _ended(self, key: TrialKey) -> None:
         self.done, self.ended_here = self.done + 1, self.ended_here + 1
         pace = (time.monotonic() - self.start) / self.ended_here
-        left = f"about {duration(pace * (self.total - self.done))} left"
+        left = f"at most {duration(pace * max(0, self.total - self.done))} left"
         self.bars.update(self.overall, completed=self.done, note=left)
         self.bars.remove_task(self.trials.pop(key))
         if not self.console.is_terminal:
             self.say(f"{self.done}/{self.total} {key}, {left}")
 
     def ranked(self, outcome: Outcome) -> None:
-        """All trials have ended."""
+        """All trials have ended, or the time is over."""
         self.bars.update(self.overall, note="done")
         leader = outcome.leader.id if outcome.leader else "none"
-        self.say(f"trials done; highest mean on budget: {leader}; writing the family")
+        over = "the time is over, the same command goes on" if outcome.stage else "trials done"
+        self.say(f"{over}; first on budget: {leader}; writing the family")
 
 
 class EmitDisplay(Display):

@@ -11,7 +11,7 @@ from scalesearch.blueprint import Architecture
 from scalesearch.cost import Cost
 from scalesearch.families import FAMILIES
 from scalesearch.members import Rule
-from scalesearch.plan import Layout, Plan
+from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.scaling import PAPER
 from scalesearch.spec import Network
 
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
     from scalesearch.direct import ScaledBase
     from scalesearch.outcome import Outcome
+    from scalesearch.ranking import Ranking
     from scalesearch.stored import StoredRun
 
 CONVENTION = "macs: multiply-adds of convolutions and linear layers, what the paper calls FLOPs"
 LEGEND = "d w r %: shares of log compute of the trained proxy · ×: off budget, listed but never chosen"
+SURFACE = "estimate: of the response surface, which lends every candidate its neighbours' trials"
 MILLION = 1e6
 EFFICIENTNETS = FAMILIES["efficientnet"].networks
 NARROWEST = 120
@@ -96,20 +98,22 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
         return
     out = _out(as_json)
     small = plan.proxy_base
-    trials = plan.seeds * (len(layout.trained) + 1)
+    epochs = plan.anchor_epochs + plan.search_epochs(len(layout.trained))
+    most = "" if plan.policy == "grid" else "at most "
     out.print(stamp(plan.evidence, plan.base.name))
     out.print(
         f"{plan.base.name} at {plan.budget}: {layout.nominal_points} grid points, {len(layout.candidates)} networks "
         f"({sum(not one.points for one in layout.candidates)} of them references only), "
-        f"{len({one.proxy_id for one in layout.candidates})} distinct proxies, {len(layout.trained)} of them trained"
+        f"{len({one.proxy_id for one in layout.candidates})} distinct proxies, {len(layout.trained)} of them in the search"
     )
     out.print(
         f"proxy base: {_outline(small.network)}, {small.cost.macs / MILLION:.1f} M macs, "
         f"{small.network.num_classes} classes for {plan.data.name}"
     )
     out.print(
-        f"{plan.preset} preset: {trials} trials of {plan.epochs} epochs of {plan.images:,} images "
-        f"({plan.passes_per_trial * trials:,} image passes), {plan.validation_images:,} validation images"
+        f"{plan.preset} preset, policy {plan.policy}: {most}{epochs} epochs of {plan.images:,} images "
+        f"({plan.images * epochs:,} image passes) in trainings of {plan.epochs}, {plan.validation_images:,} "
+        f"validation images{_stages_after(plan)}"
     )
     for remark in plan.base.remarks():
         out.print(f"note: {remark}")
@@ -118,13 +122,20 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
         out.print(f"excluded {one.reference or one.coefficients.text}: {one.reason}")
     if any(one.proxy.network.resolution > plan.data.side for one in layout.candidates):
         out.print(f"↑ above the images' {plan.data.side} px: interpolation adds no information")
-    out.print("d w r %: shares of log compute of the proxy · shared: its proxy is trained for another candidate")
+    out.print("d w r %: shares of log compute of the proxy · shared: its proxy stands for another candidate")
     out.print(f"× off budget: more than 3 % from {plan.budget}, never tied with the best · {CONVENTION}")
+
+
+def _stages_after(plan: Plan) -> str:
+    """What follows the search."""
+    confirm = f"; the first {plan.confirm} and the references confirmed on the test part" if plan.confirm else ""
+    travel = "" if plan.check_phi is None else f"; the leading shares ranked again at φ {plan.check_phi:g}"
+    return f"{confirm}{travel}"
 
 
 def _candidates_table(plan: Plan, layout: Layout) -> Table:
     table = _table(
-        "candidate", "points", "M macs", "growth", "M params", "proxy px", "growth", "d w r %", "trained", "reference"
+        "candidate", "points", "M macs", "growth", "M params", "proxy px", "growth", "d w r %", "searched", "reference"
     )
     for one in layout.candidates:
         proxy = one.proxy.network
@@ -204,35 +215,55 @@ def rank(outcome: Outcome, *, as_json: bool) -> None:
 
 def _ranking(out: Console, outcome: Outcome) -> None:
     out.print(stamp(outcome.plan.evidence, outcome.plan.base.name))
-    out.print(_ranking_table(outcome))
+    for sentence in documents.rank_document(outcome)["findings"]:
+        out.print(f"• {sentence}")
+    if outcome.confirmation is not None:
+        out.print(_ranking_table(outcome.confirmation, outcome, title="confirmed on the test part"))
+    out.print(_ranking_table(outcome.ranking, outcome, title="search, on the validation images"))
+    untrained = sum(not row.seeds for row in outcome.ranking.rows)
+    if untrained:
+        out.print(f"{untrained} more candidates were not trained; ranking.json has the surface's estimates of them")
     out.print(LEGEND)
+    if outcome.ranking.rests_on_surface:
+        out.print(SURFACE)
+    if outcome.travel is not None:
+        title = f"at φ {outcome.travel.phi:g}, {outcome.travel.growth:.3g}x, on the validation images"
+        out.print(_ranking_table(outcome.travel.ranking, outcome, title=title))
     if outcome.anchor:
         reached = ", ".join(f"{accuracy:.2f}" for accuracy in outcome.anchor)
         out.print(f"the unscaled proxy base, trained the same way, outside the ranking: {reached} %")
     ranking = outcome.ranking
     if ranking.noise_sd is not None:
         out.print(f"noise between seeds: {ranking.noise_sd:.2f} points ({ranking.df} degrees of freedom)")
-    out.print(documents.rank_document(outcome)["verdict"])
     for trial in outcome.failed:
         out.print(f"failed: {trial.key}: {trial.reason}")
     if outcome.leader is not None:
-        out.print(f"rule of {outcome.leader.id}, the highest mean on budget: {rule_line(outcome.rule())}")
+        out.print(f"rule of {outcome.leader.id}, the first on budget: {rule_line(outcome.rule())}")
 
 
-def _ranking_table(outcome: Outcome) -> Table:
+def _ranking_table(ranking: Ranking, outcome: Outcome, title: str) -> Table:
     table = _table(
-        "candidate", "rank", "accuracy %", "95 % interval", "seeds", "P(best)", "tied", "d w r %", "reference"
+        "candidate",
+        "rank",
+        "estimate %" if ranking.rests_on_surface else "mean %",
+        "95 % interval",
+        "seeds",
+        "P(best)",
+        "tied",
+        "d w r %",
+        "reference",
+        title=title,
     )
-    for row in outcome.ranking.rows:
+    for row in (row for row in ranking.rows if row.seeds):
         table.add_row(
             row.id + (" ×" if row.off_budget else ""),
             str(row.rank),
-            f"{row.mean:.2f}",
+            f"{row.estimate:.2f}",
             "" if row.low is None else f"{row.low:.2f} – {row.high:.2f}",
             str(row.seeds),
             "" if row.p_best is None else f"{row.p_best:.2f}",
             "tied" if row.tied_with_best and row.low is not None else "",
-            _percent(outcome.layout.candidate(row.id).shares),
+            "" if row.id == ANCHOR else _percent(outcome.layout.candidate(row.id).shares),
             " ".join(row.references),
         )
     return table
@@ -291,10 +322,15 @@ def status(stored: StoredRun, *, as_json: bool) -> None:
     if as_json:
         _document(document)
         return
-    left = "" if not document["eta_s"] else f", about {duration(document['eta_s'])} left"
+    left = "" if not document["eta_s"] else f", {_most(stored)}{duration(document['eta_s'])} left"
     _out(as_json).print(
-        f"{document['state']}: {document['done']} of {document['total']} trials done, {document['running']} running, "
+        f"{document['state']}: {document['done']} of {_most(stored)}{document['total']} trials done, {document['running']} running, "
         f"{document['failed']} failed{left}"
     )
     if stored.state == "finished" and not (stored.folder / "family" / "manifest.json").is_file():
         _out(as_json).print("the family is not written yet: run the same command")
+
+
+def _most(stored: StoredRun) -> str:
+    """Before a number that a policy may stay below."""
+    return "about " if stored.now.stage is None or stored.plan.policy == "grid" else "at most "

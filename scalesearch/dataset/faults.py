@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 import zlib
@@ -18,14 +19,32 @@ def reading_image(where: str) -> Generator[None]:
     Raises:
         DataError: the image inside cannot be read.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     damage = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError)
     try:
         yield
     except (*damage, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else _first_line(error)
-        raise DataError(f"{where} is not a readable image: {reason}", mend="replace or remove it") from error
+        raise unreadable([(where, image_reason(where, error))], 1) from error
+
+
+def image_reason(where: str, error: BaseException) -> str:
+    """Why the image of that name, a file or not, made Pillow raise."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        is_empty = os.path.isfile(where) and os.path.getsize(where) == 0
+        return "the file is empty" if is_empty else "its format is unknown"
+    return _first_line(error)
+
+
+def unreadable(images: Sequence[tuple[str, str]], total: int) -> DataError:
+    """One line for all images that cannot be read, given as (name, reason), of `total` that were wanted."""
+    if len(images) == 1:
+        where, reason = images[0]
+        return DataError(f"{where} is not a readable image: {reason}", mend="replace or remove it")
+    named = few([f"{where} ({reason})" for where, reason in images])
+    return DataError(f"{len(images):,} of {total:,} images are not readable: {named}", mend="replace or remove them")
 
 
 @contextmanager
@@ -53,5 +72,5 @@ def _first_line(error: BaseException) -> str:
 
 def few(names: Sequence[str]) -> str:
     """The first three names, and how many more there are."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

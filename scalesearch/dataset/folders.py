@@ -86,6 +86,31 @@ def image_files(folder: Path) -> list[str]:
     return found
 
 
+def part_files(folder: Path, part: Part, classes: Sequence[str]) -> list[list[str]]:
+    """Sorted paths of the image files of one part, class by class; outside training a class may have no folder.
+
+    Raises:
+        DataError: the part is not there, or a folder of it cannot be read.
+    """
+    parts = folder_parts(folder)
+    if part not in parts:
+        raise DataError(f"{folder} has no {part} part any more", mend="restore it or plan again")
+    places = [parts[part] / name for name in classes]
+    return [image_files(place) if part == "train" or place.is_dir() else [] for place in places]
+
+
+def image_size(file: str) -> tuple[int, int]:
+    """Width and height of an image file from its header [px].
+
+    Raises:
+        DataError: it has none that can be read.
+    """
+    from PIL import Image
+
+    with reading_image(file), Image.open(file) as image:
+        return image.size
+
+
 def _refuse(error: OSError) -> None:
     raise _unreadable(error) from error
 
@@ -121,14 +146,7 @@ def _check_other_part(folder: Path, classes: Sequence[str]) -> None:
 def _measured(files: Sequence[str]) -> tuple[int, bool]:
     """Median shorter side and whether these are photos, from the headers of a sample spread evenly over the files."""
     count = min(SAMPLE, len(files))
-    sizes = [_image_size(files[index * len(files) // count]) for index in range(count)]
+    sizes = [image_size(files[index * len(files) // count]) for index in range(count)]
     width, height = sizes[0]
     is_photos = len(set(sizes)) > 1 or width != height or width > LARGEST_SMALL_SIDE
     return statistics.median_low(min(size) for size in sizes), is_photos
-
-
-def _image_size(file: str) -> tuple[int, int]:
-    from PIL import Image
-
-    with reading_image(file), Image.open(file) as image:
-        return image.size

@@ -1,0 +1,150 @@
+"""What a plan still has to train, by the results so far: its search, then the confirmation, then the check of the rule.
+
+Everything is derived from the plan and the results of ended trials, so that a resumed run goes the way of one that was
+never interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scalesearch.plan import ANCHOR, Layout, Plan
+from scalesearch.policies import Rules, Standing, most_trials, standing
+from scalesearch.ranking import Ranking, rank
+from scalesearch.samples import Arm
+from scalesearch.scaling import PAPER
+from scalesearch.travel import traveller
+from scalesearch.trials import Stage, TrialKey, TrialResult
+
+NEW_SEEDS = 100_000
+"""First seed of the confirmation: the search never gets there."""
+TRAVELLERS = 5
+"""Leading proxies whose shares are tried at another budget, beside the references."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agenda:
+    """How far a plan is."""
+
+    stage: Stage | None
+    """The stage at hand; None when all is done."""
+    due: tuple[TrialKey, ...]
+    """Trials up to the next decision, ended ones included, in canonical order."""
+    search: Standing
+    most: int
+    """Trials of all stages, at most."""
+
+
+def arms(layout: Layout) -> list[Arm]:
+    """The proxies of a search, in canonical order."""
+    return [
+        Arm(
+            id=name,
+            references=tuple(reference for one in layout.twins(name) for reference in one.references),
+            off_budget=layout.candidate(name).off_budget,
+            shares=layout.candidate(name).shares,
+        )
+        for name in layout.trained
+    ]
+
+
+def accuracies(
+    results: Sequence[TrialResult], stage: Stage, rung: int, without: str = ANCHOR
+) -> dict[str, list[float]]:
+    """Accuracies of a stage's trained trials of one length, by proxy [%]."""
+    found: dict[str, list[float]] = {}
+    for result in sorted(results, key=lambda result: result.key):
+        key = result.key
+        if (key.stage, key.rung) == (stage, rung) and key.proxy != without and result.accuracy is not None:
+            found.setdefault(key.proxy, []).append(result.accuracy)
+    return found
+
+
+def search_ranking(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Ranking:
+    """Rank the proxies of a search by its full-length trials. The anchor takes no part."""
+    found = arms(layout)
+    tried = {result.key.proxy for result in results if result.key.stage == "search" and result.has_ended}
+    lost = {result.key.proxy for result in results if result.state == "failed"}
+    return rank(
+        found,
+        accuracies(results, "search", plan.epochs),
+        margin=plan.margin,
+        named={"paper": PAPER.shares} if plan.space.budget > 1 else {},
+        untrained=frozenset(arm.id for arm in found) - (tried & lost),
+    )
+
+
+def agenda(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Agenda:
+    """What comes next.
+
+    Args:
+        plan: what to do.
+        layout: its candidates.
+        results: all trials so far; those that have not ended decide nothing.
+    """
+    ended = {result.key: result.accuracy for result in results if result.has_ended}
+    found = arms(layout)
+    rules = _rules(plan, len(found))
+    anchors = _keys([ANCHOR], range(plan.seeds), plan.epochs, "search")
+    own = {key: value for key, value in ended.items() if key.stage == "search" and key.proxy != ANCHOR}
+    searched = standing(found, rules, own)
+    most = plan.seeds + most_trials(len(found), rules) + _most_after(plan, layout)
+
+    def at(stage: Stage | None, due: Sequence[TrialKey] = ()) -> Agenda:
+        return Agenda(stage=stage, due=tuple(due), search=searched, most=most)
+
+    if searched.due or not ended.keys() >= set(anchors):
+        return at("search", (*anchors, *searched.due))
+    if plan.confirm or plan.check_phi is not None:
+        ranking = search_ranking(plan, layout, results)
+        later: dict[Stage, list[TrialKey]] = {
+            "confirm": _confirmed(plan, ranking),
+            "travel": _travelling(plan, layout, ranking),
+        }
+        for stage, due in later.items():
+            if not ended.keys() >= set(due):
+                return at(stage, due)
+    return at(None)
+
+
+def _rules(plan: Plan, count: int) -> Rules:
+    return Rules(
+        policy=plan.policy,
+        epochs=plan.epochs,
+        seeds=plan.seeds,
+        margin=plan.margin,
+        most_epochs=plan.search_epochs(count),
+    )
+
+
+def _keys(names: Sequence[str], seeds: range, rung: int, stage: Stage) -> list[TrialKey]:
+    return [TrialKey(proxy=name, seed=seed, rung=rung, stage=stage) for seed in seeds for name in names]
+
+
+def _most_after(plan: Plan, layout: Layout) -> int:
+    """Trials of the stages after the search, at most."""
+    named = sum(bool(arm.references) for arm in arms(layout))
+    confirmed = plan.confirm + named + 1 if plan.confirm else 0
+    travelling = TRAVELLERS + named if plan.check_phi is not None else 0
+    return plan.seeds * (confirmed + travelling)
+
+
+def _leading(ranking: Ranking, count: int) -> list[str]:
+    """The first trained proxies on budget, then the references that are not among them."""
+    first = [row.id for row in ranking.on_budget if row.seeds][:count]
+    return [*first, *(row.id for row in ranking.rows if row.references and row.id not in first)]
+
+
+def _confirmed(plan: Plan, ranking: Ranking) -> list[TrialKey]:
+    if not plan.confirm or ranking.leader is None:
+        return []
+    names = [ANCHOR, *_leading(ranking, plan.confirm)]
+    return _keys(names, range(NEW_SEEDS, NEW_SEEDS + plan.seeds), plan.epochs, "confirm")
+
+
+def _travelling(plan: Plan, layout: Layout, ranking: Ranking) -> list[TrialKey]:
+    if plan.check_phi is None or ranking.leader is None:
+        return []
+    names = [name for name in _leading(ranking, TRAVELLERS) if traveller(layout.candidate(name), plan) is not None]
+    return _keys(names, range(plan.seeds), plan.epochs, "travel")

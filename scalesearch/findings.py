@@ -1,0 +1,82 @@
+"""All that a study says, in plain sentences: what is best, what cannot be told apart, and how far to trust it."""
+
+from __future__ import annotations
+
+from scalesearch.fidelity import Agreement, Trust
+from scalesearch.fidelity import text as fidelity_text
+from scalesearch.outcome import Outcome, Travel
+from scalesearch.plan import ANCHOR
+from scalesearch.policies import Ending
+from scalesearch.ranking import Verdict
+from scalesearch.trials import Stage
+from scalesearch.verdict import shares_line, verdict
+
+UNFINISHED: dict[Stage, str] = {
+    "search": "The search has not ended: this is what its trials say so far.",
+    "confirm": "The confirmation has not ended: this is the ranking of the search.",
+    "travel": "The check of the rule at another budget has not ended.",
+}
+ENDINGS = {
+    Ending.COMPLETE: "",
+    Ending.SETTLED: "The search stopped when more trials were expected to gain less than the margin is worth.",
+    Ending.SPENT: "The search stopped because its compute was spent.",
+}
+
+
+def findings(outcome: Outcome) -> list[str]:
+    """The sentences, the most important first; each claims no more than the data show."""
+    ranking = outcome.ranking
+    best = shares_line(ranking, outcome.plan.space.budget)
+    if best and ranking.verdict_kind is Verdict.NO_PREFERENCE:
+        best = f"No shares are shown to be better than others. {best}"
+    found = [
+        UNFINISHED[outcome.stage] if outcome.stage else "",
+        _confirmed(outcome),
+        best,
+        verdict(ranking),
+        fidelity_text(outcome.fidelity),
+        _travelled(outcome.travel) if outcome.travel else "",
+        ENDINGS[outcome.search.ending] if outcome.search.ending else "",
+        _spent(outcome),
+    ]
+    return [line for line in found if line]
+
+
+def _confirmed(outcome: Outcome) -> str:
+    """The final table's verdict."""
+    final = outcome.confirmation
+    if final is None:
+        return ""
+    said = verdict(final).replace("this validation split", "this test part")
+    seeds = max(row.seeds for row in final.rows)
+    return f"Confirmed on the test part, with {seeds} new seeds each: {said}"
+
+
+def _travelled(travel: Travel) -> str:
+    """Whether the order of the search holds at another budget."""
+    where = f"At φ {travel.phi:g} ({travel.growth:.3g}x)"
+    order: Agreement | None = travel.fidelity.agreements[0] if travel.fidelity.agreements else None
+    if order is None or order.tau is None or order.low is None:
+        return f"{where} too few candidates were trained to tell whether the order holds."
+    says = {
+        Trust.TRUSTWORTHY: "the order of the leading shares and the references holds",
+        Trust.DOUBTFUL: "it is open whether the order of the leading shares and the references holds",
+        Trust.NOT: "the order of the leading shares and the references does not hold, or noise hides it",
+        Trust.UNKNOWN: "nothing can be said of the order",
+    }[travel.fidelity.verdict]
+    leader = next((row for row in travel.ranking.on_budget if row.id == travel.ranking.leader), None)
+    first = f" There {leader.id} is ahead ({leader.estimate:.2f} %)." if leader else ""
+    return f"{where} {says} (τ {order.tau:.2f}, {order.low:.2f} to {order.high:.2f}).{first}"
+
+
+def _spent(outcome: Outcome) -> str:
+    """What the search trained, and what the paper's exhaustive way would have."""
+    plan, count = outcome.plan, len(outcome.layout.trained)
+    ended = [key for key in outcome.search.ended if key.proxy != ANCHOR]
+    epochs, whole = sum(key.rung for key in ended), count * plan.epochs
+    if not ended or plan.policy == "grid":
+        return ""
+    return (
+        f"The search trained {epochs:,} epochs of {len({key.proxy for key in ended})} of {count} candidates; the "
+        f"exhaustive grid trains {whole:,} for every seed."
+    )

@@ -1,0 +1,100 @@
+"""Claims that rest on each network's own mean alone: intervals, ties by Tukey's HSD, probabilities, seeds needed."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import multivariate_t, norm, studentized_range, t
+
+from scalesearch.samples import Noise, Sample
+
+CONFIDENCE = 0.95
+"""Of each interval, and of all comparisons with the leader together."""
+POWER = 0.8
+"""Probability of telling the first two apart that `seeds_needed` asks for."""
+MOST_SEEDS = 10_000
+"""Above this many seeds per network `seeds_needed` gives up."""
+DRAWS = 20_000
+"""Draws behind `chances`: their Monte Carlo error is at most 0.004."""
+CHANCE_DIGITS = 4
+"""Decimals of a probability."""
+
+
+def interval(sample: Sample, noise: Noise | None) -> tuple[float | None, float | None]:
+    """The 95 % interval of a mean; of zero width where the noise is zero."""
+    if noise is None:
+        return None, None
+    low, high = t.interval(CONFIDENCE, noise.df)
+    error = noise.sd / math.sqrt(sample.seeds)
+    return sample.mean + float(low) * error, sample.mean + float(high) * error
+
+
+def _studentized(leader: Sample, other: Sample, sd: float, margin: float) -> float:
+    """Distance beyond the margin in units of the Tukey-Kramer standard error; inf where the noise is zero."""
+    gap = max(0.0, leader.mean - other.mean - margin)
+    error = sd * math.sqrt((1 / leader.seeds + 1 / other.seeds) / 2)
+    return gap / error if error else math.inf if gap else 0.0
+
+
+def tied(rivals: Sequence[Sample], noise: Noise | None, margin: float) -> frozenset[str]:
+    """Ids that are not shown to be more than `margin` points worse than the first of `rivals`.
+
+    Source: Tukey's HSD, 5 % family-wise, in Kramer's form for unequal seeds: Kramer (1956), Biometrics 12(3),
+    doi:10.2307/3001469.
+    """
+    if noise is None or len(rivals) < 2:
+        return frozenset(rival.arm.id for rival in rivals)
+    distances = {rival.arm.id: _studentized(rivals[0], rival, noise.sd, margin) for rival in rivals}
+    ordered = sorted(distances.values())
+
+    def separated(distance: float) -> bool:
+        # the limit of many degrees of freedom is fast, and what it does not separate, fewer do not either
+        return all(studentized_range.sf(distance, len(rivals), df) < 1 - CONFIDENCE for df in (math.inf, noise.df))
+
+    # bisection asks the slow distribution about few distances; the first is the leader's own 0, which never is
+    largest = ordered[bisect_left(ordered, True, key=separated) - 1]
+    return frozenset(name for name, distance in distances.items() if distance <= largest)
+
+
+def chances(rivals: Sequence[Sample], noise: Noise | None) -> dict[str, float]:
+    """Probability of the highest true mean: draws from the means' posterior under a flat prior, a multivariate t."""
+    if noise is None or not rivals:
+        return {}
+    ordered = sorted(rivals, key=lambda rival: rival.arm.id)  # the order of the arms changes nothing
+    means = np.array([rival.mean for rival in ordered])
+    if noise.sd:
+        shape = np.diag([noise.sd**2 / rival.seeds for rival in ordered])
+        # pyright takes the type of `shape` from its default, the number 1
+        posterior = multivariate_t(means, shape, df=noise.df)  # pyright: ignore[reportArgumentType]
+        draws = posterior.rvs(size=DRAWS, random_state=0)
+        wins = np.bincount(np.reshape(draws, (DRAWS, -1)).argmax(axis=1), minlength=len(ordered))
+    else:
+        wins = (means == means.max()).astype(int)
+    shares = np.round(wins / wins.sum(), CHANCE_DIGITS).tolist()
+    return {rival.arm.id: share for rival, share in zip(ordered, shares, strict=True)}
+
+
+def _separates(seeds: int, effect: float, arms: int, df: float) -> bool:
+    """Whether `seeds` each separate two means `effect` standard deviations apart with the wanted power.
+
+    The power takes the noise as known: P(difference of means > q · sd / √seeds) ≥ 0.8 bounds the quantile q.
+    """
+    bound = math.sqrt(2) * (effect * math.sqrt(seeds / 2) + float(norm.isf(POWER)))
+    return bool(studentized_range.sf(bound, arms, df) <= 1 - CONFIDENCE)
+
+
+def seeds_needed(gap: float, noise: Noise | None, arms: int) -> int | None:
+    """The fewest seeds each that would separate two of `arms` networks whose true means are `gap` points apart.
+
+    None where no number would: equal means, unknown noise, more than 10,000.
+    """
+    if noise is None or gap <= 0:
+        return None
+    effect = gap / noise.sd
+    options = range(2, MOST_SEEDS + 1)
+    # the limit of many degrees of freedom is fast, and a seed or so too low
+    start = bisect_left(options, True, key=lambda seeds: _separates(seeds, effect, arms, math.inf))
+    return next((seeds for seeds in options[start:] if _separates(seeds, effect, arms, arms * (seeds - 1))), None)

@@ -1,0 +1,75 @@
+"""Where a response surface is highest: the best shares with their intervals, and the region that is as good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scalesearch.samples import Shares
+from scalesearch.surface import CONFIDENCE, Array, Draws, Surface
+
+STEPS = 50
+"""The optimum is looked for at shares in steps of one in this many."""
+DIGITS = 4
+"""Decimals of a share."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimum:
+    """The shares at which the surface, without the roughness of single networks, is highest."""
+
+    shares: Shares
+    """Posterior means."""
+    low: Shares
+    """Lower ends of the 95 % intervals."""
+    high: Shares
+    """Upper ends of the 95 % intervals."""
+    region: float
+    """Part of all shares within the arms' range that may be as good as the optimum, up to the margin."""
+    named: dict[str, bool]
+    """For each named point: whether it lies within the region."""
+
+
+def optimum(surface: Surface, draws: Draws, margin: float, named: dict[str, Shares]) -> Optimum:
+    """Locate the optimum of a surface.
+
+    Args:
+        surface: the fit.
+        draws: from its posterior.
+        margin: a point belongs to the region unless, with 95 % probability, it is more than this worse than the
+            optimum [points].
+        named: points to be placed inside or outside the region.
+    """
+    lattice = _lattice(surface.shares)
+    terms = surface.basis.at(lattice)
+    heights = draws.coefficients @ terms.T
+    best = lattice[heights.argmax(axis=1)]
+    top = heights.max(axis=1)
+    ends = np.percentile(best, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=0)
+
+    def as_good(points: Array) -> Array:
+        behind = top[:, None] - draws.coefficients @ surface.basis.at(points).T
+        return (behind > margin).mean(axis=0) < CONFIDENCE
+
+    return Optimum(
+        shares=_shares(best.mean(axis=0)),
+        low=_shares(ends[0]),
+        high=_shares(ends[1]),
+        region=round(float(as_good(lattice).mean()), DIGITS),
+        named={name: bool(as_good(np.array([point]))[0]) for name, point in named.items()},
+    )
+
+
+def _lattice(shares: Array) -> Array:
+    """(points, 3): shares in steps that sum to 1, no farther out than the arms."""
+    depth, width = np.meshgrid(np.arange(STEPS + 1), np.arange(STEPS + 1), indexing="ij")
+    inside = depth + width <= STEPS
+    found = np.stack([depth[inside], width[inside], STEPS - depth[inside] - width[inside]], axis=1) / STEPS
+    near = (found >= shares.min(axis=0) - 0.5 / STEPS) & (found <= shares.max(axis=0) + 0.5 / STEPS)
+    return found[near.all(axis=1)]
+
+
+def _shares(values: Array) -> Shares:
+    depth, width, resolution = (round(float(value), DIGITS) for value in values)
+    return depth, width, resolution

@@ -1,0 +1,129 @@
+"""Trainings of growing length, in blocks of one seed; arms leave when they are shown to be worse than the leader.
+
+Short training favours width over depth (ResNet-RS, arXiv 2103.07579), so no short rung alone decides between regions:
+an arm leaves a short rung when it is worse than the best arm of its own region, or worse than the leader of all at
+this rung and at the one before. At full length the comparison with the leader decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scalesearch.policies.rules import (
+    SETTLED,
+    Batch,
+    Ending,
+    Leave,
+    Policy,
+    Results,
+    Rules,
+    affordable,
+    block,
+    draws_at,
+)
+from scalesearch.ranking import competitors
+from scalesearch.samples import Arm, region
+from scalesearch.scaling import DIMENSIONS
+from scalesearch.surface import Array, excluded
+from scalesearch.trials import TrialKey
+
+RUNGS = 3
+"""Training lengths, each the next one's quarter, rounded down, at least one epoch."""
+REPEATS = 4
+"""Arms of a short rung that get a second seed, which tells noise from roughness."""
+ERROR = 0.05
+"""Probability that any arm leaves wrongly, over all decisions; each has half of what is left."""
+
+
+def rungs(epochs: int) -> tuple[int, ...]:
+    """The training lengths of a race [epochs].
+
+    >>> rungs(64), rungs(16), rungs(2), rungs(1)
+    ((4, 16, 64), (1, 4, 16), (1, 2), (1,))
+    """
+    return tuple(sorted({max(1, epochs // 4**step) for step in range(RUNGS)}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """What a block says."""
+
+    alive: list[str]
+    """Arms that stay, the best first."""
+    leaves: tuple[Leave, ...] = ()
+    behind: frozenset[str] = frozenset()
+    """Arms that are shown to be worse than the leader of all, whether they may leave or not."""
+    is_settled: bool = False
+
+
+def race(arms: Sequence[Arm], rules: Rules) -> Policy:
+    """Short rungs of one block, then blocks at full length until the rest is settled."""
+    rivals = competitors(arms)
+    outside = [arm.id for arm in arms if arm.off_budget or arm.shares is None]
+    judged = _Judged(alive=[arm.id for arm in rivals])
+    lengths = rungs(rules.epochs)
+    spent = look = 0
+    while True:
+        rung, seed = lengths[min(look, len(lengths) - 1)], max(0, look - len(lengths) + 1)
+        keys = _block(judged.alive, rung, seed, rules)
+        if rung == rules.epochs and seed == 0:
+            keys = (*keys, *block(outside, 0, rung))
+        kept = affordable(keys, rules.most_epochs - spent)
+        spent += sum(key.rung for key in kept)
+        results = yield Batch(keys=kept, leaves=judged.leaves)
+        if kept != keys:
+            return Ending.SPENT, ()
+        look += 1
+        judged = _judged(rivals, judged, results, rung, rules, ERROR / 2**look)
+        if len(judged.alive) < 2 or (rung == rules.epochs and judged.is_settled):
+            return Ending.SETTLED, judged.leaves
+
+
+def _block(alive: Sequence[str], rung: int, seed: int, rules: Rules) -> tuple[TrialKey, ...]:
+    """One seed of every arm; at a short rung, which has no other block, some get a second one."""
+    if rung == rules.epochs:
+        return block(alive, seed, rung)
+    repeated = alive[:: max(1, len(alive) // REPEATS)][:REPEATS]
+    return (*block(alive, 0, rung), *block(repeated, 1, rung))
+
+
+def _judged(rivals: Sequence[Arm], before: _Judged, results: Results, rung: int, rules: Rules, error: float) -> _Judged:
+    """Who stays after a block, by the trials of its length."""
+    failed = {key.proxy for key, value in results.items() if value is None}
+    alive = [name for name in before.alive if name not in failed]
+    found = draws_at(rivals, results, rung, seed=len(results))
+    if found is None or not alive:
+        return _Judged(alive=alive, leaves=_leaves(before.alive, alive, results, rung))
+    names, draws = found
+    homes = {arm.id: region(arm) for arm in rivals}
+    columns = [names.index(name) for name in alive]
+    behind = {names[index] for index in _worse(draws.accuracies, columns, rules.margin, error)}
+    gone = behind if rung == rules.epochs else behind & before.behind
+    for home in DIMENSIONS if rung < rules.epochs else ():
+        local = [index for index in columns if homes[names[index]] == home]
+        worse = _worse(draws.accuracies, local, rules.margin, error / len(DIMENSIONS)) if local else ()
+        gone = gone | {names[index] for index in worse}
+    estimates = dict(zip(names, draws.accuracies.mean(axis=0), strict=True))
+    stay = sorted((name for name in alive if name not in gone), key=lambda name: -estimates[name])
+    rest = draws.accuracies[:, columns]
+    loss = (rest.max(axis=1) - rest[:, int(rest.mean(axis=0).argmax())]).mean()
+    return _Judged(
+        alive=stay,
+        leaves=_leaves(before.alive, stay, results, rung),
+        behind=frozenset(behind),
+        is_settled=bool(loss <= SETTLED * rules.margin),
+    )
+
+
+def _worse(accuracies: Array, columns: Sequence[int], margin: float, error: float) -> list[int]:
+    """Those of the columns that are worse than the best of them by more than the margin."""
+    chosen = accuracies[:, columns]
+    gone = excluded(chosen, int(chosen.mean(axis=0).argmax()), margin, error)
+    return [column for column, is_out in zip(columns, gone, strict=True) if is_out]
+
+
+def _leaves(before: Sequence[str], after: Sequence[str], results: Results, rung: int) -> tuple[Leave, ...]:
+    gone = sorted(set(before) - set(after))
+    counts = {name: sum(key.proxy == name and key.rung == rung for key in results) for name in gone}
+    return tuple(Leave(arm=name, rung=rung, seeds=counts[name]) for name in gone)

@@ -18,7 +18,7 @@ from zlib import crc32
 
 import numpy as np
 
-from scalesearch.policies.race import region
+from scalesearch.policies.race import region, rungs
 from scalesearch.request import Request, resolve
 from scalesearch.samples import Arm, Shares
 from scalesearch.surface import CORNERS
@@ -123,14 +123,14 @@ class Setting:
 
 SETTINGS: Mapping[str, Setting] = {
     "smooth": Setting(),
-    "smooth, early bias": Setting(is_early_biased=True),
-    "smooth, no roughness": Setting(roughness=0.0),
+    "smooth-biased": Setting(is_early_biased=True),
+    "smooth-0": Setting(roughness=0.0),
     "rough": Setting(roughness=0.1),
-    "rough, early bias": Setting(roughness=0.1, is_early_biased=True),
-    "rough and flat": Setting(curvature=0.25, roughness=0.1),
-    "rough and flat, early bias": Setting(curvature=0.25, roughness=0.1, is_early_biased=True),
-    "all equal": Setting(curvature=0.0, roughness=0.0),
-    "clear winner": Setting(lead=0.5),
+    "rough-biased": Setting(roughness=0.1, is_early_biased=True),
+    "rough-flat": Setting(curvature=0.25, roughness=0.1),
+    "rough-flat-biased": Setting(curvature=0.25, roughness=0.1, is_early_biased=True),
+    "all-equal": Setting(curvature=0.0, roughness=0.0),
+    "clear-winner": Setting(lead=0.5),
     "flip": Setting(flips=True),
     "pointed": Setting(shape="pointed"),
     "skewed": Setting(shape="skewed"),
@@ -275,6 +275,11 @@ class Table:
         return float(np.sqrt(self.accuracies[:, :, -1].var(axis=1, ddof=1).mean()))
 
     @property
+    def spread(self) -> float:
+        """Standard deviation of the arms' means over all seeds, at full length [points]."""
+        return float(self.accuracies[:, :, -1].mean(axis=1).std(ddof=1))
+
+    @property
     def error_of_truth(self) -> float:
         """Standard error of each arm's truth in a replay [points]."""
         return self.noise / float(np.sqrt(self.accuracies.shape[1] - SEEN))
@@ -290,8 +295,6 @@ class Table:
 @cache
 def recorded(path: Path = RECORDED) -> Table:
     """Read a table made by record_trials.py; candidates off budget are left out."""
-    from scalesearch.policies.race import rungs
-
     with path.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["off_budget"] == "False"]
     known = {

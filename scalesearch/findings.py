@@ -7,7 +7,6 @@ from scalesearch.fidelity import text as fidelity_text
 from scalesearch.outcome import Outcome, Travel
 from scalesearch.plan import ANCHOR
 from scalesearch.policies import Ending
-from scalesearch.ranking import Verdict
 from scalesearch.trials import Stage
 from scalesearch.verdict import shares_line, verdict
 
@@ -26,13 +25,10 @@ ENDINGS = {
 def findings(outcome: Outcome) -> list[str]:
     """The sentences, the most important first; each claims no more than the data show."""
     ranking = outcome.ranking
-    best = shares_line(ranking, outcome.plan.space.budget)
-    if best and ranking.verdict_kind is Verdict.NO_PREFERENCE:
-        best = f"No shares are shown to be better than others. {best}"
     found = [
         UNFINISHED[outcome.stage] if outcome.stage else "",
         _confirmed(outcome),
-        best,
+        shares_line(ranking, outcome.plan.space.budget),
         verdict(ranking),
         fidelity_text(outcome.fidelity),
         _travelled(outcome.travel) if outcome.travel else "",

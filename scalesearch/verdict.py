@@ -6,6 +6,8 @@ from scalesearch.means import CONFIDENCE
 from scalesearch.ranking import Ranking, Row, Verdict
 from scalesearch.scaling import DIMENSIONS, Coefficients
 
+OPEN = 0.5
+"""A region of more than this part of all shares points nowhere."""
 POINTS = {"paper": "The paper's 1.2/1.1/1.15"}
 """What named points are called."""
 
@@ -72,26 +74,22 @@ def _misfit(ranking: Ranking) -> str:
 
 
 def shares_line(ranking: Ranking, budget: float) -> str:
-    """The best shares with the half-widths of their 95 % intervals, and which named points are as good.
-
-    Empty where no surface is relied on.
-    """
+    """The best shares with their 95 % intervals, and which named points are as good; empty without a surface."""
     if ranking.surface is None or not ranking.rests_on_surface:
         return ""
     found = ranking.surface.optimum
     spent = [
-        f"{name} {100 * share:.0f} % ± {50 * (high - low):.0f}"
+        f"{name} {100 * share:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
         for name, share, low, high in zip(DIMENSIONS, found.shares, found.low, found.high, strict=True)
     ]
+    is_open = found.region > OPEN or ranking.verdict_kind is Verdict.NO_PREFERENCE
+    said = "Which shares are best is open; the surface is highest at" if is_open else "Best shares of log compute:"
     rule = Coefficients.from_shares(found.shares, budget)
     tested = "".join(
         f" {POINTS[name]} lies {'within' if inside else 'outside'} the region that may be as good."
         for name, inside in found.named.items()
     )
-    return (
-        f"Best shares of log compute: {', '.join(spent)} (α {rule.alpha:.2f}, β {rule.beta:.2f}, "
-        f"γ {rule.gamma:.2f}).{tested}"
-    )
+    return f"{said} {', '.join(spent)}: α {rule.alpha:.2f}, β {rule.beta:.2f}, γ {rule.gamma:.2f}.{tested}"
 
 
 def verdict(ranking: Ranking) -> str:

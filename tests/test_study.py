@@ -1,15 +1,18 @@
 """The stored study: what is enqueued, claimed, reported and read, by us and by plain Optuna."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import optuna
 import pytest
 
 from scalesearch.errors import StudyError
+from scalesearch.policies import Leave
 from scalesearch.recipe import EpochResult
 from scalesearch.scaling import Coefficients
 from scalesearch.study import Entry, Study
-from scalesearch.trials import TrialKey, TrialState
+from scalesearch.trials import Stage, TrialKey, TrialState
 
 BUDGET = 2.0
 ARMS = {"base": (0.0, 1.0), "deep": (1.0, 2.01), "wide": (0.0, 1.95), "large": (0.2, 2.2)}
@@ -25,6 +28,7 @@ def entry(proxy: str, seed: int) -> Entry:
         digest=f"digest of {proxy}",
         macs=round(1000 * growth),
         growth=growth,
+        target=BUDGET,
     )
 
 
@@ -37,7 +41,7 @@ def epoch(number: int, accuracy: float) -> EpochResult:
 
 
 def opened(tmp_path: Path) -> Study:
-    study = Study(tmp_path / "study.db", BUDGET)
+    study = Study(tmp_path / "study.db")
     study.enqueue(ENTRIES)
     return study
 
@@ -50,7 +54,7 @@ def plain(tmp_path: Path) -> optuna.Study:
 def trained(study: Study, key: TrialKey, *accuracies: float) -> None:
     for number, accuracy in enumerate(accuracies, start=1):
         study.report(key, epoch(number, accuracy))
-    study.complete(key)
+    study.complete(key, is_short=False)
 
 
 def claimed(study: Study) -> list[TrialKey]:
@@ -75,19 +79,19 @@ def test_enqueueing_again_adds_nothing_and_keeps_the_order(tmp_path: Path):
     assert first is not None
     trained(study, first, 10.0, 20.0)
     study.enqueue(ENTRIES)
-    again = Study(tmp_path / "study.db", BUDGET)
+    again = Study(tmp_path / "study.db")
     again.enqueue(ENTRIES)
     assert [result.key for result in again.results()] == KEYS
     assert [first, *claimed(again)] == KEYS
 
 
 def test_a_study_that_was_cut_off_while_enqueueing_is_completed(tmp_path: Path):
-    Study(tmp_path / "study.db", BUDGET).enqueue(ENTRIES[:3])
+    Study(tmp_path / "study.db").enqueue(ENTRIES[:3])
     assert claimed(opened(tmp_path)) == KEYS
 
 
 def test_an_empty_study_has_no_results_and_nothing_to_claim_or_to_take_up(tmp_path: Path):
-    study = Study(tmp_path / "study.db", BUDGET)
+    study = Study(tmp_path / "study.db")
     assert (study.results(), study.claim(), study.unfinished()) == ([], None, [])
 
 
@@ -103,7 +107,7 @@ def test_trials_that_a_coordinator_left_running_are_taken_up_in_order_and_finish
     assert second.unfinished() == left == KEYS[:3]
     second.report(KEYS[1], epoch(1, 99.0))
     second.report(KEYS[1], epoch(2, 40.0))
-    second.complete(KEYS[1])
+    second.complete(KEYS[1], is_short=False)
     result = second.results()[1]
     assert (result.state, result.accuracy) == (TrialState.COMPLETE, 40.0)
     assert result.epochs == (epoch(1, 30.0), epoch(2, 40.0))
@@ -127,7 +131,7 @@ def test_an_epoch_reported_twice_is_stored_once_and_as_it_came_first(tmp_path: P
     assert key is not None
     for number, accuracy in ((1, 50.0), (1, 51.0), (2, 60.0), (1, 52.0), (2, 61.0)):
         study.report(key, epoch(number, accuracy))
-    study.complete(key)
+    study.complete(key, is_short=False)
     assert study.results()[0].epochs == (epoch(1, 50.0), epoch(2, 60.0))
     assert plain(tmp_path).trials[0].intermediate_values == {1: 50.0, 2: 60.0}
 
@@ -141,7 +145,7 @@ def test_results_are_records_of_every_state_with_exact_numbers(tmp_path: Path):
     trained(study, first, 100 / 3, 200 / 3)
     study.fail(second, "diverged: the training loss of epoch 1 is not finite")
     study.report(third, epoch(1, 12.5))
-    found = Study(tmp_path / "study.db", BUDGET).results()
+    found = Study(tmp_path / "study.db").results()
     assert [result.key for result in found] == KEYS
     assert [result.state for result in found] == ["complete", "failed", "running", *["waiting"] * 5]
     assert [result.accuracy for result in found] == [200 / 3, *[None] * 7]
@@ -170,7 +174,8 @@ def test_plain_optuna_sees_parameters_attributes_reports_and_the_value(tmp_path:
         assert trial.user_attrs["digest"] == one.digest
         assert trial.user_attrs["macs"] == one.macs
         assert trial.user_attrs["growth"] == one.growth
-        assert (trial.user_attrs["proxy"], trial.user_attrs["seed"]) == (one.key.proxy, one.key.seed)
+        assert trial.user_attrs["target"] == BUDGET
+        assert TrialKey(**{name: trial.user_attrs[name] for name in ("proxy", "seed", "rung", "stage")}) == one.key
         assert trial.intermediate_values == {1: 10.0 + one.key.seed, 2: 20.0 + one.key.seed}
         assert trial.value == 20.0 + one.key.seed
 
@@ -190,6 +195,50 @@ def test_the_constraint_is_the_distance_to_the_budget_and_the_best_trial_keeps_i
     assert stored.best_trial.user_attrs["proxy"] == "wide"
     assert stored.best_trial.user_attrs["seed"] == 1
     assert stored.direction == optuna.study.StudyDirection.MAXIMIZE
+
+
+def test_the_constraint_of_a_trial_at_another_budget_is_the_distance_to_that_one(tmp_path: Path):
+    study = Study(tmp_path / "study.db")
+    wide = entry("wide", 0)
+    study.enqueue([wide, replace(wide, key=replace(wide.key, stage="travel"), growth=4.04, target=4.0)])
+    assert claimed(study) == [wide.key, replace(wide.key, stage="travel")]
+    found = [trial.constraints["compute"] for trial in plain(tmp_path).trials]
+    assert found == pytest.approx([0.025 - 0.03, 0.01 - 0.03])
+
+
+def test_a_short_rung_ends_pruned_and_keeps_the_accuracy_it_reached(tmp_path: Path):
+    study = Study(tmp_path / "study.db")
+    short, full = entry("deep", 0), entry("deep", 1)
+    study.enqueue([replace(short, key=replace(short.key, rung=1)), full])
+    first, second = claimed(study)
+    study.report(first, epoch(1, 70.0))
+    study.complete(first, is_short=True)
+    trained(study, second, 30.0, 40.0)
+    results = Study(tmp_path / "study.db").results()
+    assert [(result.state, result.accuracy) for result in results] == [("pruned", 70.0), ("complete", 40.0)]
+    assert all(result.is_trained and result.has_ended for result in results)
+    stored = plain(tmp_path)
+    assert [trial.state.name for trial in stored.trials] == ["PRUNED", "COMPLETE"]
+    assert stored.trials[0].value == 70.0
+    assert stored.best_value == 40.0  # Optuna compares full lengths alone
+
+
+def test_the_stages_of_a_proxy_and_seed_are_trials_of_their_own(tmp_path: Path):
+    study = Study(tmp_path / "study.db")
+    found = [replace(ENTRIES[1], key=replace(KEYS[1], stage=stage)) for stage in get_args(Stage)]
+    study.enqueue(found)
+    study.enqueue(found)
+    assert claimed(study) == [one.key for one in found]
+    assert len({str(one.key) for one in found}) == 3
+
+
+def test_who_has_left_stays_in_the_study(tmp_path: Path):
+    leaves = [Leave(arm="deep", rung=1, seeds=2), Leave(arm="wide", rung=2, seeds=1)]
+    study = opened(tmp_path)
+    study.leave(leaves[:1])
+    Study(tmp_path / "study.db").leave(leaves)
+    found = [{"arm": "deep", "rung": 1, "seeds": 2}, {"arm": "wide", "rung": 2, "seeds": 1}]
+    assert plain(tmp_path).user_attrs["left"] == found
 
 
 def test_optunas_own_table_reads_the_study(tmp_path: Path):
@@ -213,7 +262,7 @@ def whole(tmp_path: Path) -> bytes:
 
 def refused(path: Path) -> str:
     with pytest.raises(StudyError) as caught:
-        Study(path, BUDGET).results()
+        Study(path).results()
     text = str(caught.value)
     assert "\n" not in text
     assert str(path) in text
@@ -257,7 +306,7 @@ def test_a_study_in_a_folder_that_is_not_there_is_refused_in_one_line(tmp_path: 
 
 def test_a_study_keeps_to_the_images_it_began_with(tmp_path: Path):
     path = tmp_path / "study.db"
-    Study(path, 2.0).bind("one")
-    Study(path, 2.0).bind("one")
+    Study(path).bind("one")
+    Study(path).bind("one")
     with pytest.raises(StudyError, match="not those that the study began with"):
-        Study(path, 2.0).bind("another")
+        Study(path).bind("another")

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from scalesearch.agenda import Agenda
-from scalesearch.cli.show import duration, stamp
+from scalesearch.cli.console import duration
+from scalesearch.cli.show import stamp
 from scalesearch.engine.work import Event, Failed, Started
 from scalesearch.engine.work import Progress as EpochDone
 from scalesearch.plan import Plan
 from scalesearch.trials import Stage, TrialKey, TrialResult
 
 if TYPE_CHECKING:
+    from scalesearch.agenda import Agenda
     from scalesearch.direct import AskedFamily
     from scalesearch.outcome import Outcome
     from scalesearch.proxy.scan import Scan

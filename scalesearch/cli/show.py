@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalesearch import documents
 from scalesearch.blueprint import Architecture
+from scalesearch.cli.console import columns, duration, print_document, terminal
 from scalesearch.cost import Cost
 from scalesearch.families import FAMILIES
 from scalesearch.members import Rule
@@ -29,30 +29,6 @@ LEGEND = "d w r %: shares of log compute of the trained proxy · ×: off budget,
 SURFACE = "estimate: of the response surface, which lends every candidate its neighbours' trials"
 MILLION = 1e6
 EFFICIENTNETS = FAMILIES["efficientnet"].networks
-NARROWEST = 120
-"""Least width that tables are laid out for [characters]; files and narrow terminals wrap."""
-
-
-def _out(as_json: bool) -> Console:
-    """Where text for people goes: stdout, or stderr when stdout carries a document."""
-    from rich.console import Console  # a document does without
-
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    console.width = max(console.width, NARROWEST)
-    return console
-
-
-def _document(values: dict[str, Any]) -> None:
-    print(json.dumps(values, indent=1))
-
-
-def _table(*columns: str, title: str = "") -> Table:
-    from rich.table import Table
-
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
-    return table
 
 
 def _numbers(values: Any) -> str:
@@ -61,13 +37,6 @@ def _numbers(values: Any) -> str:
 
 def _percent(shares: Any) -> str:
     return " ".join(f"{100 * share:3.0f}" for share in shares)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def stamp(evidence: str, base: str) -> str:
@@ -79,7 +48,7 @@ def stamp(evidence: str, base: str) -> str:
 
 def heading(evidence: str, base: str, *, as_json: bool) -> None:
     """The stamp, before anything else is said."""
-    _out(as_json).print(stamp(evidence, base))
+    terminal(as_json).print(stamp(evidence, base))
 
 
 def rule_line(rule: Rule) -> str:
@@ -94,9 +63,9 @@ def rule_line(rule: Rule) -> str:
 def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
     """Candidates, proxies and what training them will take."""
     if as_json:
-        _document(documents.plan_document(plan, layout))
+        print_document(documents.plan_document(plan, layout))
         return
-    out = _out(as_json)
+    out = terminal(as_json)
     small = plan.proxy_base
     epochs = plan.anchor_epochs + plan.search_epochs(len(layout.trained))
     most = "" if plan.policy == "grid" else "at most "
@@ -104,7 +73,8 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
     out.print(
         f"{plan.base.name} at {plan.budget}: {layout.nominal_points} grid points, {len(layout.candidates)} networks "
         f"({sum(not one.points for one in layout.candidates)} of them references only), "
-        f"{len({one.proxy_id for one in layout.candidates})} distinct proxies, {len(layout.trained)} of them in the search"
+        f"{len({one.proxy_id for one in layout.candidates})} distinct proxies, "
+        f"{len(layout.trained)} of them in the search"
     )
     out.print(
         f"proxy base: {_outline(small.network)}, {small.cost.macs / MILLION:.1f} M macs, "
@@ -134,7 +104,7 @@ def _stages_after(plan: Plan) -> str:
 
 
 def _candidates_table(plan: Plan, layout: Layout) -> Table:
-    table = _table(
+    table = columns(
         "candidate", "points", "M macs", "growth", "M params", "proxy px", "growth", "d w r %", "searched", "reference"
     )
     for one in layout.candidates:
@@ -159,9 +129,9 @@ def _candidates_table(plan: Plan, layout: Layout) -> Table:
 def scale(found: ScaledBase, measured: Cost | None, *, as_json: bool) -> None:
     """A network, stage by stage, with its cost."""
     if as_json:
-        _document(documents.scale_document(found, measured))
+        print_document(documents.scale_document(found, measured))
         return
-    out = _out(as_json)
+    out = terminal(as_json)
     network = found.scaled.network
     if found.growth_asked is not None:
         out.print("level moves the numbers until the compute is right; --rounding paper keeps them")
@@ -184,7 +154,7 @@ def _outline(network: Architecture) -> str:
 
 
 def _stages(name: str, network: Network) -> Table:
-    table = _table("stage", "block", "depth", "width", "kernel", "stride", title=f"{name}, {network.resolution} px")
+    table = columns("stage", "block", "depth", "width", "kernel", "stride", title=f"{name}, {network.resolution} px")
     table.add_row("stem", "conv", "1", str(network.stem.width), str(network.stem.kernel), str(network.stem.stride))
     for index, stage in enumerate(network.stages, start=1):
         row = (stage.depth, stage.width, stage.kernel, stage.stride)
@@ -208,9 +178,9 @@ def _costs(out: Console, network: Architecture, cost: Cost, measured: Cost | Non
 def rank(outcome: Outcome, *, as_json: bool) -> None:
     """The verdict, the ranking and the rule."""
     if as_json:
-        _document(documents.rank_document(outcome))
+        print_document(documents.rank_document(outcome))
     else:
-        _ranking(_out(as_json), outcome)
+        _ranking(terminal(as_json), outcome)
 
 
 def _ranking(out: Console, outcome: Outcome) -> None:
@@ -242,7 +212,7 @@ def _ranking(out: Console, outcome: Outcome) -> None:
 
 
 def _ranking_table(ranking: Ranking, outcome: Outcome, title: str) -> Table:
-    table = _table(
+    table = columns(
         "candidate",
         "rank",
         "estimate %" if ranking.rests_on_surface else "mean %",
@@ -272,15 +242,15 @@ def _ranking_table(ranking: Ranking, outcome: Outcome, title: str) -> Table:
 def family(manifest: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     """The members that were written."""
     if as_json:
-        _document({**manifest, "folder": str(folder)})
+        print_document({**manifest, "folder": str(folder)})
         return
-    _family(_out(as_json), manifest, folder)
+    _family(terminal(as_json), manifest, folder)
 
 
 def _family(out: Console, manifest: dict[str, Any], folder: Path) -> None:
-    table = _table("member", "φ", "growth", "M macs", "M params", "px", "depths", "widths", "dropout")
+    table = columns("member", "φ", "growth", "M macs", "M params", "px", "depths", "widths", "dropout")
     if not all("depths" in row for row in manifest["members"]):
-        table = _table("member", "φ", "growth", "M macs", "M params", "px", "depth", "width")
+        table = columns("member", "φ", "growth", "M macs", "M params", "px", "depth", "width")
     for row in manifest["members"]:
         table.add_row(
             row["name"],
@@ -309,8 +279,8 @@ def _shape(row: dict[str, Any]) -> tuple[str, ...]:
 def run(folder: Path, outcome: Outcome, manifest: dict[str, Any], *, as_json: bool) -> None:
     """A finished run: ranking and family."""
     if as_json:
-        _document(documents.run_document(folder, outcome, manifest))
-    out = _out(as_json)
+        print_document(documents.run_document(folder, outcome, manifest))
+    out = terminal(as_json)
     _ranking(out, outcome)
     _family(out, manifest, folder / "family")
     out.print(f"run folder: {folder}")
@@ -320,17 +290,17 @@ def status(stored: StoredRun, *, as_json: bool) -> None:
     """How far a run is."""
     document = documents.status_document(stored)
     if as_json:
-        _document(document)
+        print_document(document)
         return
-    left = "" if not document["eta_s"] else f", {_most(stored)}{duration(document['eta_s'])} left"
-    _out(as_json).print(
-        f"{document['state']}: {document['done']} of {_most(stored)}{document['total']} trials done, {document['running']} running, "
-        f"{document['failed']} failed{left}"
+    left = "" if not document["eta_s"] else f", {_most(stored) or 'about '}{duration(document['eta_s'])} left"
+    terminal(as_json).print(
+        f"{document['state']}: {document['done']} of {_most(stored)}{document['total']} trials done, "
+        f"{document['running']} running, {document['failed']} failed{left}"
     )
     if stored.state == "finished" and not (stored.folder / "family" / "manifest.json").is_file():
-        _out(as_json).print("the family is not written yet: run the same command")
+        terminal(as_json).print("the family is not written yet: run the same command")
 
 
 def _most(stored: StoredRun) -> str:
     """Before a number that a policy may stay below."""
-    return "about " if stored.now.stage is None or stored.plan.policy == "grid" else "at most "
+    return "" if stored.now.stage is None or stored.plan.policy == "grid" else "at most "

@@ -60,15 +60,15 @@ class _Judged:
 def race(arms: Sequence[Arm], rules: Rules) -> Policy:
     """Short rungs of one block, then blocks at full length until the rest is settled."""
     rivals = competitors(arms)
-    outside = [arm.id for arm in arms if arm.off_budget or arm.shares is None]
+    named = [arm.id for arm in arms if arm.references or arm.off_budget or arm.shares is None]
     judged = _Judged(alive=[arm.id for arm in rivals])
     lengths = rungs(rules.epochs)
     spent = look = 0
     while True:
         rung, seed = lengths[min(look, len(lengths) - 1)], max(0, look - len(lengths) + 1)
         keys = _block(judged.alive, rung, seed, rules)
-        if rung == rules.epochs and seed == 0:
-            keys = (*keys, *block(outside, 0, rung))
+        if seed == 0:  # the references are seen at every length, whoever has left
+            keys = (*keys, *block([name for name in named if name not in judged.alive], 0, rung))
         kept = affordable(keys, rules.most_epochs - spent)
         spent += sum(key.rung for key in kept)
         results = yield Batch(keys=kept, leaves=judged.leaves)

@@ -27,7 +27,7 @@ import optuna
 
 LARGEST = 1_000_000
 """Bytes of a table that can be committed."""
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "candidate",
     "depth_share",
     "width_share",

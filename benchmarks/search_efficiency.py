@@ -5,8 +5,8 @@ Command:
     python benchmarks/search_efficiency.py --out benchmarks/results/search_efficiency.json
 
 Every searcher is set on the same landscapes: planted ones, whose truth is known (landscapes.py), and a recorded table
-of real trainings whose truth is taken from seeds that the searcher did not see (made by record_trials.py). Searchers
-(searchers.py): grids of 1, 3 and 5 seeds, Optuna's SuccessiveHalving, Hyperband and Wilcoxon pruners, `race`, `fit`.
+of real trainings whose truth is taken from seeds that the searcher did not see (recorded.py). The searchers
+(searchers.py) are grids of 1, 3 and 5 seeds, Optuna's SuccessiveHalving, Hyperband and Wilcoxon pruners, race and fit.
 Nothing is trained: a training's result is drawn, or read from the table. Random numbers belong to (setting, replay,
 searcher), so that neither the number of processes nor what else is replayed changes a result.
 
@@ -22,8 +22,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from datetime import date
 from functools import partial
 from importlib.metadata import version
@@ -31,8 +31,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from figures import Figures, Judged, checks, figures, judge, tables
-from landscapes import SEEN, SETTINGS, Landscape, planted, recorded, stream
+from figures import Figures, Judged, figures, judge
+from landscapes import SETTINGS, Landscape, planted, stream
+from recorded import SEEN, recorded
+from requirements import checks, digest, tables
 from searchers import PEER, SEARCHERS
 
 RESULT = Path(__file__).parent / "results" / "search_efficiency.json"
@@ -67,21 +69,12 @@ def replay(number: int, setting: str, names: Sequence[str]) -> Plays:
     return plays
 
 
-def replays(setting: str, names: Sequence[str], count: int, jobs: int) -> Iterator[Plays]:
-    """All replays of a setting, in order."""
-    one = partial(replay, setting=setting, names=names)
-    if jobs == 1:
-        yield from map(one, range(count))
-        return
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(one, range(count), chunksize=CHUNK)
-
-
-def summed_up(setting: str, names: Sequence[str], count: int, jobs: int) -> dict[str, Figures]:
+def summed_up(setting: str, names: Sequence[str], count: int, pool: Executor) -> dict[str, Figures]:
     """The figures of every searcher in a setting."""
     start = time.monotonic()
     found: list[Plays] = []
-    for plays in replays(setting, searchers_of(setting, names), count, jobs):
+    one = partial(replay, setting=setting, names=searchers_of(setting, names))
+    for plays in pool.map(one, range(count), chunksize=CHUNK):
         found.append(plays)
         if len(found) % 100 == 0 or len(found) == count:
             spent = time.monotonic() - start
@@ -89,9 +82,7 @@ def summed_up(setting: str, names: Sequence[str], count: int, jobs: int) -> dict
     by_searcher = {name: [plays[name][0] for plays in found] for name in found[0]}
     seconds = {name: sum(plays[name][1] for plays in found) / count for name in found[0]}
     peers = by_searcher.get(PEER)
-    return {
-        name: figures(plays, peers) | {"seconds": round(seconds[name], 5)} for name, plays in by_searcher.items()
-    }
+    return {name: figures(plays, peers) | {"seconds": round(seconds[name], 5)} for name, plays in by_searcher.items()}
 
 
 def machine() -> dict[str, Any]:
@@ -132,10 +123,17 @@ def listed(text: str, known: Sequence[str]) -> list[str]:
     return [name for name in known if name in names]
 
 
+def at_least_two(text: str) -> int:
+    """A number of replays: one alone has no spread."""
+    if int(text) < 2:
+        raise argparse.ArgumentTypeError("2 replays or more, of which a spread can be told")
+    return int(text)
+
+
 def arguments() -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replays", type=int, default=1_000, help="per setting (default 1000)")
+    parser.add_argument("--replays", type=at_least_two, default=1_000, help="per setting (default 1000)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     parser.add_argument("--only", type=partial(listed, known=NAMES), default=list(NAMES), help="settings, by comma")
     everyone = list(SEARCHERS)
@@ -143,7 +141,7 @@ def arguments() -> argparse.Namespace:
         "--searchers", type=partial(listed, known=everyone), default=everyone, help="searchers, by comma"
     )
     parser.add_argument("--out", type=Path, help="write every figure to this JSON file too")
-    parser.add_argument("--table", action="store_true", help=f"only print the tables of {RESULT.name}")
+    parser.add_argument("--table", action="store_true", help=f"only print what README.md shows of {RESULT.name}")
     return parser.parse_args()
 
 
@@ -151,13 +149,14 @@ def main() -> int:
     """Replay, print, and say whether what must hold was met."""
     given = arguments()
     if given.table:
-        print(tables(json.loads(RESULT.read_text(encoding="utf-8"))["settings"]))
+        print(digest(json.loads(RESULT.read_text(encoding="utf-8"))))
         return 0
     start = time.monotonic()
     document: dict[str, Any] = {**machine(), "replays": given.replays, "jobs": given.jobs}
     if RECORDED in given.only:
         document["recorded"] = about_the_table()
-    found = {name: summed_up(name, given.searchers, given.replays, given.jobs) for name in given.only}
+    with ProcessPoolExecutor(given.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = {name: summed_up(name, given.searchers, given.replays, pool) for name in given.only}
     document |= {"seconds": round(time.monotonic() - start), "settings": found}
     if given.out:
         given.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -259,7 +259,7 @@ SEARCHERS: Mapping[str, Searcher] = {
     "race": partial(policy, name="race"),
     "fit": partial(policy, name="fit"),
 }
-"""Tuned: of the values that their documentation offers, those of least regret at about the compute of `fit`, found on
-other landscapes of `smooth` and `rough`; Wilcoxon's threshold is the highest at which it is no worse than by default."""
+"""Tuned: of the settings that their documentation offers, those of least regret at about the compute of `fit`, found on
+other landscapes of `smooth` and `rough`; for Wilcoxon, the least compute that costs hardly any regret."""
 PEER = "grid-3"
 """What all are compared with: the highest mean of three seeds."""

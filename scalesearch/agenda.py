@@ -64,6 +64,7 @@ def accuracies(
 def search_ranking(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Ranking:
     """Rank the proxies of a search by its full-length trials. The anchor takes no part."""
     found = arms(layout)
+    lengths = sorted({result.key.rung for result in results if result.key.stage == "search"})
     tried = {result.key.proxy for result in results if result.key.stage == "search" and result.has_ended}
     lost = {result.key.proxy for result in results if result.state == "failed"}
     return rank(
@@ -72,6 +73,7 @@ def search_ranking(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -
         margin=plan.margin,
         named={"paper": PAPER.shares} if plan.space.budget > 1 else {},
         untrained=frozenset(arm.id for arm in found) - (tried & lost),
+        shorter=[accuracies(results, "search", rung) for rung in lengths if rung < plan.epochs],
     )
 
 

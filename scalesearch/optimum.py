@@ -9,7 +9,7 @@ import numpy as np
 from scalesearch.samples import Shares
 from scalesearch.surface import CONFIDENCE, Array, Draws, Surface
 
-STEPS = 50
+STEPS = 40
 """The optimum is looked for at shares in steps of one in this many."""
 DIGITS = 4
 """Decimals of a share."""

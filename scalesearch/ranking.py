@@ -16,10 +16,10 @@ import numpy as np
 from scalesearch import means
 from scalesearch.optimum import Optimum, optimum
 from scalesearch.samples import Arm, Noise, Sample, Shares, pooled, summed_up
-from scalesearch.surface import CONFIDENCE, Array, Draws, Misfit, Surface, excluded, fit, misfit
+from scalesearch.surface import CONFIDENCE, Array, Draws, Misfit, Surface, excluded, fit_rungs, misfit
 
-DRAWS = 8_000
-"""Draws behind everything that is said of a surface: the Monte Carlo error of a probability is at most 0.006."""
+DRAWS = 4_000
+"""Draws behind everything that is said of a surface: the Monte Carlo error of a probability is at most 0.008."""
 FILE_DIGITS = 4
 """Decimals in `to_dict`."""
 
@@ -159,6 +159,7 @@ def rank(
     margin: float = 0.0,
     named: Mapping[str, Shares] | None = None,
     untrained: frozenset[str] = frozenset(),
+    shorter: Sequence[Mapping[str, Sequence[float]]] = (),
 ) -> Ranking:
     """Rank networks by their accuracy and say which of them cannot be told apart from the first.
 
@@ -168,6 +169,8 @@ def rank(
         margin: differences up to this count as none [points].
         named: points whose place inside or outside the best region is asked for.
         untrained: arms that nobody meant to train; a surface ranks them all the same.
+        shorter: accuracies after shorter trainings, from short to long: what they say of single arms beyond their
+            own surface is weighed by how well the full-length trials bear it out.
 
     Returns:
         The ranking; arms without accuracies that are not `untrained` are in `failed`.
@@ -181,7 +184,7 @@ def rank(
     """
     samples = summed_up(arms, accuracies)
     noise = pooled(samples)
-    found = _surface(arms, samples)
+    found = _surface(arms, [*(summed_up(arms, earlier) for earlier in shorter), samples])
     fitted = None
     if found is not None:
         surface, draws = found
@@ -208,14 +211,14 @@ def competitors(arms: Sequence[Arm]) -> list[Arm]:
     return sorted((arm for arm in arms if arm.shares is not None and not arm.off_budget), key=lambda arm: arm.id)
 
 
-def _surface(arms: Sequence[Arm], samples: Sequence[Sample]) -> tuple[Surface, Draws] | None:
+def _surface(arms: Sequence[Arm], rungs: Sequence[Sequence[Sample]]) -> tuple[Surface, Draws] | None:
     """The fitted surface with its draws; the order of the arms changes nothing."""
     rivals = competitors(arms)
-    place = {arm.id: index for index, arm in enumerate(rivals)}
-    known = sorted((one for one in samples if one.arm.id in place), key=lambda one: one.arm.id)
+    places = {arm.id: index for index, arm in enumerate(rivals)}
+    known = [sorted((one for one in samples if one.arm.id in places), key=lambda one: one.arm.id) for samples in rungs]
     if not rivals:
         return None
-    surface = fit(known, np.array([arm.shares for arm in rivals]), [place[one.arm.id] for one in known])
+    surface = fit_rungs(known, np.array([arm.shares for arm in rivals]), places)
     return (surface, surface.draws(DRAWS)) if surface else None
 
 

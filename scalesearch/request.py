@@ -20,7 +20,7 @@ from scalesearch.proxy_base import native_side
 from scalesearch.recipe import Recipe
 from scalesearch.scalable import Base
 from scalesearch.scaling import Multipliers
-from scalesearch.space import Policy, Space, budget_form, budget_text, parse_budget
+from scalesearch.space import LARGEST_BUDGET, Policy, Space, budget_form, budget_text, parse_budget
 from scalesearch.staged import StagedBase
 from scalesearch.yamlfile import read_mapping
 
@@ -137,7 +137,7 @@ def resolve(request: Request, told: Callable[[str], None] = lambda _: None) -> t
     if base is None:  # the budget's form can be checked all the same
         _attempt(faults, lambda: budget_form(request.budget))
     faults += _out_of_range(request)
-    faults += _unanswerable(request, base, data)
+    faults += _unanswerable(request, base, data, space)
     if base is None or data is None or recipe is None or space is None or limits is None or faults:
         raise faults[0] if len(faults) == 1 else PlanError([str(fault) for fault in faults], mend="mend each of them")
     return _planned(request, preset, base, data, recipe, space, limits)
@@ -165,18 +165,23 @@ def _out_of_range(request: Request) -> list[ScaleSearchError]:
     ]
 
 
-def _unanswerable(request: Request, base: Base | None, data: Dataset | None) -> list[ScaleSearchError]:
+def _unanswerable(
+    request: Request, base: Base | None, data: Dataset | None, space: Space | None
+) -> list[ScaleSearchError]:
     """What is asked of data or of a base that they cannot give."""
     faults: list[ScaleSearchError] = []
     if request.confirm and data is not None and not data.has_test:
         faults.append(PlanError(f"--confirm: {data.source} has no test part", mend="add one, or leave --confirm out"))
-    if request.check_phi is None or base is None:
+    phi = request.check_phi
+    if phi is None or base is None or space is None:
         return faults
     if not isinstance(base, StagedBase):
         mend = "leave it out, or search again with the budget that the exponent stands for"
         faults.append(PlanError("--check-phi: networks of a builder are counted at one budget only", mend=mend))
-    if request.check_phi in (0, 1):
-        faults.append(PlanError(f"--check-phi {request.check_phi:g}", mend="give an exponent other than 0 and 1"))
+    growth = space.budget**phi
+    if phi in (0, 1) or not 1 / LARGEST_BUDGET <= growth <= LARGEST_BUDGET:
+        mend = f"give an exponent other than 0 and 1, for 1/{LARGEST_BUDGET:g}x to {LARGEST_BUDGET:g}x"
+        faults.append(PlanError(f"--check-phi {phi:g} asks for {growth:.4g}x", mend=mend))
     return faults
 
 
@@ -210,6 +215,12 @@ def _planned(
         limits=limits,
     )
     layout = lay_out(plan)
+    least = epochs * min(2, len(layout.trained))
+    if plan.search_epochs(len(layout.trained)) < least:
+        fault = (
+            f"{plan.most_epochs} epochs in all, {plan.anchor_epochs} of them the unscaled base's, train no two proxies"
+        )
+        raise PlanError(fault, mend=f"give --max-epochs-total {plan.anchor_epochs + least} or more, or fewer --seeds")
     own = [
         Scaled(network=one.network, effective=Multipliers(), cost=one.cost, growth=1.0)
         for one in (plan.scalable, plan.proxy_base)

@@ -11,7 +11,6 @@ import os
 import platform
 import time
 from dataclasses import asdict
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,13 +102,12 @@ def run(
         slots = slots[: agenda(plan, layout, study.results()).most]
         observer.started(plan, study.results(), len(slots))
 
-        @cache
-        def ready(stage: Stage) -> Path:
-            return _prepare_test(plan, images, folder, download=download) if stage == "confirm" else folder / DATA
+        if plan.confirm:  # before the training, so that a fault shows before it
+            _prepare_test(plan, images, folder, download=download)
 
         executor = LocalExecutor(slots)
         try:
-            search(plan, layout, study, executor, folder, observer, ready=ready, late=lambda: time.monotonic() >= end)
+            search(plan, layout, study, executor, folder, observer, images=_place, late=lambda: time.monotonic() >= end)
         finally:
             executor.close()
         outcome = _concluded(plan, layout, study, folder)
@@ -181,12 +179,16 @@ def _prepare_images(plan: Plan, layout: Layout, folder: Path, *, download: bool)
         return found
 
 
-def _prepare_test(plan: Plan, images: Images, folder: Path, *, download: bool) -> Path:
-    """The folder of the training images with the test part, which nothing before the confirmation has read."""
+def _place(stage: Stage) -> str:
+    """The folder of a stage's images, in the run folder."""
+    return TEST_DATA if stage == "confirm" else DATA
+
+
+def _prepare_test(plan: Plan, images: Images, folder: Path, *, download: bool) -> None:
+    """The training images with the test part in place of the validation part; no trial but a confirmation opens it."""
     place = folder / TEST_DATA
     try:
         open_images(place, verify=True)
     except ScaleSearchError:  # not there yet, or damaged
         side = int(images.train_images.shape[-1])
         save(load_test(plan.data, images, side=side, download=download), place)
-    return place

@@ -72,7 +72,7 @@ def search(
     folder: Path,
     observer: Observer,
     *,
-    ready: Callable[[Stage], Path],
+    images: Callable[[Stage], str],
     late: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Train batch after batch, as the agenda has it, at most one trial per slot at a time, until nothing is left.
@@ -84,7 +84,7 @@ def search(
         executor: where trials are trained.
         folder: the run folder.
         observer: hears of batches and events.
-        ready: makes sure that the images of a stage are prepared, and gives their folder.
+        images: name of the folder of a stage's prepared images, in the run folder.
         late: whether the time is over. Running trials stay in the study and go on when the plan is resumed.
 
     Returns:
@@ -101,7 +101,7 @@ def search(
         study.enqueue(entries(plan, layout, now.due))
 
         def work(key: TrialKey) -> Work:
-            return _work(key, plan, scaled(key, plan, layout).network, ready(key.stage), folder)
+            return _work(key, plan, scaled(key, plan, layout).network, folder / images(key.stage), folder)
 
         if not _drain(again, work, study, executor, observer, late, lambda event: _store(event, plan, study, folder)):
             return False

@@ -1,13 +1,18 @@
-"""The response surface: accuracy over the shares of depth, width and resolution, fitted to trials of one length.
+"""The response surface: accuracy over the shares of depth, width and resolution, fitted to the trials of a study.
 
 An arm's true accuracy is a quadratic mixture polynomial of its shares plus a roughness of its own; its trials add the
 noise between seeds. How large the polynomial, the roughness and the noise are is not known: a grid of their ratios is
 weighted by what the trials say (the noise itself is integrated in closed form), so that every interval holds it.
+
+Every training length has a polynomial, a roughness and a noise of its own, so no bias of short training towards some
+shares gets through. What a shorter length says of single arms beyond its polynomial enters the longer one as a
+regressor, trusted as far as the longer trials bear it out (Kennedy and O'Hagan 2000, Biometrika 87(1),
+doi:10.1093/biomet/87.1.1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -30,12 +35,14 @@ LIKELY_ROUGHNESS = 3.0
 """Half-width of the half-Cauchy prior on the roughness, in the same unit."""
 SLOPES = np.geomspace(0.15, 30, 9)
 """Sizes of a coefficient that are weighed, in the same unit; equally likely beforehand."""
+HINT_DRAWS = 4_000
+"""Draws behind what a training length hints at."""
+HINT_FLOOR = 0.02
+"""Hints of a spread below this part of the noise between seeds say nothing."""
 SUSPICION = 0.01
 """A test of the fit whose probability is below it counts as a misfit."""
 CORNERS = np.array([[1, -1, 0], [1, 1, -2]]) / np.sqrt([[2], [6]])
 """Orthonormal directions within the plane where shares sum to 1."""
-LATTICE = 50
-"""Steps of 1/50 in each share, on which the optimum is looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,6 +104,8 @@ class Surface:
     basis: Basis
     shares: Array
     """(arms, 3)."""
+    columns: Array
+    """(arms, terms) or one more: the polynomials at the arms, and what shorter training says beyond them."""
     counts: Array
     """(arms,): trials of each arm."""
     means: Array
@@ -107,7 +116,7 @@ class Surface:
     @cached_property
     def _ratios(self) -> tuple[Array, Array]:
         """The grid of roughness and slopes, in units of the noise."""
-        slopes = SLOPES if len(self.basis.mixing) > 1 else SLOPES[:1]
+        slopes = SLOPES if self.columns.shape[1] > 1 else SLOPES[:1]
         rough, slope = np.meshgrid(ROUGHNESS, slopes, indexing="ij")
         return rough.ravel(), slope.ravel()
 
@@ -120,7 +129,7 @@ class Surface:
         """Weights, coefficients, their inverse roots, residual squares of each pair of ratios; degrees of freedom."""
         rough, slope = self._ratios
         trained = self.counts > 0
-        terms = self.basis.at(self.shares)[trained]
+        terms = self.columns[trained]
         means = self.means[trained] - self._level
         spread = rough[:, None] ** 2 + 1 / self.counts[trained]  # variance of an arm's mean, in units of the noise's
         precision = np.einsum("ai,ga,aj->gij", terms, 1 / spread, terms)
@@ -145,7 +154,7 @@ class Surface:
         noise = np.sqrt(rest[pair] / 2 / random.gamma(df / 2, size=count))
         steps = np.einsum("dji,dj->di", inverse[pair], random.standard_normal((count, found.shape[1])))
         coefficients = found[pair] + noise[:, None] * steps
-        smooth = coefficients @ self.basis.at(self.shares).T
+        smooth = coefficients @ self.columns.T
         rough = self._ratios[0][pair]
         seen = rough[:, None] ** 2 * self.counts
         own = seen / (seen + 1) * (self.means - self._level - smooth)
@@ -153,20 +162,52 @@ class Surface:
         coefficients[:, 0] += self._level
         return Draws(
             accuracies=smooth + own + left + self._level,
-            coefficients=coefficients,
+            coefficients=coefficients[:, : len(self.basis.mixing)],
             noise=noise,
             roughness=noise * rough,
         )
 
+    def beyond(self) -> Array | None:
+        """(arms,): how far each arm's estimate lies off the polynomials, in units of its spread; None if none does."""
+        draws = self.draws(HINT_DRAWS)
+        off = (draws.accuracies - draws.coefficients @ self.basis.at(self.shares).T).mean(axis=0)
+        size = float(np.sqrt((off**2).mean()))
+        return off / size if size > HINT_FLOOR * float(np.median(draws.noise)) else None
 
-def fit(samples: Sequence[Sample], shares: Array, places: Sequence[int], degree: int = 2) -> Surface | None:
-    """Fit a surface to the trials of some of the arms.
+
+def fit_rungs(
+    rungs: Sequence[Sequence[Sample]], shares: Array, places: Mapping[str, int], degree: int = 2
+) -> Surface | None:
+    """Fit the surface of the longest trainings, each length hinting at the next.
+
+    Args:
+        rungs: the arms with trials at each training length, from short to long.
+        shares: (arms, 3), of every arm, trained or not.
+        places: arm id -> its row in `shares`.
+        degree: of the polynomials; 0 asks nothing of the shares: arms are alike but for their roughness.
+
+    Returns:
+        The posterior at the last length; None if there is too little for one.
+    """
+    surface = hint = None
+    for samples in rungs:
+        rows = [places[sample.arm.id] for sample in samples]
+        surface = fit(samples, shares, rows, degree, hint)
+        hint = surface.beyond() if surface and samples is not rungs[-1] else hint
+    return surface
+
+
+def fit(
+    samples: Sequence[Sample], shares: Array, places: Sequence[int], degree: int = 2, hint: Array | None = None
+) -> Surface | None:
+    """Fit a surface to the trials of one length.
 
     Args:
         samples: arms with trials.
         shares: (arms, 3), of every arm, trained or not.
         places: the row in `shares` of each sample.
-        degree: of the polynomials; 0 asks nothing of the shares: arms are alike but for their roughness.
+        degree: of the polynomials.
+        hint: (arms,), what shorter training says of single arms.
 
     Returns:
         The posterior; None if there are too few arms, or too few repeated trials, to tell slopes, roughness and
@@ -180,10 +221,13 @@ def fit(samples: Sequence[Sample], shares: Array, places: Sequence[int], degree:
     trained = counts > 0
     if basis is None or trained.sum() < (LEAST_ARMS if degree else 2) or counts.sum() - trained.sum() < LEAST_DF:
         return None
-    if np.linalg.matrix_rank(basis.at(shares[trained]), tol=1e-6) < len(basis.mixing):
+    columns = basis.at(shares)
+    if np.linalg.matrix_rank(columns[trained], tol=1e-6) < len(basis.mixing):
         return None
+    if hint is not None:
+        columns = np.column_stack([columns, hint])
     squares = float(sum(sample.squares for sample in samples))
-    return Surface(basis=basis, shares=shares, counts=counts, means=means, squares=squares)
+    return Surface(basis=basis, shares=shares, columns=columns, counts=counts, means=means, squares=squares)
 
 
 def excluded(accuracies: Array, leader: int, margin: float, error: float = 1 - CONFIDENCE) -> Array:
@@ -233,7 +277,7 @@ def misfit(surface: Surface) -> Misfit:
     best = int(weights.argmax())
     spread = surface._ratios[0][best] ** 2 + 1 / surface.counts[trained]
     means = surface.means[trained]
-    terms = surface.basis.at(surface.shares[trained])
+    terms = surface.columns[trained]
     residuals, leverage = _left_out(terms, means, spread)
     flat, _ = _left_out(terms[:, :1], means, spread)
     scores = residuals / np.sqrt(rest[best] / df * spread / (1 - leverage))
@@ -257,7 +301,8 @@ def _left_out(terms: Array, means: Array, spread: Array) -> tuple[Array, Array]:
 
 def _cubic(surface: Surface, means: Array, spread: Array, terms: Array) -> float:
     basis = Basis.of(surface.shares, degree=3)
-    more = basis.at(surface.shares[surface.counts > 0]) if basis else terms
+    hints = terms[:, len(surface.basis.mixing) :]
+    more = np.column_stack([basis.at(surface.shares[surface.counts > 0]), hints]) if basis else terms
     left = len(means) - more.shape[1]
     if basis is None or left < LEAST_DF or np.linalg.matrix_rank(more, tol=1e-6) < more.shape[1]:
         return 1.0

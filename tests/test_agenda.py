@@ -157,7 +157,7 @@ def test_the_document_is_json_and_does_not_depend_on_the_order_of_results():
 
 
 def test_short_and_long_training_are_compared_in_a_race():
-    plan, layout = planned(policy="race")
+    plan, layout = planned(policy="race", candidates=40, margin=1.0)
     _, results = carried_out(plan, layout)
     outcome = conclude(plan, layout, results)
     assert [agreement.short for agreement in outcome.fidelity.agreements] == [1]

@@ -2,14 +2,18 @@
 
 import json
 import random
+from dataclasses import replace
 from functools import cache
+from typing import get_args
 
 import pytest
 
+from scalesearch.agenda import agenda
 from scalesearch.documents import rank_document
 from scalesearch.errors import StudyError
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import ANCHOR, Layout, Plan
+from scalesearch.presets import PolicyName
 from scalesearch.recipe import EpochResult
 from scalesearch.request import Request, resolve
 from scalesearch.scaling import Coefficients
@@ -17,8 +21,8 @@ from scalesearch.trials import TrialKey, TrialResult, TrialState
 
 
 @cache
-def planned(seeds: int = 2) -> tuple[Plan, Layout]:
-    return resolve(Request(preset="quick", seeds=seeds))
+def planned(seeds: int = 2, policy: PolicyName = "grid") -> tuple[Plan, Layout]:
+    return resolve(Request(preset="quick", seeds=seeds, policy=policy))
 
 
 def trial(proxy: str, seed: int, accuracy: float, *, rung: int = 2) -> TrialResult:
@@ -27,11 +31,12 @@ def trial(proxy: str, seed: int, accuracy: float, *, rung: int = 2) -> TrialResu
         for epoch in range(1, rung + 1)
     )
     key = TrialKey(proxy=proxy, seed=seed, rung=rung)
-    return TrialResult(key=key, state=TrialState.COMPLETE, epochs=epochs, seconds=random.random())
+    state = TrialState.COMPLETE if rung == 2 else TrialState.PRUNED
+    return TrialResult(key=key, state=state, epochs=epochs, seconds=random.random())
 
 
-def failure(proxy: str, seed: int) -> TrialResult:
-    return TrialResult(key=TrialKey(proxy=proxy, seed=seed, rung=2), state=TrialState.FAILED, reason="diverged")
+def failure(proxy: str, seed: int, *, rung: int = 2) -> TrialResult:
+    return TrialResult(key=TrialKey(proxy=proxy, seed=seed, rung=rung), state=TrialState.FAILED, reason="diverged")
 
 
 def named(layout: Layout, reference: str) -> str:
@@ -44,6 +49,20 @@ def concluded(accuracies: dict[str, list[float]], *others: TrialResult) -> Outco
     given = {name: accuracies.get(name, [60.0, 61.0]) for name in (ANCHOR, *layout.trained)}
     results = [trial(name, seed, value) for name, values in given.items() for seed, value in enumerate(values)]
     return conclude(plan, layout, [*results, *others])
+
+
+def searched(policy: PolicyName, *, failing: float = 0.0) -> list[TrialResult]:
+    """Every trial of a search, with accuracies and failures that hang on its key alone."""
+    plan, layout = planned(policy=policy)
+    results: dict[TrialKey, TrialResult] = {}
+    while (now := agenda(plan, layout, list(results.values()))).stage is not None:
+        for key in now.due:
+            values = random.Random(str(key))
+            depth = 0.3 if key.proxy == ANCHOR else layout.candidate(key.proxy).shares[0]
+            found = trial(key.proxy, key.seed, values.gauss(70 - 30 * (depth - 0.4) ** 2, 0.2), rung=key.rung)
+            is_lost = key.proxy != ANCHOR and values.random() < failing
+            results.setdefault(key, failure(key.proxy, key.seed, rung=key.rung) if is_lost else found)
+    return list(results.values())
 
 
 def test_the_leader_is_the_candidate_with_the_highest_mean():
@@ -108,17 +127,61 @@ def test_every_reference_is_in_the_ranking():
     assert sorted(names) == sorted(["depth", "width", "resolution", "dwr", "fast", "paper", "effnetx-gpu"])
 
 
-def test_order_of_arrival_and_times_do_not_change_a_byte():
-    plan, layout = planned()
-    values = random.Random(0)
-    results = [
-        trial(name, seed, round(values.gauss(60, 1), 2)) for seed in range(2) for name in (ANCHOR, *layout.trained)
-    ]
+@pytest.mark.parametrize("policy", get_args(PolicyName))
+def test_order_of_arrival_and_times_do_not_change_a_byte(policy: PolicyName):
+    plan, layout = planned(policy=policy)
+    results = searched(policy, failing=0.05)
     once = json.dumps(rank_document(conclude(plan, layout, results)))
+    assert json.loads(once)["search"]["unfinished"] is None
     for seed in range(3):
-        shuffled = [trial(r.key.proxy, r.key.seed, r.accuracy or 0) for r in results]
+        shuffled = [replace(result, seconds=random.random()) for result in results]
         random.Random(seed).shuffle(shuffled)
         assert json.dumps(rank_document(conclude(plan, layout, shuffled))) == once
+
+
+def test_a_search_that_chooses_ranks_what_it_did_not_train_by_the_surface():
+    plan, layout = planned(policy="fit")
+    results = searched("fit")
+    outcome = conclude(plan, layout, results)
+    tried = {result.key.proxy for result in results} - {ANCHOR}
+    assert len(results) <= 26
+    assert outcome.epochs == 2 * len(results)
+    assert outcome.ranking.rests_on_surface
+    assert outcome.ranking.failed == ()
+    rows = {row.id: row for row in outcome.ranking.rows}
+    assert set(rows) == set(layout.trained) > tried
+    for name, row in rows.items():
+        assert row.seeds == sum(result.key.proxy == name for result in results)
+        assert (row.mean is None) is (name not in tried)
+        assert row.low is not None
+    assert outcome.ranking.leader in tried
+    document = rank_document(outcome)
+    assert document["rests_on"] == "surface"
+    assert document["search"]["epochs"] == 2 * (len(results) - plan.seeds) <= document["search"]["most_epochs"] == 48
+
+
+def test_a_network_that_was_tried_and_never_finished_is_told_of_beside_those_that_nobody_tried():
+    plan, layout = planned(policy="fit")
+    results = searched("fit", failing=0.3)
+    lost = {result.key.proxy for result in results if result.state is TrialState.FAILED}
+    lost -= {result.key.proxy for result in results if result.accuracy is not None}
+    assert lost
+    outcome = conclude(plan, layout, results)
+    assert set(outcome.ranking.failed) == lost
+    assert {one.key for one in outcome.failed} == {one.key for one in results if one.state is TrialState.FAILED}
+    assert outcome.ranking.leader not in lost
+
+
+def test_short_rungs_are_no_part_of_the_ranking_but_of_the_fidelity():
+    plan, layout = planned(policy="race")
+    results = searched("race")
+    short = [result for result in results if result.key.rung < plan.epochs]
+    assert short
+    outcome = conclude(plan, layout, results)
+    without = conclude(plan, layout, [one for one in results if one not in short])
+    assert outcome.ranking.rows == without.ranking.rows
+    assert outcome.fidelity != without.fidelity
+    assert outcome.epochs == sum(result.key.rung for result in results)
 
 
 def test_a_failed_trial_is_listed_whenever_it_failed():
@@ -146,12 +209,18 @@ def test_the_document_of_a_ranking_has_the_keys_that_others_build_on():
     document = json.loads(json.dumps(rank_document(concluded({fast: [70.0, 71.0]}))))
     assert document["schema_version"] == 1
     assert document["evidence"] == "quick look"
-    assert set(document) >= {"verdict", "chosen", "noise_sd", "df", "seeds_needed", "failed", "candidates"}
+    keys = {"verdict", "chosen", "noise_sd", "df", "seeds_needed", "failed", "candidates", "findings", "search"}
+    keys |= {"fidelity", "confirmation", "travel", "rests_on", "margin", "surface", "unranked", "anchor"}
+    assert set(document) == keys | {"schema_version", "evidence", "verdict_kind"}
+    assert set(document["search"]) == {"policy", "unfinished", "ending", "epochs", "most_epochs", "left"}
+    assert document["search"] == document["search"] | {"policy": "grid", "unfinished": None, "ending": "complete"}
+    assert set(document["surface"]) >= {"optimum", "roughness", "is_poor"}
+    assert all(isinstance(line, str) for line in document["findings"])
     assert set(document["chosen"]) == {"id", "alpha", "beta", "gamma", "shares"}
     assert document["chosen"]["id"] == fast
     assert document["df"] == len(layout.trained)
-    keys = {"id", "rank", "mean", "low", "high", "seeds", "p_best", "tied_with_best", "references"}
-    assert all(set(row) >= keys for row in document["candidates"])
+    keys = {"id", "rank", "estimate", "mean", "low", "high", "seeds", "p_best", "tied_with_best", "references"}
+    assert all(set(row) == keys | {"off_budget", "same_proxy", "shares"} for row in document["candidates"])
     assert len(document["candidates"]) == len(layout.trained)
 
 

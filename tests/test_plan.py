@@ -4,8 +4,9 @@ import dataclasses
 import math
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 import yaml
 from networks import B0, EFFICIENTNET, MOBILENET_V1, MOBILENET_V2, RESNET50
@@ -13,10 +14,11 @@ from networks import B0, EFFICIENTNET, MOBILENET_V1, MOBILENET_V2, RESNET50
 from scalesearch.bases import find, halvings_to_fit
 from scalesearch.cost import count
 from scalesearch.dataset import Dataset, describe
+from scalesearch.documents import plan_document
 from scalesearch.errors import DataError, PlanError, ScaleSearchError, SpaceError, SpecError, StudyError
 from scalesearch.families import base_names, find_base, own_network
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
-from scalesearch.presets import PRESETS
+from scalesearch.presets import PRESETS, PolicyName
 from scalesearch.proxy_base import narrowed, native_side, relaxed
 from scalesearch.request import Request, read_request, resolve
 from scalesearch.runfolder import claimed
@@ -227,30 +229,93 @@ def test_without_a_limit_nothing_is_narrowed():
 
 
 def spent(plan: Plan, layout: Layout) -> tuple[int, float]:
-    """Training images seen by all trials together, and multiply-adds of their forward passes."""
+    """Training images seen by all trials of a grid together, and multiply-adds of their forward passes."""
     networks = [plan.proxy_base.network, *(layout.candidate(name).proxy.network for name in layout.trained)]
     passes = plan.images * plan.epochs * plan.seeds
     return passes * len(networks), passes * float(sum(count(network).macs for network in networks))
 
 
+def most_spent(plan: Plan, layout: Layout) -> tuple[int, float]:
+    """The same for a policy that chooses: at most, the heaviest proxy on budget as often as there are trials left.
+
+    A reference off budget is trained once.
+    """
+    costs = {off: [0, *_costs(layout, off)] for off in (True, False)}
+    anchors, trials = plan.seeds, plan.search_epochs(len(layout.trained)) // plan.epochs
+    off = costs[True]
+    macs = count(plan.proxy_base.network).macs * anchors + sum(off) + max(costs[False]) * (trials - len(off) + 1)
+    passes = plan.images * plan.epochs
+    return passes * (anchors + trials), passes * float(macs)
+
+
+def _costs(layout: Layout, off_budget: bool) -> list[int]:
+    trained = [layout.candidate(name) for name in layout.trained]
+    return [count(one.proxy.network).macs for one in trained if one.off_budget is off_budget]
+
+
 @pytest.mark.parametrize("budget", ["2x", "0.5x", "4x"])
 @pytest.mark.parametrize("base", ["b0", "b1", "b4"])
-def test_quick_keeps_within_its_image_passes_and_image_macs(base: str, budget: str):
-    plan, layout = planned(base=base, budget=budget)
+def test_quick_keeps_a_grid_within_its_image_passes_and_image_macs(base: str, budget: str):
+    plan, layout = planned(base=base, budget=budget, policy="grid")
     passes, work = spent(plan, layout)
     limit = PRESETS["quick"]
     assert passes <= 110_000
     assert work <= limit.image_macs
     assert passes > 0.95 * 110_000 or work > 0.95 * limit.image_macs  # and uses one of them up
-    assert plan.passes_per_trial * plan.seeds * (len(layout.trained) + 1) == passes
+    document = plan_document(plan, layout)
+    assert document["image_passes"] == passes
+    assert document["most_epochs"] == plan.epochs * plan.seeds * (len(layout.trained) + 1)
 
 
-def test_quick_on_b0_at_2x_is_12_proxies_and_the_anchor_with_2_seeds():
+@pytest.mark.parametrize("budget", ["2x", "0.5x", "4x"])
+@pytest.mark.parametrize("base", ["b0", "b1", "b4"])
+@pytest.mark.parametrize("policy", get_args(PolicyName))
+def test_quick_keeps_whatever_a_policy_chooses_within_reach_of_its_limits(policy: str, base: str, budget: str):
+    plan, layout = planned(base=base, budget=budget, policy=policy)
+    passes, work = most_spent(plan, layout)
+    limit = PRESETS["quick"]
+    assert passes == plan_document(plan, layout)["image_passes"] <= 110_000
+    assert work <= 1.04 * limit.image_macs  # proxies on budget differ by up to 3 % either way
+    assert passes > 0.95 * 110_000 or work > 0.95 * limit.image_macs
+
+
+def test_quick_on_b0_at_2x_searches_all_59_proxies_with_26_trials():
     plan, layout = planned()
     assert plan.evidence == "quick look"
-    assert (len(layout.trained), plan.seeds, plan.validation_images) == (12, 2, 2_000)
-    assert 100_000 < spent(plan, layout)[0] <= 110_000
+    assert len(layout.trained) == 59 == len({one.proxy_id for one in layout.candidates})
+    assert (plan.policy, plan.seeds, plan.validation_images) == ("fit", 2, 2_000)
+    assert plan.anchor_epochs + plan.search_epochs(59) == 26 * plan.epochs == plan.most_epochs
+    assert 100_000 < most_spent(plan, layout)[0] <= 110_000
     assert count(plan.proxy_base.network).macs <= PRESETS["quick"].proxy_macs
+
+
+@pytest.mark.parametrize("policy", ["race", "grid"])
+def test_quick_races_and_grids_12_proxies_and_the_anchor_with_2_seeds(policy: str):
+    plan, layout = planned(policy=policy)
+    assert plan.evidence == "quick look"
+    assert (len(layout.trained), plan.seeds, plan.validation_images) == (12, 2, 2_000)
+    assert plan.most_epochs is None
+    assert plan.anchor_epochs + plan.search_epochs(12) == 26 * plan.epochs
+    assert 100_000 < most_spent(plan, layout)[0] <= 110_000
+
+
+def test_the_epochs_of_a_search_can_be_bounded_and_the_images_follow():
+    plan, layout = planned(max_epochs_total=20)
+    assert plan.anchor_epochs + plan.search_epochs(len(layout.trained)) == 20
+    assert plan.images == 110_000 // 20
+    grid, layout = planned(policy="grid", candidates=5, max_epochs_total=1000)
+    assert grid.search_epochs(len(layout.trained)) == 5 * 2 * 2  # no more than the policy takes
+
+
+@pytest.mark.parametrize("policy", get_args(PolicyName))
+def test_epochs_that_train_no_two_proxies_are_refused_with_the_least_that_does(policy: str):
+    plan, layout = planned(policy=policy, max_epochs_total=8)
+    assert plan.search_epochs(len(layout.trained)) == 2 * plan.epochs
+    with pytest.raises(PlanError, match="7 epochs in all, 4 of them the unscaled base's, train no two") as caught:
+        planned(policy=policy, max_epochs_total=7)
+    assert "--max-epochs-total 8 or more" in caught.value.mend
+    with pytest.raises(PlanError, match="train no two proxies"):
+        planned(seeds=25)  # of the 26 trials of the preset
 
 
 def test_heavier_budgets_get_fewer_images():
@@ -305,12 +370,17 @@ def test_equal_requests_have_equal_digests():
 
 
 OTHER = {
+    "policy": "race",
+    "margin": 0.2,
+    "most_epochs": 40,
+    "confirm": 3,
+    "check_phi": 2.0,
     "base": find("b1"),
     "budget": "2.0x",
     "preset": "standard",
     "resolution": 21,
     "halvings": 1,
-    "proxies": None,
+    "proxies": 12,
     "seeds": 3,
     "epochs": 5,
     "images": 1000,
@@ -365,6 +435,9 @@ DAMAGED = {
     "no such base": lambda values: values.update(base="b9"),
     "no seeds": lambda values: values.update(seeds=0),
     "seeds in words": lambda values: values.update(seeds="two"),
+    "no such policy": lambda values: values.update(policy="halving"),
+    "a margin below 0": lambda values: values.update(margin=-0.1),
+    "half a confirmation": lambda values: values.update(confirm=0.5),
 }
 
 
@@ -428,6 +501,11 @@ def test_a_study_file_says_what_the_options_say(tmp_path: Path):
     data: torchvision:CIFAR10
     data_root: somewhere
     preset: standard
+    policy: race
+    margin: 0.3
+    max_epochs_total: 600
+    confirm: 2
+    check_phi: 2.5
     candidates: 7
     seeds: 4
     epochs: 3
@@ -438,13 +516,16 @@ def test_a_study_file_says_what_the_options_say(tmp_path: Path):
     asked = read_request(written(tmp_path, text))
     assert asked == Request(
         base="b1", budget="1.5x", rounding="paper", step=0.1, tolerance=0.2, data="torchvision:CIFAR10",
-        data_root="somewhere", preset="standard", candidates=7, seeds=4, epochs=3, images=5000, proxy_resolution=24,
+        data_root="somewhere", preset="standard", policy="race", margin=0.3, max_epochs_total=600, confirm=2,
+        check_phi=2.5, candidates=7, seeds=4, epochs=3, images=5000, proxy_resolution=24,
         recipe={"learning_rate": 0.01, "schedule": {"knots": [0, 1], "values": [1, 0]}},
     )  # fmt: skip
     plan, _ = resolve(asked)
     assert plan.recipe.learning_rate == 0.01
     assert plan.recipe.schedule(0.5) == 0.5
     assert (plan.resolution, plan.epochs, plan.images, plan.proxies) == (24, 3, 5000, 7)
+    found = (plan.policy, plan.margin, plan.most_epochs, plan.confirm, plan.check_phi)
+    assert found == ("race", 0.3, 600, 2, 2.5)
 
 
 def test_a_study_file_may_leave_everything_to_the_rules(tmp_path: Path):
@@ -519,7 +600,11 @@ def test_all_faults_of_a_request_are_told_at_once_each_with_its_mend():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("candidates", 1), ("seeds", 0), ("epochs", 0), ("images", 255), ("proxy_resolution", 7)]
+    ("key", "value"),
+    [
+        *(("candidates", 1), ("seeds", 0), ("epochs", 0), ("images", 255), ("proxy_resolution", 7)),
+        *(("margin", -1), ("max_epochs_total", 0), ("confirm", -1), ("check_phi", -5)),
+    ],
 )
 def test_a_count_that_is_too_small_is_told_with_the_least(key: str, value: int):
     with pytest.raises(PlanError, match="at least") as caught:
@@ -545,20 +630,40 @@ def test_a_recipe_that_is_none_is_a_fault_of_the_plan(recipe: dict[str, Any]):
         resolve(Request(preset="quick", recipe=recipe))
 
 
+def test_a_confirmation_needs_a_test_part(tmp_path: Path):
+    path = tmp_path / "two.npz"
+    np.savez(path, train_images=np.zeros((600, 12, 12), np.uint8), train_labels=np.arange(600) % 3)
+    with pytest.raises(PlanError, match=r"--confirm: .* has no test part"):
+        resolve(Request(preset="quick", data=str(path), confirm=1))
+    assert resolve(Request(preset="quick", data=str(path), confirm=0))[0].confirm == 0
+
+
+@pytest.mark.parametrize("phi", [0, 1])
+def test_a_rule_is_not_checked_where_it_says_nothing_new(phi: float):
+    with pytest.raises(PlanError, match=f"--check-phi {phi}") as caught:
+        planned(check_phi=phi)
+    assert "other than 0 and 1" in caught.value.mend
+
+
+def test_a_builders_rule_is_checked_at_no_other_budget():
+    with pytest.raises(PlanError, match="--check-phi: networks of a builder"):
+        resolve(Request(preset="quick", base="builders:convnet", check_phi=2))
+
+
 def test_a_proxy_resolution_beyond_reason_is_refused():
     with pytest.raises(ScaleSearchError, match="proxy-resolution"):
         resolve(Request(preset="quick", proxy_resolution=10**6))
 
 
-@pytest.mark.parametrize("less", [{"seeds": 2}, {"epochs": 15}, {"images": 7_999}, {"candidates": 20}])
+@pytest.mark.parametrize(
+    "less", [{"seeds": 2}, {"epochs": 15}, {"images": 7_999}, {"candidates": 20}, {"max_epochs_total": 500}]
+)
 def test_less_than_the_standard_preset_is_a_quick_look(less: dict[str, int]):
     assert resolve(Request(preset="standard"))[0].evidence == "standard"
     assert resolve(Request(preset="standard", **less))[0].evidence == "quick look"
 
 
 def test_a_dataset_too_small_to_rank_on_is_told_so(tmp_path: Path):
-    import numpy as np
-
     path = tmp_path / "few.npz"
     np.savez(path, train_images=np.zeros((120, 8, 8), np.uint8), train_labels=np.arange(120) % 3)
     with pytest.raises(PlanError, match="leaves 96 training images beside 24 for validation"):

@@ -73,6 +73,7 @@ def test_quick_is_a_look_and_says_so():
     quick = PRESETS["quick"]
     assert quick.evidence == "quick look"
     assert (quick.proxies, quick.seeds, quick.image_passes, quick.validation_images) == (12, 2, 110_000, 2_000)
+    assert quick.trials == quick.seeds * (quick.proxies + 1) == 26  # every policy spends the same at most
     assert quick.photo_side == 32
     assert quick.proxy_macs is not None
     assert quick.image_macs is not None
@@ -80,7 +81,7 @@ def test_quick_is_a_look_and_says_so():
 
 def test_standard_trains_every_candidate_at_full_width():
     standard = PRESETS["standard"]
-    assert (standard.proxies, standard.seeds, standard.epochs) == (None, 3, 16)
+    assert (standard.proxies, standard.trials, standard.seeds, standard.epochs) == (None, None, 3, 16)
     assert (standard.proxy_macs, standard.image_passes, standard.image_macs) == (None, None, None)
     assert standard.photo_side == 128
 

@@ -1,20 +1,37 @@
-"""The coordinator with real workers: what is retried, what is given up, what an order of arrival cannot change."""
+"""The coordinator: what is retried, what is given up, what an order of arrival and interruptions cannot change.
 
+Some tests have real workers. Others have an engine that draws its accuracies from the trials' keys: it is as unruly as
+engines are, and whole searches of every policy take a second.
+"""
+
+import hashlib
+import json
 import multiprocessing
+import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from scalesearch.agenda import Agenda, agenda
+from scalesearch.documents import rank_document
 from scalesearch.engine.local import LocalExecutor, Slot
-from scalesearch.engine.work import Event, Failed, Finished, Progress
+from scalesearch.engine.work import Event, Failed, Finished, Progress, Work
+from scalesearch.outcome import conclude
 from scalesearch.plan import ANCHOR, Layout, Plan
+from scalesearch.presets import PolicyName
 from scalesearch.proxy.data import load
 from scalesearch.proxy.images import save
+from scalesearch.recipe import EpochResult
 from scalesearch.request import Request, resolve
-from scalesearch.search import ATTEMPTS, entries, search
+from scalesearch.search import ATTEMPTS, entries, scaled, search
 from scalesearch.study import Study
+from scalesearch.tables import trials_table
 from scalesearch.trials import TrialKey, TrialResult
 
 SLOT = Slot(device="cpu", name="cpu", threads=1)
@@ -26,12 +43,17 @@ class EndlessError(Exception):
     """The search tries a trial again and again."""
 
 
+REQUEST = Request(budget="0.5x", preset="quick", candidates=20, seeds=2, epochs=4, images=256)
+"""What is searched without training it."""
+
+
 @pytest.fixture(scope="module")
 def plan(tiny_npz: Path) -> tuple[Plan, Layout]:
     request = Request(
         budget="0.5x",
         data=str(tiny_npz),
         preset="quick",
+        policy="grid",
         candidates=2,
         seeds=1,
         epochs=2,
@@ -52,6 +74,17 @@ def prepared(plan: tuple[Plan, Layout], tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
+class Heard:
+    """An observer of a search that hands on its events and keeps its agendas."""
+
+    def __init__(self, happened: Callable[[Event], None]) -> None:
+        self.happened = happened
+        self.agendas: list[Agenda] = []
+
+    def planned(self, now: Agenda) -> None:
+        self.agendas.append(now)
+
+
 class Searched:
     """A search of the plan in a copy of the run folder, with every event it told of."""
 
@@ -63,23 +96,23 @@ class Searched:
 
     @property
     def keys(self) -> list[TrialKey]:
-        return [one.key for one in entries(self.plan, self.layout)]
+        return list(agenda(self.plan, self.layout, []).due)
 
     def checkpoint(self, key: TrialKey) -> Path:
         return self.folder / "checkpoints" / f"{key}.safetensors"
 
     def carry_out(self, observe: Callable[[Event], None] = lambda event: None, *, slots: int = 1) -> list[TrialResult]:
-        study = Study(self.folder / "study.db", self.plan.space.budget)
+        study = Study(self.folder / "study.db")
         executor = LocalExecutor([SLOT] * slots)
 
         def heard(event: Event) -> None:
             self.events.append(event)
             observe(event)
-            if max(len(self.failures(key)) for key in self.keys) >= ENOUGH:
+            if isinstance(event, Failed) and len(self.failures(event.key)) >= ENOUGH:
                 raise EndlessError
 
         try:
-            search(self.plan, self.layout, study, executor, self.folder, heard)
+            assert search(self.plan, self.layout, study, executor, self.folder, Heard(heard), images=lambda _: "data")
         finally:
             executor.close()
         return study.results()
@@ -97,13 +130,17 @@ def searched(plan: tuple[Plan, Layout], prepared: Path, tmp_path: Path) -> Searc
     return Searched(plan, prepared, tmp_path / "run")
 
 
-def test_every_trial_has_its_place_the_anchor_first_in_each_seed(plan: tuple[Plan, Layout]):
-    one, layout = plan
-    found = entries(one, layout)
-    assert [entry.key.proxy for entry in found] == [ANCHOR, *layout.trained] * one.seeds
-    assert [entry.key.seed for entry in found] == sorted(entry.key.seed for entry in found)
-    assert all(entry.key.rung == one.epochs for entry in found)
-    assert [entry.growth for entry in found[1:]] == [layout.candidate(name).proxy.growth for name in layout.trained]
+def test_every_trial_of_a_grid_has_its_place_the_anchor_first(plan: tuple[Plan, Layout]):
+    one, layout = resolve(replace(REQUEST, policy="grid", candidates=5))
+    keys = agenda(one, layout, []).due
+    assert [key.proxy for key in keys] == [ANCHOR] * one.seeds + list(layout.trained) * one.seeds
+    assert {(key.rung, key.stage) for key in keys} == {(one.epochs, "search")}
+    found = entries(one, layout, keys)
+    assert [entry.key for entry in found] == list(keys)
+    growths = [1.0 if key.proxy == ANCHOR else layout.candidate(key.proxy).proxy.growth for key in keys]
+    assert [entry.growth for entry in found] == growths
+    assert {entry.target for entry in found} == {one.space.budget}
+    assert all(entry.digest == scaled(entry.key, one, layout).network.digest for entry in found)
 
 
 @pytest.mark.slow
@@ -211,3 +248,108 @@ def test_a_search_that_stops_anywhere_goes_on_where_it_was(searched: Searched):
     assert {result.state for result in stored} == {"complete"}
     trained = [event.key for event in searched.events if isinstance(event, Finished)]
     assert sorted(trained) == sorted(set(trained))
+
+
+# ---- searches that go by what they find, whatever the engine does
+
+
+def chance(*what: object) -> float:
+    """A number in [0, 1) that hangs on nothing but its arguments."""
+    digest = hashlib.sha256(repr(what).encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+class Unruly:
+    """An engine without training: trials go on in any order, and now and then a worker dies.
+
+    What a trial comes to hangs on its key alone; one in twenty of the trials diverges.
+    """
+
+    def __init__(self, slots: int, order: random.Random) -> None:
+        self.slots, self.order = slots, order
+        self.running: dict[TrialKey, int] = {}
+        self.deaths: set[TrialKey] = set()
+
+    @property
+    def idle(self) -> int:
+        return self.slots - len(self.running)
+
+    @property
+    def busy(self) -> int:
+        return len(self.running)
+
+    def submit(self, work: Work) -> None:
+        assert self.idle
+        assert work.key not in self.running
+        self.running[work.key] = 0
+
+    def events(self) -> list[Event]:
+        return [
+            self._event(self.order.choice(sorted(self.running))) for _ in range(self.order.randint(1, 3)) if self.busy
+        ]
+
+    def _event(self, key: TrialKey) -> Event:
+        done = self.running.pop(key)
+        if chance("diverges", key) < 0.05:
+            return Failed(key, "diverged: the training loss of epoch 1 is not finite", final=True)
+        if key not in self.deaths and self.order.random() < 0.02:
+            self.deaths.add(key)
+            return Failed(key, "worker killed by SIGKILL", final=False)
+        if done == key.rung:
+            return Finished(key)
+        self.running[key] = done + 1
+        return Progress(key, result_of(key, done + 1))
+
+    def close(self) -> None: ...
+
+
+def result_of(key: TrialKey, epoch: int) -> EpochResult:
+    """Networks are up to 10 points apart, seeds and lengths half a point, and every epoch adds one."""
+    accuracy = 60 + 10 * chance(key.proxy) + 0.5 * chance(key) + epoch - key.rung
+    return EpochResult(epoch=epoch, train_loss=1.0, accuracy=accuracy, loss=chance(key, epoch))
+
+
+class StoppedError(Exception):
+    """A search is interrupted."""
+
+
+def carried_out(found: tuple[Plan, Layout], folder: Path, slots: int, order: random.Random, stops: int) -> str:
+    """Carry out a search with interruptions; returns `ranking.json` and `trials.csv`, one behind the other."""
+    plan, layout = found
+    (folder / "checkpoints").mkdir(parents=True)
+    lives = [order.randint(1, 60) for _ in range(stops)]
+    is_done = False
+    while not is_done:
+        left = lives.pop() if lives else None
+        is_clean, heard = order.random() < 0.5, list[Event]()  # stopped at the end of its time, or in the middle
+
+        def observe(event: Event, left: int | None = left, is_clean: bool = is_clean, heard: list = heard) -> None:
+            heard.append(event)
+            if len(heard) == left and not is_clean:
+                raise StoppedError
+
+        def late(left: int | None = left, heard: list = heard) -> bool:
+            return left is not None and len(heard) >= left
+
+        study, engine = Study(folder / "study.db"), Unruly(slots, order)
+        with suppress(StoppedError):
+            is_done = search(plan, layout, study, engine, folder, Heard(observe), images=lambda _: "data", late=late)
+    results = Study(folder / "study.db").results()
+    assert all(result.has_ended for result in results)
+    ranking = json.dumps(rank_document(conclude(plan, layout, results)), indent=1)
+    return ranking + trials_table(results)
+
+
+@pytest.mark.parametrize("policy", get_args(PolicyName))
+def test_neither_slots_nor_order_nor_interruptions_change_a_byte(policy: PolicyName, tmp_path: Path):
+    found = resolve(replace(REQUEST, policy=policy, confirm=2, check_phi=2.0))
+    expected = carried_out(found, tmp_path / "plain", 1, random.Random(0), stops=0)
+    document = json.JSONDecoder().raw_decode(expected)[0]
+    assert document["search"]["unfinished"] is None
+    assert document["failed"]  # some trials diverge
+    assert document["confirmation"]
+    assert document["travel"]
+    assert ("pruned" in expected) is (policy == "race")
+    for slots, seed in product((1, 4), (1, 2, 3)):
+        order = random.Random(100 * slots + seed)
+        assert carried_out(found, tmp_path / f"{slots}-{seed}", slots, order, stops=3 * seed) == expected

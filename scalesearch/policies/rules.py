@@ -11,7 +11,7 @@ import numpy as np
 from scalesearch.presets import PolicyName
 from scalesearch.ranking import competitors
 from scalesearch.samples import Arm, Sample, summed_up
-from scalesearch.surface import Draws, fit, misfit
+from scalesearch.surface import Draws, fit_rungs, misfit
 from scalesearch.trials import TrialKey
 
 DRAWS = 2_000
@@ -101,13 +101,13 @@ def draws_at(arms: Sequence[Arm], results: Results, rung: int, seed: int) -> tup
     A poor fit is not relied on: arms then count as alike but for their roughness. None while too little is known.
     """
     rivals = competitors(arms)
-    place = {arm.id: index for index, arm in enumerate(rivals)}
-    known = samples_at(rivals, results, rung)
-    places = [place[one.arm.id] for one in known]
+    places = {arm.id: index for index, arm in enumerate(rivals)}
+    lengths = sorted({key.rung for key in results if key.rung <= rung})
+    known = [samples_at(rivals, results, length) for length in lengths]
     shares = np.array([arm.shares for arm in rivals])
-    surface = fit(known, shares, places)
+    surface = fit_rungs(known, shares, places)
     if surface is None or misfit(surface).is_poor:
-        surface = fit(known, shares, places, degree=0)
+        surface = fit_rungs(known, shares, places, degree=0)
     return ([arm.id for arm in rivals], surface.draws(DRAWS, seed)) if surface else None
 
 

@@ -16,16 +16,16 @@ import optuna
 from landscapes import MARGIN, Landscape
 
 from scalesearch.fidelity import fidelity
+from scalesearch.plan import LEAST_TRIALS
 from scalesearch.policies.play import POLICIES
 from scalesearch.policies.race import region
-from scalesearch.policies.rules import PolicyName, Rules
+from scalesearch.policies.rules import Leave, Rules
+from scalesearch.presets import PolicyName
 from scalesearch.ranking import Ranking, rank
 from scalesearch.trials import TrialKey
 
 SEEDS = 3
 """Of the grid that all are compared with."""
-LEAST = 30
-"""Trainings that `fit` may always spend: its first batch takes 16, more than a table of few arms has."""
 WILCOXON_SEEDS = 5
 """Full trainings of an arm that the Wilcoxon pruner may stop short of."""
 
@@ -96,25 +96,38 @@ def best_mean(landscape: Landscape, random: np.random.Generator, *, seeds: int) 
 def policy(landscape: Landscape, random: np.random.Generator, *, name: PolicyName, seeds: int = SEEDS) -> Played:
     """A policy of scalesearch, driven as a search drives it, and its ranking."""
     full, places = landscape.rungs[-1], _places(landscape)
-    most = max(len(places), LEAST) if name == "fit" else seeds * len(places)
+    most = max(seeds * len(places), LEAST_TRIALS if name == "fit" else 0)
     rules = Rules(policy=name, epochs=full, seeds=seeds, margin=MARGIN, most_epochs=full * most)
     results: dict[TrialKey, float | None] = {}
     playing = POLICIES[name](landscape.arms, rules)
     batch = next(playing)
+    left: list[Leave] = []
     while True:
+        left += batch.leaves
         for key in batch.keys:
             assert key not in results, f"{key} is asked for twice"
             results[key] = landscape.accuracy(places[key.proxy], key.rung, key.seed, random)
         try:
             batch = playing.send(dict(results))
         except StopIteration as stop:
-            return _concluded(landscape, results, ending=str(stop.value[0]))
+            ending, last = stop.value
+            leaves = frozenset(leave.arm for leave in (*left, *last))
+            return _concluded(landscape, results, ending=str(ending), left=leaves)
 
 
-def _concluded(landscape: Landscape, results: Mapping[TrialKey, float | None], ending: str) -> Played:
+def _concluded(
+    landscape: Landscape, results: Mapping[TrialKey, float | None], ending: str, left: frozenset[str] = frozenset()
+) -> Played:
     by_rung = {rung: _accuracies(results, rung) for rung in landscape.rungs}
     names = _places(landscape)
-    ranking = rank(landscape.arms, by_rung[landscape.rungs[-1]], margin=MARGIN, untrained=frozenset(names))
+    ranking = rank(
+        landscape.arms,
+        by_rung[landscape.rungs[-1]],
+        margin=MARGIN,
+        untrained=frozenset(names),
+        shorter=[by_rung[rung] for rung in landscape.rungs[:-1] if by_rung[rung]],
+        left=left,
+    )
     tied = [row for row in ranking.on_budget if row.tied_with_best]
     assert ranking.leader is not None
     return Played(

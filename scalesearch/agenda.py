@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scalesearch.plan import ANCHOR, Layout, Plan
-from scalesearch.policies import Rules, Standing, most_trials, standing
+from scalesearch.policies import Leave, Rules, Standing, most_trials, standing
 from scalesearch.ranking import Ranking, rank
 from scalesearch.samples import Arm
 from scalesearch.scaling import PAPER
@@ -61,7 +61,7 @@ def accuracies(
     return found
 
 
-def search_ranking(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Ranking:
+def search_ranking(plan: Plan, layout: Layout, results: Sequence[TrialResult], leaves: Sequence[Leave]) -> Ranking:
     """Rank the proxies of a search by its full-length trials. The anchor takes no part."""
     found = arms(layout)
     lengths = sorted({result.key.rung for result in results if result.key.stage == "search"})
@@ -74,6 +74,7 @@ def search_ranking(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -
         named={"paper": PAPER.shares} if plan.space.budget > 1 else {},
         untrained=frozenset(arm.id for arm in found) - (tried & lost),
         shorter=[accuracies(results, "search", rung) for rung in lengths if rung < plan.epochs],
+        left=frozenset(leave.arm for leave in leaves),
     )
 
 
@@ -99,7 +100,7 @@ def agenda(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Agenda
     if searched.due or not ended.keys() >= set(anchors):
         return at("search", (*anchors, *searched.due))
     if plan.confirm or plan.check_phi is not None:
-        ranking = search_ranking(plan, layout, results)
+        ranking = search_ranking(plan, layout, results, searched.leaves)
         later: dict[Stage, list[TrialKey]] = {
             "confirm": _confirmed(plan, ranking),
             "travel": _travelling(plan, layout, ranking),

@@ -90,7 +90,7 @@ def _by_id(layout: Layout, candidate: str) -> Candidate:
 def conclude(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Outcome:
     """Rank the trained proxies of a plan by the results so far. The anchor takes no part."""
     now = agenda(plan, layout, results)
-    ranking = search_ranking(plan, layout, results)
+    ranking = search_ranking(plan, layout, results, now.search.leaves)
     anchor = [
         result.accuracy
         for result in sorted(results, key=lambda result: result.key)

@@ -24,6 +24,8 @@ from scalesearch.space import Space
 from scalesearch.yamlfile import read_mapping
 
 SCHEMA = 1
+LEAST_TRIALS = 30
+"""Trials that `fit` may take of however few proxies."""
 ANCHOR = "base"
 """Id of the unscaled proxy base, trained outside the ranking."""
 
@@ -111,7 +113,8 @@ class Plan:
 
     def search_epochs(self, arms: int) -> int:
         """Epochs that the search of so many proxies takes at most, the unscaled base's apart."""
-        most = arms * self.epochs * (1 if self.policy == "fit" else self.seeds)
+        trials = arms * self.seeds
+        most = self.epochs * (max(trials, LEAST_TRIALS) if self.policy == "fit" else trials)
         return most if self.most_epochs is None else max(0, min(most, self.most_epochs - self.anchor_epochs))
 
     def to_dict(self) -> dict[str, Any]:

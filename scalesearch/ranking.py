@@ -160,6 +160,7 @@ def rank(
     named: Mapping[str, Shares] | None = None,
     untrained: frozenset[str] = frozenset(),
     shorter: Sequence[Mapping[str, Sequence[float]]] = (),
+    left: frozenset[str] = frozenset(),
 ) -> Ranking:
     """Rank networks by their accuracy and say which of them cannot be told apart from the first.
 
@@ -171,6 +172,7 @@ def rank(
         untrained: arms that nobody meant to train; a surface ranks them all the same.
         shorter: accuracies after shorter trainings, from short to long: what they say of single arms beyond their
             own surface is weighed by how well the full-length trials bear it out.
+        left: arms that a race has put out: they are told apart from the best already, at half of the error.
 
     Returns:
         The ranking; arms without accuracies that are not `untrained` are in `failed`.
@@ -191,9 +193,9 @@ def rank(
         best = optimum(surface, draws, margin, dict(named or {}))
         fitted = Fitted(optimum=best, roughness=float(np.median(draws.roughness)), misfit=misfit(surface))
     if found is not None and fitted is not None and not fitted.misfit.is_poor:
-        rows = _by_surface(arms, samples, noise, found[1], margin)
+        rows = _by_surface(arms, samples, noise, found[1], margin, left)
     else:
-        rows = _by_means(samples, noise, margin)
+        rows = _by_means(samples, noise, margin, left)
     finished = {sample.arm.id for sample in samples}
     return Ranking(
         rows=rows,
@@ -229,10 +231,13 @@ def _seeds_needed(rows: Sequence[Row], noise: Noise | None) -> int | None:
     return means.seeds_needed(rivals[0].estimate - rivals[1].estimate, noise, len(rivals))
 
 
-def _by_means(samples: Sequence[Sample], noise: Noise | None, margin: float) -> tuple[Row, ...]:
+def _by_means(samples: Sequence[Sample], noise: Noise | None, margin: float, left: frozenset[str]) -> tuple[Row, ...]:
     ordered = sorted(samples, key=lambda sample: -sample.mean)
     rivals = [sample for sample in ordered if not sample.arm.off_budget]
-    tied, chances = means.tied(rivals, noise, margin), means.chances(rivals, noise)
+    tied, chances = (
+        means.tied(rivals, noise, margin) - (left - {rival.arm.id for rival in rivals[:1]}),
+        means.chances(rivals, noise),
+    )
     return tuple(
         _row(sample.arm, place, sample.mean, means.interval(sample, noise), sample, chances, sample.arm.id in tied)
         for place, sample in enumerate(ordered, start=1)
@@ -240,7 +245,12 @@ def _by_means(samples: Sequence[Sample], noise: Noise | None, margin: float) -> 
 
 
 def _by_surface(
-    arms: Sequence[Arm], samples: Sequence[Sample], noise: Noise | None, draws: Draws, margin: float
+    arms: Sequence[Arm],
+    samples: Sequence[Sample],
+    noise: Noise | None,
+    draws: Draws,
+    margin: float,
+    left: frozenset[str],
 ) -> tuple[Row, ...]:
     rivals = competitors(arms)
     by_id = {sample.arm.id: sample for sample in samples}
@@ -248,8 +258,9 @@ def _by_surface(
     ends = np.percentile(draws.accuracies, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=0)
     intervals = {arm.id: (float(low), float(high)) for arm, (low, high) in zip(rivals, ends.T, strict=True)}
     leader = max((arm.id for arm in rivals if arm.id in by_id), key=lambda name: estimates[name])
-    gone = excluded(draws.accuracies, [arm.id for arm in rivals].index(leader), margin)
-    tied = {arm.id for arm, is_out in zip(rivals, gone, strict=True) if not is_out}
+    place, error = [arm.id for arm in rivals].index(leader), (1 - CONFIDENCE) / (2 if left else 1)
+    gone = excluded(draws.accuracies, place, margin, error)
+    tied = {arm.id for arm, is_out in zip(rivals, gone, strict=True) if not is_out} - (left - {leader})
     chances = dict(zip((arm.id for arm in rivals), _wins(draws.accuracies), strict=True))
     shown = [arm for arm in arms if arm.id in estimates or arm.id in by_id]
     values = {arm.id: estimates[arm.id] if arm.id in estimates else by_id[arm.id].mean for arm in shown}

@@ -98,9 +98,9 @@ def run(
         study.bind(images.fingerprint)
         found = scan(plan.data, images)
         write_text(folder / "scan.json", json.dumps(found.to_dict(), indent=1) + "\n")
-        observer.scanned(found)
         slots = slots[: agenda(plan, layout, study.results()).most]
         observer.started(plan, study.results(), len(slots))
+        observer.scanned(found)
 
         if plan.confirm:  # before the training, so that a fault shows before it
             _prepare_test(plan, images, folder, download=download)

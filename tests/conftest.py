@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,16 @@ from calling import Call, Told
 
 from scalesearch.cli import _code
 
-TINY_OPTIONS = "--budget 0.5x --preset quick --candidates 3 --seeds 2 --epochs 3 --images 256 --proxy-resolution 12"
+TINY_OPTIONS = (
+    "--budget 0.5x --preset quick --policy grid --candidates 3 --seeds 2 --epochs 3 --images 256 --proxy-resolution 12"
+)
 """8 trials of a second each, and a family of two small members."""
 
 
 class Program:
-    """`python -m scalesearch` on the CPU with two slots, in a process group of its own; output goes to files."""
+    """`python -m scalesearch` on the CPU with a slot per core, in a process group of its own; output goes to files."""
 
-    def __init__(self, *arguments: object, place: Path) -> None:
+    def __init__(self, *arguments: object, place: Path, cores: int = 2) -> None:
         place.mkdir(parents=True, exist_ok=True)
         self.out, self.err = place / "out.txt", place / "err.txt"
         with self.out.open("w") as out, self.err.open("w") as err:
@@ -33,7 +36,7 @@ class Program:
                 cwd=place,
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"},
                 start_new_session=True,
-                preexec_fn=_two_cores,
+                preexec_fn=partial(_confined, cores),
             )
 
     def wait(self, timeout: float = 300) -> int:
@@ -56,9 +59,9 @@ class Program:
         os.killpg(self.process.pid, signal.SIGINT)
 
 
-def _two_cores() -> None:
+def _confined(cores: int) -> None:
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 
 
 def _command(pid: int) -> bytes:
@@ -86,8 +89,8 @@ def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
     """Starts the program; whatever of it is left at the end of the test is killed."""
     started: list[Program] = []
 
-    def start(*arguments: object) -> Program:
-        started.append(Program(*arguments, place=tmp_path / f"program-{len(started)}"))
+    def start(*arguments: object, cores: int = 2) -> Program:
+        started.append(Program(*arguments, place=tmp_path / f"program-{len(started)}", cores=cores))
         return started[-1]
 
     yield start

@@ -24,20 +24,22 @@ from scalesearch.nets.architecture import build
 from scalesearch.plan import lay_out, read_plan
 
 FilesOf = Callable[[Path], dict[str, str]]
-OPTIONS = "--budget 2x --preset quick --candidates 4 --seeds 1 --epochs 1 --images 256 --proxy-resolution 32 --step 0.2"
+TINY = "--budget 2x --preset quick --candidates 4 --seeds 1 --epochs 1 --images 256 --proxy-resolution 32 --step 0.2"
+OPTIONS = f"{TINY} --policy grid".split()
+FIT = f"{TINY} --policy fit --max-epochs-total 8".split()
 
 
-def searched(base: str, folder: Path) -> Path:
+def searched(base: str, options: list[str], folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        assert _code(["run", "--base", base, *OPTIONS.split(), "--out", str(folder), "--quiet"]) == 0
+        assert _code(["run", "--base", base, *options, "--out", str(folder), "--quiet"]) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose base is a builder. Not to be changed."""
-    return searched("builders:changing", tmp_path_factory.mktemp("built") / "run")
+    return searched("builders:changing", OPTIONS, tmp_path_factory.mktemp("built") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run whose base is a file, and the file. Not to be changed."""
     place = tmp_path_factory.mktemp("written")
     (place / "my_net.yaml").write_text(GOOD)
-    return searched(str(place / "my_net.yaml"), place / "run"), place / "my_net.yaml"
+    return searched(str(place / "my_net.yaml"), FIT, place / "run"), place / "my_net.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +122,7 @@ def test_the_same_command_again_trains_nothing(built: Path, call: Call, files_of
     folder = tmp_path / "run"
     shutil.copytree(built, folder)
     before = files_of(folder)
-    command = ["run", "--base", "builders:changing", *OPTIONS.split(), "--out", folder, "--quiet"]
+    command = ["run", "--base", "builders:changing", *OPTIONS, "--out", folder, "--quiet"]
     assert call(*command, "--json").done["ranking"] == json.loads((folder / "ranking.json").read_text())
     after = files_of(folder)
     assert {name for name in before if after[name] != before[name]} <= {"environment.json"}
@@ -168,7 +170,7 @@ def test_a_builder_that_was_changed_since_the_run_writes_no_family(
 
 @pytest.mark.slow
 def test_a_plan_and_a_scaled_network_of_a_builder_are_documents(built: Path, call: Call):
-    plan = call("plan", "--base", "builders:changing", *OPTIONS.split(), "--json").done
+    plan = call("plan", "--base", "builders:changing", *OPTIONS, "--json").done
     assert plan["digest"] == read_plan(built).digest
     assert plan["base"]["name"] == "builders.changing"
     assert sum(row["trained"] for row in plan["candidates"]) >= 4
@@ -210,9 +212,11 @@ def test_a_search_from_a_file_goes_on_with_the_same_file(
     folder = tmp_path / "run"
     shutil.copytree(written[0], folder)
     before = files_of(folder)
-    command = ["run", "--base", written[1], *OPTIONS.split(), "--out", folder, "--quiet"]
+    command = ["run", "--base", written[1], *FIT, "--out", folder, "--quiet"]
     found = call(*command, "--json").done
     assert found["ranking"] == json.loads((folder / "ranking.json").read_text())
+    assert found["ranking"]["search"]["policy"] == "fit"
+    assert call("status", folder, "--json").done["total"] <= 8
     assert {row["name"] for row in found["manifest"]["members"]} <= {f"mine-x{n}" for n in ("1.4", "2", "4", "8", "16")}
     after = files_of(folder)
     assert {name for name in before if after[name] != before[name]} <= {"environment.json"}
@@ -222,7 +226,7 @@ def test_a_search_from_a_file_goes_on_with_the_same_file(
 def test_a_file_that_was_changed_is_another_plan(written: tuple[Path, Path], call: Call, tmp_path: Path):
     changed = tmp_path / "my_net.yaml"
     changed.write_text(GOOD.replace("head: {width: 160}", "head: {width: 128}"))
-    line = call("run", "--base", changed, *OPTIONS.split(), "--out", written[0], "--quiet").refusal
+    line = call("run", "--base", changed, *FIT, "--out", written[0], "--quiet").refusal
     assert "holds another plan" in line
     assert "160" in line
     assert "128" in line
@@ -234,7 +238,7 @@ def test_the_plan_of_a_file_reads_back_without_the_file(written: tuple[Path, Pat
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan.to_dict(), sort_keys=False))
     assert read_plan(tmp_path) == plan
     assert plan.base.name == "mine"
-    found = call("plan", "--base", written[1], *OPTIONS.split(), "--json").done
+    found = call("plan", "--base", written[1], *FIT, "--json").done
     assert found["digest"] == plan.digest
     assert len(lay_out(plan).candidates) == len(found["candidates"])
 

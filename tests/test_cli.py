@@ -9,6 +9,7 @@ import yaml
 from calling import Call
 from networks import EFFICIENTNET, EXACT
 
+from scalesearch.agenda import agenda
 from scalesearch.cli.commands import app
 from scalesearch.cost import count
 from scalesearch.plan import ANCHOR
@@ -27,11 +28,13 @@ PAPERS_RULE = "the paper's rule for B0 is α 1.2 β 1.1 γ 1.15"
 SURFACE = {
     "run": [
         "--base", "--budget", "--rounding", "--step", "--tolerance", "--data", "--data-root", "--download", "--preset",
+        "--policy", "--margin", "--max-epochs-total", "--confirm", "--check-phi",
         "--candidates", "--seeds", "--epochs", "--images", "--proxy-resolution", "--max-params",
-        "--max-activations", "--max-memory", "--study", "--out", "--quiet", "--json",
+        "--max-activations", "--max-memory", "--max-hours", "--study", "--out", "--quiet", "--json",
     ],
     "plan": [
         "--base", "--budget", "--rounding", "--step", "--tolerance", "--data", "--data-root", "--preset",
+        "--policy", "--margin", "--max-epochs-total", "--confirm", "--check-phi",
         "--candidates", "--seeds", "--epochs", "--images", "--proxy-resolution", "--max-params",
         "--max-activations", "--max-memory", "--study", "--json",
     ],
@@ -101,7 +104,7 @@ def test_no_command_at_all_shows_the_help_and_nothing_odd(call: Call):
 
 PLAN = {
     "schema_version", "base", "proxy_base", "budget", "rounding", "preset", "seeds", "epochs", "image_passes",
-    "nominal_points", "candidates", "excluded",
+    "nominal_points", "candidates", "excluded", "policy", "margin", "confirm", "check_phi", "most_epochs",
 }  # fmt: skip
 CANDIDATE = {
     "id", "alpha", "beta", "gamma", "points", "references", "off_budget", "effective", "shares", "nominal_growth",
@@ -145,9 +148,27 @@ def test_the_document_of_a_plan_holds_its_facts(call: Call):
     )
     (paper,) = [one for one in candidates if "paper" in one["references"]]
     assert (sum(paper["depths"]), paper["resolution"]) == (19, 260)
-    assert len({one["proxy"]["id"] for one in candidates if one["trained"]}) == 12
+    assert len({one["proxy"]["id"] for one in candidates if one["trained"]}) == 59
+    assert (document["policy"], document["margin"], document["confirm"], document["check_phi"]) == ("fit", 0.1, 0, None)
+    assert document["most_epochs"] == 26 * document["epochs"]
+    assert document["image_passes"] == document["images"] * document["most_epochs"] <= 110_000
+
+
+def test_the_plan_of_a_grid_trains_12_proxies_and_the_base_with_every_seed(call: Call):
+    document = call("plan", "--policy", "grid", "--json").document
+    assert len({one["proxy"]["id"] for one in document["candidates"] if one["trained"]}) == 12
     passes = document["images"] * document["epochs"] * document["seeds"] * 13
     assert document["image_passes"] == passes <= 110_000
+
+
+def test_a_plan_for_people_says_what_it_spends_and_what_follows_the_search(call: Call):
+    out = call("plan", "--confirm", 3, "--check-phi", 2).out
+    assert "policy fit: at most 52 epochs of " in out
+    assert "the first 3 and the references confirmed on the test part" in out
+    assert "ranked again at φ 2" in out
+    out = call("plan", "--policy", "grid").out
+    assert "policy grid: 52 epochs of " in out
+    assert "confirmed" not in out
 
 
 def test_a_proxy_above_the_images_own_side_is_flagged(call: Call):
@@ -241,14 +262,17 @@ def test_fvcores_total_is_shown_beside_the_macs_with_each_convention_named(call:
 # ---- run folders
 
 
+REQUEST = Request(budget="0.5x", preset="quick", policy="grid", candidates=3, seeds=2, epochs=1, images=256)
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose trials have ended as if trained: one of the eight failed."""
     folder = tmp_path_factory.mktemp("runs") / "b0"
-    plan, layout = resolve(Request(budget="0.5x", preset="quick", candidates=3, seeds=2, epochs=1, images=256))
+    plan, layout = resolve(REQUEST)
     with claimed(folder, plan):
-        study = Study(folder / "study.db", plan.space.budget)
-        study.enqueue(entries(plan, layout))
+        study = Study(folder / "study.db")
+        study.enqueue(entries(plan, layout, agenda(plan, layout, []).due))
         place = 0
         while (key := study.claim()) is not None:
             place += 1
@@ -257,7 +281,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 continue
             accuracy = 50.0 if key.proxy == ANCHOR else 60.0 + place
             study.report(key, EpochResult(epoch=1, train_loss=1.0, accuracy=accuracy, loss=1.0))
-            study.complete(key)
+            study.complete(key, is_short=False)
     return folder
 
 
@@ -267,13 +291,14 @@ def test_the_document_of_a_status_has_the_keys_that_others_build_on(run_folder: 
     assert told.document == {
         "schema_version": 1,
         "state": "finished",
+        "stage": None,
         "done": 7,
         "running": 0,
         "failed": 1,
         "total": 8,
         "eta_s": 0,
     }
-    assert "7 of 8 trials done" in call("status", run_folder).out
+    assert "finished: 7 of 8 trials done" in call("status", run_folder).out
 
 
 def test_the_document_of_a_ranking_is_on_stdout_alone(run_folder: Path, call: Call):
@@ -341,7 +366,7 @@ def test_emit_writes_a_family_of_given_coefficients(call: Call, tmp_path: Path):
 
 def test_emit_of_a_run_takes_its_evidence_and_the_rule_of_a_candidate(run_folder: Path, call: Call, tmp_path: Path):
     leader = call("rank", run_folder, "--json").document["chosen"]
-    plan, layout = resolve(Request(budget="0.5x", preset="quick", candidates=3, seeds=2, epochs=1, images=256))
+    plan, layout = resolve(REQUEST)
     other = next(one for one in layout.candidates if one.proxy_id != leader["id"])
     told = call("emit", run_folder, "--candidate", other.id, "--growth", 0.5, "--out", tmp_path / "family", "--json")
     assert told.code == 0
@@ -380,6 +405,13 @@ NONSENSE = {
     "plan --epochs 1.5": "--help",
     "plan --rounding up": "'level', 'paper'",
     "plan --preset fast": "'quick', 'standard'",
+    "plan --policy halving": "'fit', 'race', 'grid'",
+    "plan --margin -1": "at least 0",
+    "plan --max-epochs-total 0": "at least 1",
+    "plan --max-epochs-total 7": "--max-epochs-total 8 or more",
+    "plan --confirm -1": "at least 0",
+    "plan --check-phi 1": "other than 0 and 1",
+    "plan --check-phi nan": "at least -4",
     "plan --buget 2x": "--budget",
     "plan extra": "--help",
     "plan --data nowhere": "torchvision:NAME",
@@ -390,6 +422,7 @@ NONSENSE = {
     "run --base b9": "did you mean b8?",
     "run --data nowhere": "torchvision:NAME",
     "run --study nowhere.yaml": "give a YAML file",
+    "run --max-hours -1": "--help",
     "scale": "--base",
     "scale --base b9": "did you mean b8?",
     "scale --base b0 --depth 0": "positive",

@@ -1,5 +1,6 @@
 """Kills, Ctrl-C and rivals, on the real program with real signals: nothing is trained twice and no bit changes."""
 
+import json
 import os
 import shlex
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 
@@ -62,12 +64,63 @@ def test_kills_of_workers_and_coordinator_train_nothing_twice_and_change_no_byte
 
     second = program(*command)
     assert second.wait() == 0, second.err.read_text()
-    assert f"{len(before)} done before" in second.out.read_text()
+    assert f"trials done before: {len(before)}," in second.out.read_text()
     after = complete(folder)
     assert len(after) == TRIALS
     assert {number: after[number] for number in before} == before
     assert (folder / "ranking.json").read_bytes() == (finished[0] / "ranking.json").read_bytes()
     assert (folder / "trials.csv").read_bytes() == (finished[0] / "trials.csv").read_bytes()
+    assert list((folder / "checkpoints").iterdir()) == []
+
+
+CHOOSING = {
+    "fit": "--candidates 20 --seeds 1 --epochs 1 --confirm 1",
+    "race": "--candidates 6 --seeds 2 --epochs 2",
+}
+"""Searches that go by what they find, of some twenty trials of a second each."""
+
+
+@pytest.fixture(scope="module")
+def both_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset with a test part."""
+    path = tmp_path_factory.mktemp("data") / "both.npz"
+    labels = np.arange(560) % 3
+    images = np.random.default_rng(0).integers(0, 128, (560, 12, 12, 3), np.uint8)
+    images += (100 * np.eye(3, dtype=np.uint8)[labels])[:, None, None, :]
+    parts = {"train": slice(0, 400), "test": slice(400, 560)}
+    arrays = {f"{name}_{what}": values[part] for name, part in parts.items()
+              for what, values in (("images", images), ("labels", labels))}  # fmt: skip
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", CHOOSING)
+def test_a_search_that_chooses_its_trials_comes_to_the_same_killed_stopped_and_on_one_slot_or_two(
+    program: Callable[..., Any], both_parts: Path, policy: str, tmp_path: Path
+):
+    tiny = "--budget 0.5x --preset quick --images 256 --proxy-resolution 12"
+    options = ["--data", both_parts, "--policy", policy, *tiny.split(), *CHOOSING[policy].split()]
+    plain, folder = tmp_path / "plain", tmp_path / "run"
+    undisturbed = program("run", *options, "--out", plain, cores=1)
+    assert undisturbed.wait(500) == 0, undisturbed.err.read_text()
+
+    first = program("run", *options, "--out", folder)
+    first.wait_for("\n4/")
+    os.kill(first.process.pid, signal.SIGKILL)
+    first.wait()
+    before = complete(folder)
+    stopped = program("run", *options, "--out", folder, "--max-hours", 10 / 3600, cores=1)
+    assert stopped.wait() in (0, 2)  # 2: no candidate has finished in time
+    last = program("run", *options, "--out", folder)
+    assert last.wait(500) == 0, last.err.read_text()
+    after = complete(folder)
+    assert {number: after[number] for number in before} == before
+    for name in ("ranking.json", "trials.csv", "candidates.csv", "family/manifest.json"):
+        assert (folder / name).read_bytes() == (plain / name).read_bytes(), name
+    found = json.loads((folder / "ranking.json").read_text())
+    assert found["search"]["unfinished"] is None
+    assert bool(found["confirmation"]) is (policy == "fit")
     assert list((folder / "checkpoints").iterdir()) == []
 
 
@@ -131,7 +184,7 @@ def test_a_second_run_on_the_same_folder_is_refused_and_the_first_goes_on(
     folder = tmp_path / "run"
     options = (*tiny_options, "--seeds", "12")  # long enough to be still at work when the second has waited
     first = program("run", *options, "--out", folder)
-    first.wait_for("trials on")
+    first.wait_for("policy grid on")
     assert _code(["run", *options, "--out", str(folder), "--quiet"]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line == f"scalesearch: {folder} is in use by another run; wait for it, or stop it first"

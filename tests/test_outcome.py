@@ -172,14 +172,20 @@ def test_a_network_that_was_tried_and_never_finished_is_told_of_beside_those_tha
     assert outcome.ranking.leader not in lost
 
 
-def test_short_rungs_are_no_part_of_the_ranking_but_of_the_fidelity():
+def test_short_rungs_change_no_estimate_and_put_their_losers_behind_the_best():
     plan, layout = planned(policy="race")
     results = searched("race")
     short = [result for result in results if result.key.rung < plan.epochs]
     assert short
     outcome = conclude(plan, layout, results)
     without = conclude(plan, layout, [one for one in results if one not in short])
-    assert outcome.ranking.rows == without.ranking.rows
+    bare = [[replace(row, tied_with_best=False) for row in one.ranking.rows] for one in (outcome, without)]
+    assert bare[0] == bare[1]
+    left = {leave.arm for leave in outcome.search.leaves}
+    assert left
+    assert not any(row.tied_with_best for row in outcome.ranking.rows if row.id in left)
+    tied = [{row.id for row in one.ranking.rows if row.tied_with_best} for one in (outcome, without)]
+    assert tied[0] == tied[1] - left
     assert outcome.fidelity != without.fidelity
     assert outcome.epochs == sum(result.key.rung for result in results)
 

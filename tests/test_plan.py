@@ -603,7 +603,7 @@ def test_all_faults_of_a_request_are_told_at_once_each_with_its_mend():
     ("key", "value"),
     [
         *(("candidates", 1), ("seeds", 0), ("epochs", 0), ("images", 255), ("proxy_resolution", 7)),
-        *(("margin", -1), ("max_epochs_total", 0), ("confirm", -1), ("check_phi", -5)),
+        *(("margin", -1), ("max_epochs_total", 0), ("confirm", -1)),
     ],
 )
 def test_a_count_that_is_too_small_is_told_with_the_least(key: str, value: int):
@@ -638,11 +638,11 @@ def test_a_confirmation_needs_a_test_part(tmp_path: Path):
     assert resolve(Request(preset="quick", data=str(path), confirm=0))[0].confirm == 0
 
 
-@pytest.mark.parametrize("phi", [0, 1])
-def test_a_rule_is_not_checked_where_it_says_nothing_new(phi: float):
-    with pytest.raises(PlanError, match=f"--check-phi {phi}") as caught:
-        planned(check_phi=phi)
-    assert "other than 0 and 1" in caught.value.mend
+@pytest.mark.parametrize("phi", [-5, 0, 1, 3.9])
+def test_a_rule_is_checked_neither_where_it_says_nothing_new_nor_out_of_reach(phi: float):
+    with pytest.raises(PlanError, match=f"--check-phi {phi:g} asks for") as caught:
+        planned(check_phi=phi, budget="4x")
+    assert "other than 0 and 1" in str(caught.value)
 
 
 def test_a_builders_rule_is_checked_at_no_other_budget():

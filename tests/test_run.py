@@ -20,7 +20,7 @@ from scalesearch.spec import Network
 
 FilesOf = Callable[[Path], dict[str, str]]
 Finished = tuple[Path, Any]
-FOLDER = {"study.db", "plan.yaml", "candidates.csv", "trials.csv", "ranking.json", "environment.json"}
+FOLDER = {"study.db", "plan.yaml", "scan.json", "candidates.csv", "trials.csv", "ranking.json", "environment.json"}
 """Files of a run folder, by docs/design.md, section 5; the report page comes later."""
 FOLDERS = {"family", "checkpoints", "logs"}
 TRIALS = 8
@@ -64,6 +64,7 @@ def test_the_tables_of_a_run_agree_with_its_study(finished: Finished):
     stored = optuna.load_study(study_name="scalesearch", storage=f"sqlite:///{folder / 'study.db'}").trials
     assert list(trials["proxy"]) == [trial.user_attrs["proxy"] for trial in stored]
     assert list(trials["seed"]) == [trial.user_attrs["seed"] for trial in stored]
+    assert list(trials["stage"]) == [trial.user_attrs["stage"] for trial in stored] == ["search"] * TRIALS
     assert list(trials["accuracy"]) == [trial.value for trial in stored]
     assert len(trials) == TRIALS
     candidates = pandas.read_csv(folder / "candidates.csv")
@@ -78,6 +79,8 @@ def test_the_ranking_is_that_of_the_trials_without_the_anchor(finished: Finished
     means = trials[trials["proxy"] != "base"].groupby("proxy")["accuracy"].mean()
     assert {row["id"]: row["mean"] for row in ranking["candidates"]} == pytest.approx(dict(means))
     assert sorted(row["rank"] for row in ranking["candidates"]) == [1, 2, 3]
+    assert ranking["rests_on"] == "means"  # three networks are no ground for a surface
+    assert [row["estimate"] for row in ranking["candidates"]] == [row["mean"] for row in ranking["candidates"]]
     assert ranking["evidence"] == "quick look"
 
 
@@ -122,7 +125,8 @@ def test_the_family_of_a_run_says_what_it_rests_on(finished: Finished):
 def test_rank_prints_the_document_that_the_run_has_stored(finished: Finished, capsys: pytest.CaptureFixture[str]):
     found = document(capsys, "rank", finished[0])
     assert found == json.loads((finished[0] / "ranking.json").read_text())
-    keys = {"verdict", "chosen", "noise_sd", "df", "seeds_needed", "failed", "candidates"}
+    keys = {"findings", "verdict", "chosen", "search", "fidelity", "noise_sd", "df", "seeds_needed", "failed"}
+    keys |= {"candidates"}
     assert keys <= found.keys()
     assert {"id", "alpha", "beta", "gamma", "shares"} <= found["chosen"].keys()
     row = {"id", "rank", "mean", "low", "high", "seeds", "p_best", "tied_with_best", "references"}
@@ -133,8 +137,9 @@ def test_rank_prints_the_document_that_the_run_has_stored(finished: Finished, ca
 
 def test_status_of_a_finished_run(finished: Finished, capsys: pytest.CaptureFixture[str]):
     found = document(capsys, "status", finished[0])
-    assert {key: found[key] for key in ("state", "done", "running", "failed", "total")} == {
+    assert {key: found[key] for key in ("state", "stage", "done", "running", "failed", "total")} == {
         "state": "finished",
+        "stage": None,
         "done": TRIALS,
         "running": 0,
         "failed": 0,
@@ -231,6 +236,7 @@ def test_a_damaged_study_is_refused_by_every_command(
 STUDY = """
 budget: 0.5x
 preset: quick
+policy: grid
 candidates: 3
 seeds: 2
 epochs: 3
@@ -313,7 +319,7 @@ def folder_of_images(folder: Path, *, classes: int = 2, count: int = 200) -> Pat
     return folder
 
 
-SHORT_OPTIONS = "--budget 0.5x --preset quick --candidates 2 --seeds 1 --epochs 1 --proxy-resolution 12"
+SHORT_OPTIONS = "--budget 0.5x --preset quick --policy grid --candidates 2 --seeds 1 --epochs 1 --proxy-resolution 12"
 
 
 @pytest.mark.slow

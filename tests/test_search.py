@@ -9,14 +9,15 @@ import json
 import multiprocessing
 import random
 import shutil
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import sqlalchemy
 
 from scalesearch.agenda import Agenda, agenda
 from scalesearch.documents import rank_document
@@ -43,7 +44,7 @@ class EndlessError(Exception):
     """The search tries a trial again and again."""
 
 
-REQUEST = Request(budget="0.5x", preset="quick", candidates=20, seeds=2, epochs=4, images=256)
+REQUEST = Request(budget="0.5x", preset="quick", candidates=20, seeds=1, epochs=2, images=256)
 """What is searched without training it."""
 
 
@@ -340,16 +341,36 @@ def carried_out(found: tuple[Plan, Layout], folder: Path, slots: int, order: ran
     return ranking + trials_table(results)
 
 
+@pytest.fixture
+def unsynced() -> Iterator[None]:
+    """SQLite does not wait for the disk: nothing here outlives the process anyway."""
+
+    def connected(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", connected)
+    yield
+    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", connected)
+
+
+REQUESTS: dict[PolicyName, Request] = {
+    "fit": replace(REQUEST, policy="fit", confirm=2, check_phi=2.0),
+    "race": replace(REQUEST, policy="race", seeds=2),
+    "grid": replace(REQUEST, policy="grid"),
+}
+
+
+@pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize("policy", get_args(PolicyName))
 def test_neither_slots_nor_order_nor_interruptions_change_a_byte(policy: PolicyName, tmp_path: Path):
-    found = resolve(replace(REQUEST, policy=policy, confirm=2, check_phi=2.0))
+    found = resolve(REQUESTS[policy])
     expected = carried_out(found, tmp_path / "plain", 1, random.Random(0), stops=0)
     document = json.JSONDecoder().raw_decode(expected)[0]
+    assert document["search"]["policy"] == policy
     assert document["search"]["unfinished"] is None
     assert document["failed"]  # some trials diverge
-    assert document["confirmation"]
-    assert document["travel"]
-    assert ("pruned" in expected) is (policy == "race")
-    for slots, seed in product((1, 4), (1, 2, 3)):
-        order = random.Random(100 * slots + seed)
-        assert carried_out(found, tmp_path / f"{slots}-{seed}", slots, order, stops=3 * seed) == expected
+    assert (bool(document["confirmation"]), bool(document["travel"])) == (policy == "fit", policy == "fit")
+    assert (bool(document["search"]["left"]), "pruned" in expected) == (policy == "race", policy == "race")
+    for slots, stops in ((1, 4), (4, 3)):
+        order = random.Random(10 * slots + stops)
+        assert carried_out(found, tmp_path / f"{slots}-{stops}", slots, order, stops) == expected

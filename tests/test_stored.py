@@ -9,9 +9,10 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from scalesearch.agenda import agenda
 from scalesearch.documents import rank_document, status_document
 from scalesearch.errors import StudyError
-from scalesearch.plan import Layout, Plan
+from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.recipe import EpochResult
 from scalesearch.request import Request, resolve
 from scalesearch.runfolder import claimed
@@ -24,7 +25,7 @@ FilesOf = Callable[[Path], dict[str, str]]
 
 @pytest.fixture(scope="module")
 def plan() -> tuple[Plan, Layout]:
-    return resolve(Request(budget="0.5x", preset="quick", candidates=3, seeds=2, epochs=2, images=300))
+    return resolve(Request(budget="0.5x", preset="quick", policy="grid", candidates=3, seeds=2, epochs=2, images=300))
 
 
 @pytest.fixture
@@ -36,14 +37,14 @@ def folder(plan: tuple[Plan, Layout], tmp_path: Path) -> Path:
 
 def studied(folder: Path, plan: tuple[Plan, Layout], *, complete: int, failed: int = 0, running: int = 0) -> None:
     """A study with so many trials in each state, the first ones complete."""
-    study = Study(folder / "study.db", plan[0].space.budget)
-    study.enqueue(entries(*plan))
+    study = Study(folder / "study.db")
+    study.enqueue(entries(*plan, agenda(*plan, []).due))
     for index in range(complete + failed + running):
         key = study.claim()
         assert key is not None
         study.report(key, EpochResult(epoch=1, train_loss=1.0, accuracy=50.0 + index, loss=1.0))
         if index < complete:
-            study.complete(key)
+            study.complete(key, is_short=False)
         elif index < complete + failed:
             study.fail(key, "worker killed by SIGKILL")
 
@@ -61,6 +62,7 @@ def test_a_run_before_its_first_trial_has_nothing_done_and_no_ranking(folder: Pa
     total = 2 * (len(plan[1].trained) + 1)
     assert document == {
         "state": "interrupted",
+        "stage": "search",
         "done": 0,
         "running": 0,
         "failed": 0,
@@ -82,16 +84,44 @@ def test_states_and_counts_are_those_of_the_trials(folder: Path, plan: tuple[Pla
 
 
 def test_a_run_whose_trials_have_all_ended_is_finished(folder: Path, plan: tuple[Plan, Layout]):
-    total = len(entries(*plan))
+    total = len(agenda(*plan, []).due)
     studied(folder, plan, complete=total - 1, failed=1)
     document = status_document(read_run(folder))
     assert (document["state"], document["done"], document["failed"]) == ("finished", total - 1, 1)
+    assert (document["stage"], document["total"]) == (None, total)
     assert not document["eta_s"]
 
 
+def test_a_run_that_chooses_its_trials_tells_the_most_until_it_has_ended(tmp_path: Path):
+    asked = Request(budget="0.5x", preset="quick", policy="fit", candidates=20, epochs=1, images=300, confirm=2)
+    plan = resolve(asked)
+    with claimed(tmp_path / "run", plan[0]):
+        folder = tmp_path / "run"
+    study = Study(folder / "study.db")
+    stages, totals = [], set()
+    while (stored := read_run(folder)).now.stage is not None:
+        document = status_document(stored)
+        assert (document["state"], document["done"]) == ("interrupted", len(stored.results))
+        assert document["done"] + len(set(stored.now.due) - {one.key for one in stored.results}) <= document["total"]
+        stages.append(document["stage"])
+        totals.add(document["total"])
+        study.enqueue(entries(*plan, stored.now.due))
+        while (key := study.claim()) is not None:
+            accuracy = 50.0 if key.proxy == ANCHOR else 60.0 + plan[1].trained.index(key.proxy)
+            study.report(key, EpochResult(epoch=1, train_loss=1.0, accuracy=accuracy, loss=1.0))
+            study.complete(key, is_short=False)
+    assert stages[-1] == "confirm"
+    assert stages.count("search") == len(stages) - 1
+    [most] = totals
+    document = status_document(read_run(folder))
+    assert (document["state"], document["stage"], document["eta_s"]) == ("finished", None, 0)
+    assert document["done"] == document["total"] <= most
+
+
 def test_the_ranking_so_far_names_what_failed(folder: Path, plan: tuple[Plan, Layout]):
-    studied(folder, plan, complete=3, failed=1)
+    studied(folder, plan, complete=4, failed=1)
     document = rank_document(read_outcome(folder))
+    assert document["search"]["unfinished"] == "search"
     assert [row["id"] for row in document["candidates"]] == [plan[1].trained[1], plan[1].trained[0]]
     [failed] = document["failed"]
     assert failed == f"{plan[1].trained[2]}-s0-e{plan[0].epochs}"
@@ -126,6 +156,9 @@ def test_a_damaged_plan_is_named_in_one_line(folder: Path, content: str):
         (("seeds",), 0),
         (("preset",), "slow"),
         (("base",), "b99"),
+        (("policy",), "halving"),
+        (("margin",), -1),
+        (("confirm",), "all"),
         (("resolution",), 0),
     ],
     ids=str,

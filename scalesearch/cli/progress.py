@@ -92,7 +92,7 @@ class RunDisplay(Display):
         """Training begins; `results` hold what earlier runs of the plan did."""
         self.done, self.start = sum(result.has_ended for result in results), time.monotonic()
         self.say(stamp(plan.evidence, plan.base.name))
-        kept = f", {self.done} trials done before" if self.done else ""
+        kept = f", trials done before: {self.done}" if self.done else ""
         what = f"{plan.base.name} at {plan.budget} on {plan.data.name}"
         self.say(f"{what}: policy {plan.policy} on {slots} slots{kept}, in {self.folder}")
         self.overall = self.add("all trials", 0, self.done)

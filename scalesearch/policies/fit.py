@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from scalesearch.policies.rules import (
 )
 from scalesearch.ranking import competitors
 from scalesearch.samples import Arm
-from scalesearch.surface import excluded
+from scalesearch.surface import Array, Draws, excluded
 from scalesearch.trials import TrialKey
 
 DESIGN = 10
@@ -31,22 +32,32 @@ REPEATS = 4
 """Arms of the first batch that get a second seed, which tells noise from roughness."""
 BATCH = 4
 """Trials between two decisions, whatever the number of slots."""
+LEAST = 30
+"""Trials that the search for the best arm may take, however few arms there are; else as many as there are arms."""
+UNSEEN = 0.1
+"""Largest probability, at the end, that the best is among the arms that were never trained."""
+LIKELY = 0.5
+"""A leader that is the best with this probability, and ahead by the margin, is proven: trials go on until the others
+are excluded."""
+HOPEFUL = 0.25
+"""A leader that is the best with this probability, and ahead by half the margin, is looked at again before the end."""
+FAMILIAR = 6
+"""Trials of a leader after which it is not looked at again for that."""
 
 
 def fit(arms: Sequence[Arm], rules: Rules) -> Policy:
-    """A spread of arms first, then the most telling trials until the leader is as good as the best."""
+    """A spread of arms first, then the most telling trials until the leader is as good as the best, or proven."""
     keys = _design(arms, rules)
     seeds: Counter[str] = Counter()
-    spent = look = 0
+    number = 0
     while True:
-        kept = affordable(keys, rules.most_epochs - spent)
+        kept = affordable(keys, rules.most_epochs - rules.epochs * seeds.total())
         seeds.update(key.proxy for key in kept)
-        spent += rules.epochs * len(kept)
         results = yield Batch(keys=kept)
         if len(kept) < len(keys):
             return Ending.SPENT, ()
-        look += 1
-        ending, picks = _decision(arms, rules, results, look)
+        number += 1
+        ending, picks = _decision(arms, rules, results, number)
         if ending:
             return ending, ()
         keys = _numbered(picks, seeds, rules)
@@ -72,20 +83,73 @@ def _numbered(names: Sequence[str], seeds: Counter[str], rules: Rules) -> tuple[
     return tuple(keys)
 
 
-def _decision(arms: Sequence[Arm], rules: Rules, results: Results, look: int) -> tuple[Ending | None, list[str]]:
-    """Whether the search is settled, and else the arms of the next batch."""
-    found = draws_at(arms, results, rules.epochs, seed=look)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """What the trials so far say."""
+
+    draws: Draws
+    leader: int
+    """The trained arm with the highest estimate."""
+    lead: float
+    """Its estimate over the next one's [points]."""
+    chances: Array
+    """(arms,): probability of being the best."""
+    trials: Array
+    """(arms,): finished trials."""
+    open_arms: Array
+    """(arms,) of booleans: those that may be trained."""
+
+
+def _look(names: Sequence[str], draws: Draws, results: Results) -> _Look:
+    trials = Counter(key.proxy for key, value in results.items() if value is not None)
+    failed = {key.proxy for key, value in results.items() if value is None}
+    counts = np.array([trials[name] for name in names])
+    estimates = draws.accuracies.mean(axis=0)
+    leader = int(np.where(counts > 0, estimates, -np.inf).argmax())
+    return _Look(
+        draws=draws,
+        leader=leader,
+        lead=float(estimates[leader] - np.delete(estimates, leader).max(initial=-np.inf)),
+        chances=np.bincount(draws.accuracies.argmax(axis=1), minlength=len(names)) / len(draws.accuracies),
+        trials=counts,
+        open_arms=np.array([name not in failed for name in names]),
+    )
+
+
+def _decision(arms: Sequence[Arm], rules: Rules, results: Results, number: int) -> tuple[Ending | None, list[str]]:
+    """Whether the search has ended, and else the arms of the next batch."""
+    found = draws_at(arms, results, rules.epochs, seed=number)
     if found is None:
         return Ending.COMPLETE, []
-    names, draws = found
-    trained = {key.proxy for key, value in results.items() if value is not None}
-    failed = {key.proxy for key, value in results.items() if value is None}
-    estimates = np.where([name in trained for name in names], draws.accuracies.mean(axis=0), -np.inf)
-    leader = int(estimates.argmax())
-    is_alone = int(excluded(draws.accuracies, leader, rules.margin).sum()) == len(names) - 1
-    if is_alone or expected_loss(draws, leader) <= SETTLED * rules.margin:
-        return Ending.SETTLED, []
-    open_arms = np.array([name not in failed for name in names])
-    if not open_arms.any():
+    names, look = found[0], _look(*found, results)
+    rivals = look.open_arms & ~excluded(look.draws.accuracies, look.leader, rules.margin)
+    if not look.open_arms.any():
         return Ending.COMPLETE, []
-    return None, [names[index] for index in most_telling(draws, BATCH, open_arms)]
+    if rivals.sum() < 2:
+        return Ending.SETTLED, []
+    is_good = expected_loss(look.draws, look.leader) <= SETTLED * rules.margin
+    if look.lead >= rules.margin and look.chances[look.leader] >= LIKELY:
+        picks = _proof(look, rivals, rules.margin)
+    elif is_good:
+        picks = _last_doubts(look, rules.margin)
+    elif len(results) >= max(LEAST, len(arms)):
+        return Ending.SPENT, []
+    else:
+        picks = most_telling(look.draws, BATCH, look.open_arms)
+    return (None if picks else Ending.SETTLED), [names[index] for index in picks]
+
+
+def _proof(look: _Look, rivals: Array, margin: float) -> list[int]:
+    """The leader and the rivals that most likely come within the margin of it."""
+    near = (look.draws.accuracies >= look.draws.accuracies[:, [look.leader]] - margin).mean(axis=0)
+    order = [int(index) for index in np.argsort(-near, kind="stable") if rivals[index] and index != look.leader]
+    return [look.leader, *order[: BATCH - 1]]
+
+
+def _last_doubts(look: _Look, margin: float) -> list[int]:
+    """Arms to be trained before a good leader is settled for: unseen ones, or the leader itself if it may stand out."""
+    unseen = np.where(look.open_arms & (look.trials == 0), look.chances, 0.0)
+    if unseen.sum() > UNSEEN:
+        return [int(index) for index in np.argsort(-unseen, kind="stable")[:BATCH] if unseen[index]]
+    may_stand_out = look.chances[look.leader] >= HOPEFUL and look.lead >= margin / 2
+    return [look.leader] * 2 if may_stand_out and look.trials[look.leader] < FAMILIAR else []

@@ -32,8 +32,9 @@ RUNGS = 3
 """Training lengths, each the next one's quarter, rounded down, at least one epoch."""
 REPEATS = 4
 """Arms of a short rung that get a second seed, which tells noise from roughness."""
-ERROR = 0.05
-"""Probability that any arm leaves wrongly, over all decisions; each has half of what is left."""
+ERROR = 0.025
+"""Probability that any arm leaves wrongly, over all decisions; each has half of what is left. The final ranking has
+as much again."""
 
 
 def rungs(epochs: int) -> tuple[int, ...]:

@@ -12,6 +12,8 @@ from searchers import PEER
 SMOOTH = ("smooth", "smooth-biased")
 ROUGH = ("rough", "rough-biased", "rough-flat", "rough-flat-biased")
 OURS = ("fit", "race")
+COMPARED = ("smooth", "smooth-biased", "rough", "rough-biased", "recorded")
+"""Settings in which every searcher plays; elsewhere our policies and the grid that they are measured against."""
 WHOLE = ("smooth", "rough", "recorded")
 """Settings of which README.md shows all searchers."""
 MOST_EXTRA = 0.02

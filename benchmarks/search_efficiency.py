@@ -34,7 +34,7 @@ import optuna
 from figures import Figures, Judged, figures, judge
 from landscapes import SETTINGS, Landscape, planted, stream
 from recorded import SEEN, recorded
-from requirements import checks, digest, tables
+from requirements import COMPARED, OURS, checks, digest, tables
 from searchers import PEER, SEARCHERS
 
 RESULT = Path(__file__).parent / "results" / "search_efficiency.json"
@@ -53,8 +53,9 @@ def landscape_of(setting: str, replay: int) -> Landscape:
 
 
 def searchers_of(setting: str, names: Sequence[str]) -> list[str]:
-    """Those that can play: a table holds no five seeds for a grid."""
-    return [name for name in names if setting != RECORDED or not name.startswith("grid-5")]
+    """Those that play: all where the kinds of searching are compared; a table holds no five seeds for a grid."""
+    playing = names if setting in COMPARED else [name for name in names if name in (PEER, *OURS)]
+    return [name for name in playing if setting != RECORDED or not name.startswith("grid-5")]
 
 
 def replay(number: int, setting: str, names: Sequence[str]) -> Plays:

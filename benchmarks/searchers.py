@@ -262,7 +262,6 @@ SEARCHERS: Mapping[str, Searcher] = {
     "grid-3": partial(best_mean, seeds=3),
     "grid-5": partial(best_mean, seeds=5),
     "grid-3-ranked": partial(policy, name="grid", seeds=3),
-    "grid-5-ranked": partial(policy, name="grid", seeds=5),
     "optuna-halving": halving,
     "optuna-halving-tuned": halving_tuned,
     "optuna-hyperband": partial(hyperband, factor=4),

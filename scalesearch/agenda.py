@@ -89,10 +89,10 @@ def agenda(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Agenda
     ended = {result.key: result.accuracy for result in results if result.has_ended}
     found = arms(layout)
     rules = _rules(plan, len(found))
-    anchors = _keys([ANCHOR], range(plan.seeds), plan.epochs, "search")
+    anchors = _keys([ANCHOR], range(plan.anchor_seeds), plan.epochs, "search")
     own = {key: value for key, value in ended.items() if key.stage == "search" and key.proxy != ANCHOR}
     searched = standing(found, rules, own)
-    most = plan.seeds + most_trials(len(found), rules) + _most_after(plan, layout)
+    most = plan.anchor_seeds + most_trials(len(found), rules) + _most_after(plan, layout)
 
     def at(stage: Stage | None, due: Sequence[TrialKey] = ()) -> Agenda:
         return Agenda(stage=stage, due=tuple(due), search=searched, most=most)

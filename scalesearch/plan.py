@@ -25,7 +25,9 @@ from scalesearch.yamlfile import read_mapping
 
 SCHEMA = 1
 LEAST_TRIALS = 30
-"""Trials that `fit` may take of however few proxies."""
+"""Trials that `fit` may take to find the best of however few proxies; else as many as there are proxies."""
+ANCHOR_SEEDS = 3
+"""Most trainings of the unscaled base, where proxies get as many as they need."""
 ANCHOR = "base"
 """Id of the unscaled proxy base, trained outside the ranking."""
 
@@ -107,9 +109,14 @@ class Plan:
         return self.base.small(self.resolution, self.data.num_classes, self.halvings)
 
     @property
+    def anchor_seeds(self) -> int:
+        """Trainings of the unscaled base: as many as of each proxy, where that is fixed beforehand."""
+        return self.seeds if self.policy == "grid" else min(self.seeds, ANCHOR_SEEDS)
+
+    @property
     def anchor_epochs(self) -> int:
-        """Epochs of the unscaled base, trained with every seed."""
-        return self.seeds * self.epochs
+        """Epochs of the unscaled base."""
+        return self.anchor_seeds * self.epochs
 
     def search_epochs(self, arms: int) -> int:
         """Epochs that the search of so many proxies takes at most, the unscaled base's apart."""

@@ -173,7 +173,8 @@ def _unanswerable(
     if request.confirm and data is not None and not data.has_test:
         faults.append(PlanError(f"--confirm: {data.source} has no test part", mend="add one, or leave --confirm out"))
     phi = request.check_phi
-    if phi is None or base is None or space is None:
+    low, high = RANGES["check_phi"]
+    if phi is None or base is None or space is None or not low <= phi <= high:
         return faults
     if not isinstance(base, StagedBase):
         mend = "leave it out, or search again with the budget that the exponent stands for"

@@ -7,7 +7,7 @@ from scalesearch.ranking import Ranking, Row, Verdict
 from scalesearch.scaling import DIMENSIONS, Coefficients
 
 OPEN = 0.5
-"""A region of more than this part of all shares points nowhere."""
+"""A region of more than this part of all shares, or more tied candidates than this part of all, point nowhere."""
 POINTS = {"paper": "The paper's 1.2/1.1/1.15"}
 """What named points are called."""
 
@@ -82,7 +82,8 @@ def shares_line(ranking: Ranking, budget: float) -> str:
         f"{name} {100 * share:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
         for name, share, low, high in zip(DIMENSIONS, found.shares, found.low, found.high, strict=True)
     ]
-    is_open = found.region > OPEN or ranking.verdict_kind is Verdict.NO_PREFERENCE
+    tied = sum(row.tied_with_best for row in ranking.on_budget)
+    is_open = found.region > OPEN or tied > OPEN * len(ranking.on_budget)
     said = "Which shares are best is open; the surface is highest at" if is_open else "Best shares of log compute:"
     rule = Coefficients.from_shares(found.shares, budget)
     tested = "".join(

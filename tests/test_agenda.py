@@ -131,7 +131,7 @@ def test_a_negative_exponent_scales_down():
 
 def test_what_is_not_finished_says_so():
     plan, layout = planned(**FULL)
-    seen, results = carried_out(plan, layout)
+    _seen, results = carried_out(plan, layout)
     for stage, said in (("search", "The search has not ended"), ("confirm", "The confirmation has not ended")):
         part = [one for one in results if one.key.stage == "search"]
         kept = part[: len(part) - 3] if stage == "search" else part

@@ -89,12 +89,12 @@ def test_a_diverging_training_is_noticed_on_the_gpu():
 
 @pytest.mark.slow
 def test_a_standard_run_of_three_candidates_goes_end_to_end(tmp_path: Path):
-    options = "--preset standard --base b0 --budget 2x --candidates 3 --seeds 1 --epochs 1 --images 512"
+    options = "--preset standard --policy grid --base b0 --budget 2x --candidates 3 --seeds 1 --epochs 1 --images 512"
     command = [sys.executable, "-m", "scalesearch", "run", *options.split(), "--out", "run", "--json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["manifest"]["evidence"] == "standard"
+    assert found["manifest"]["evidence"] == "quick look"
     assert [member["name"] for member in found["manifest"]["members"]] == [f"B{k}" for k in range(1, 8)]
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert {slot["device"].split(":")[0] for slot in environment["slots"]} == {"cuda"}

@@ -83,7 +83,7 @@ def test_an_unfinished_batch_decides_nothing(policy):
 @pytest.mark.parametrize("policy", ["grid", "fit", "race"])
 def test_failed_arms_are_not_trained_for_ever(policy):
     accuracy = planted((0.3, 0.3, 0.4))
-    batches, now, results = played(rules(policy), lambda key: None if key.proxy == "a10" else accuracy(key))
+    batches, now, _results = played(rules(policy), lambda key: None if key.proxy == "a10" else accuracy(key))
     tries = Counter(key.proxy for batch in batches for key in batch)
     assert tries["a10"] <= 3
     assert now.ending is not None
@@ -178,7 +178,7 @@ def test_the_next_trial_of_independent_arms_is_that_of_the_knowledge_gradient(ga
 
 
 def test_rungs_grow_and_survivors_meet_the_same_seeds():
-    batches, now, results = played(rules("race"), planted((0.3, 0.3, 0.4)))
+    batches, now, _results = played(rules("race"), planted((0.3, 0.3, 0.4)))
     lengths = [batch[-1].rung for batch in batches]
     assert lengths == sorted(lengths)
     assert tuple(sorted(set(lengths))) == rungs(64)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalesearch.candidates import spread
+from scalesearch.plan import LEAST_TRIALS
 from scalesearch.policies.allocation import most_telling
 from scalesearch.policies.rules import (
     SETTLED,
@@ -32,14 +33,12 @@ REPEATS = 4
 """Arms of the first batch that get a second seed, which tells noise from roughness."""
 BATCH = 4
 """Trials between two decisions, whatever the number of slots."""
-LEAST = 30
-"""Trials that the search for the best arm may take, however few arms there are; else as many as there are arms."""
-UNSEEN = 0.1
+UNSEEN = 0.12
 """Largest probability, at the end, that the best is among the arms that were never trained."""
 LIKELY = 0.5
 """A leader that is the best with this probability, and ahead by the margin, is proven: trials go on until the others
 are excluded."""
-HOPEFUL = 0.25
+HOPEFUL = 0.3
 """A leader that is the best with this probability, and ahead by half the margin, is looked at again before the end."""
 FAMILIAR = 6
 """Trials of a leader after which it is not looked at again for that."""
@@ -132,7 +131,7 @@ def _decision(arms: Sequence[Arm], rules: Rules, results: Results, number: int) 
         picks = _proof(look, rivals, rules.margin)
     elif is_good:
         picks = _last_doubts(look, rules.margin)
-    elif len(results) >= max(LEAST, len(arms)):
+    elif len(results) >= max(LEAST_TRIALS, len(arms)):
         return Ending.SPENT, []
     else:
         picks = most_telling(look.draws, BATCH, look.open_arms)

@@ -68,6 +68,9 @@ def race(arms: Sequence[Arm], rules: Rules) -> Policy:
     while True:
         rung, seed = lengths[min(look, len(lengths) - 1)], max(0, look - len(lengths) + 1)
         keys = _block(judged.alive, rung, seed, rules)
+        if rung < rules.epochs and spent + rung * len(keys) > rules.most_epochs / 2:
+            lengths = lengths[:look] + lengths[-1:]  # what is left is for full length, which alone is ranked
+            continue
         if seed == 0:  # the references are seen at every length, whoever has left
             keys = (*keys, *block([name for name in named if name not in judged.alive], 0, rung))
         kept = affordable(keys, rules.most_epochs - spent)

@@ -16,7 +16,7 @@ from scalesearch.trials import TrialKey
 
 DRAWS = 2_000
 """Draws from the posterior behind a decision."""
-SETTLED = 0.45
+SETTLED = 0.5
 """A search is settled when the leader is expected to miss the best by at most this part of the margin."""
 
 Results = Mapping[TrialKey, float | None]

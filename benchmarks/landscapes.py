@@ -118,15 +118,15 @@ class Setting:
 
 SETTINGS: Mapping[str, Setting] = {
     "smooth": Setting(),
-    "smooth-biased": Setting(is_early_biased=True),
-    "smooth-0": Setting(roughness=0.0),
     "rough": Setting(roughness=0.1),
+    "smooth-biased": Setting(is_early_biased=True),
     "rough-biased": Setting(roughness=0.1, is_early_biased=True),
-    "rough-flat": Setting(curvature=0.25, roughness=0.1),
-    "rough-flat-biased": Setting(curvature=0.25, roughness=0.1, is_early_biased=True),
     "all-equal": Setting(curvature=0.0, roughness=0.0),
     "clear-winner": Setting(lead=0.5),
     "flip": Setting(flips=True),
+    "rough-flat": Setting(curvature=0.25, roughness=0.1),
+    "rough-flat-biased": Setting(curvature=0.25, roughness=0.1, is_early_biased=True),
+    "smooth-0": Setting(roughness=0.0),
     "pointed": Setting(shape="pointed"),
     "skewed": Setting(shape="skewed"),
 }

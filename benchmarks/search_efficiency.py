@@ -157,10 +157,12 @@ def main() -> int:
     if RECORDED in given.only:
         document["recorded"] = about_the_table()
     with ProcessPoolExecutor(given.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        found = {name: summed_up(name, given.searchers, given.replays, pool) for name in given.only}
-    document |= {"seconds": round(time.monotonic() - start), "settings": found}
-    if given.out:
-        given.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        found: dict[str, dict[str, Figures]] = {}
+        for name in given.only:
+            found[name] = summed_up(name, given.searchers, given.replays, pool)
+            document |= {"seconds": round(time.monotonic() - start), "settings": found}
+            if given.out:  # after each setting, so that a run that is stopped keeps what it has
+                given.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(tables(found))
     missed = [f"NOT MET, row {one.row}: {one.what}: {one.found}" for one in checks(found) if not one.is_met]
     print("\n".join(missed) or "requirements met in the settings that were replayed")

@@ -314,8 +314,7 @@ def test_epochs_that_train_no_two_proxies_are_refused_with_the_least_that_does(p
     with pytest.raises(PlanError, match="7 epochs in all, 4 of them the unscaled base's, train no two") as caught:
         planned(policy=policy, max_epochs_total=7)
     assert "--max-epochs-total 8 or more" in caught.value.mend
-    with pytest.raises(PlanError, match="train no two proxies"):
-        planned(seeds=25)  # of the 26 trials of the preset
+    assert planned(seeds=25, policy=policy)[0].anchor_seeds == (25 if policy == "grid" else 3), "of the 26 trials of the preset"
 
 
 def test_heavier_budgets_get_fewer_images():
@@ -638,7 +637,7 @@ def test_a_confirmation_needs_a_test_part(tmp_path: Path):
     assert resolve(Request(preset="quick", data=str(path), confirm=0))[0].confirm == 0
 
 
-@pytest.mark.parametrize("phi", [-5, 0, 1, 3.9])
+@pytest.mark.parametrize("phi", [-3, 0, 1, 3.9])
 def test_a_rule_is_checked_neither_where_it_says_nothing_new_nor_out_of_reach(phi: float):
     with pytest.raises(PlanError, match=f"--check-phi {phi:g} asks for") as caught:
         planned(check_phi=phi, budget="4x")

@@ -7,7 +7,7 @@ echo "base,budget,seconds" > results/times.csv
 while read -r base budget; do
     name="$(basename "${base%.yaml}" | tr ':' '.')-$budget"
     start=$(date +%s)
-    scalesearch run --base "$base" --budget "$budget" --preset quick --quiet --out "runs/$name" > "results/$name.txt"
+    scalesearch run --base "$base" --budget "$budget" --preset quick --policy grid --quiet --out "runs/$name" > "results/$name.txt"
     echo "$base,$budget,$(($(date +%s) - start))" >> results/times.csv
     cp "runs/$name/ranking.json" "results/$name.json"
     cp "runs/$name/environment.json" results/environment.json

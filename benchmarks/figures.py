@@ -13,7 +13,6 @@ from landscapes import MARGIN, Array, Landscape
 from scipy import stats
 from searchers import SEEDS, Played
 
-from scalesearch.optimum import STEPS
 from scalesearch.policies.race import region
 
 Figures = dict[str, Any]
@@ -21,8 +20,6 @@ Figures = dict[str, Any]
 
 CONFIDENCE = 0.95
 DIGITS = 4
-SLACK = 0.5 / STEPS
-"""Half a step of the lattice on which optima are looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +36,7 @@ class Judged:
     intervals: tuple[int, int]
     """Intervals of arms tied with the best that hold the truth, of how many."""
     shares: tuple[int, int]
-    """Intervals of the optimum's shares that hold the truth, up to half a step of the lattice, of how many."""
-    shares_exact: tuple[int, int]
-    """The same without that allowance."""
+    """Intervals of the optimum's shares that hold the truth, of how many."""
     is_named: bool
     """The best arm is the claimed winner."""
     is_told: bool
@@ -67,8 +62,7 @@ def judge(played: Played, landscape: Landscape) -> Judged:
         is_claim=played.winner is not None,
         is_wrong=played.winner is not None and bool(behind[played.winner] > MARGIN),
         intervals=(sum(one.covers() for one in played.intervals), len(played.intervals)),
-        shares=(sum(one.covers(SLACK) for one in played.shares), len(played.shares)),
-        shares_exact=(sum(one.covers() for one in played.shares), len(played.shares)),
+        shares=(sum(one.covers() for one in played.shares), len(played.shares)),
         is_named=is_named,
         is_told=is_named or is_near,
         is_home=region(landscape.arms[played.leader]) == region(landscape.arms[best]),
@@ -130,7 +124,6 @@ def figures(plays: Sequence[Judged], peers: Sequence[Judged] | None) -> Figures:
         "wrong_of_claims": proportion(wrong, len(claims)),
         "interval_coverage": coverage([one.intervals for one in plays]),
         "share_coverage": coverage([one.shares for one in plays]),
-        "share_coverage_exact": coverage([one.shares_exact for one in plays]),
         "named": _count(plays, "is_named"),
         "told": proportion(sum(one.is_told and one.compute <= 1 for one in plays), len(plays)),
         "home": _count(plays, "is_home"),

@@ -125,7 +125,6 @@ SETTINGS: Mapping[str, Setting] = {
     "clear-winner": Setting(lead=0.5),
     "flip": Setting(flips=True),
     "rough-flat": Setting(curvature=0.25, roughness=0.1),
-    "rough-flat-biased": Setting(curvature=0.25, roughness=0.1, is_early_biased=True),
     "smooth-0": Setting(roughness=0.0),
     "pointed": Setting(shape="pointed"),
     "skewed": Setting(shape="skewed"),

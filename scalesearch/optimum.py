@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalesearch.samples import Shares
-from scalesearch.surface import CONFIDENCE, Array, Draws, Surface
+from scalesearch.surface import CONFIDENCE, CORNERS, Array, Draws, Surface
 
 STEPS = 40
-"""The optimum is looked for at shares in steps of one in this many."""
+"""A maximum on the edge of the range, and the region, are looked for at shares in steps of one in this many."""
 DIGITS = 4
 """Decimals of a share."""
 
@@ -44,8 +44,7 @@ def optimum(surface: Surface, draws: Draws, margin: float, named: dict[str, Shar
     lattice = _lattice(surface.shares)
     terms = surface.basis.at(lattice)
     heights = draws.coefficients @ terms.T
-    best = lattice[heights.argmax(axis=1)]
-    top = heights.max(axis=1)
+    best, top = _refined(surface, draws, lattice[heights.argmax(axis=1)], heights.max(axis=1))
     ends = np.percentile(best, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=0)
 
     def as_good(points: Array) -> Array:
@@ -59,6 +58,22 @@ def optimum(surface: Surface, draws: Draws, margin: float, named: dict[str, Shar
         region=round(float(as_good(lattice).mean()), DIGITS),
         named={name: bool(as_good(np.array([point]))[0]) for name, point in named.items()},
     )
+
+
+def _refined(surface: Surface, draws: Draws, best: Array, top: Array) -> tuple[Array, Array]:
+    """The exact maximum of each draw, a quadratic, where it has one within the arms' range; else the lattice's best."""
+    basis = surface.basis
+    _, x, y, xx, xy, yy = (draws.coefficients @ basis.mixing.T).T
+    size = 4 * xx * yy - xy**2
+    is_peak = (xx < 0) & (size > 0)
+    size = np.where(is_peak, size, 1.0)
+    flat = np.stack([(xy * y - 2 * yy * x) / size, (xy * x - 2 * xx * y) / size], axis=1)
+    peaks = (flat * basis.scale + basis.centre) @ CORNERS + 1 / 3
+    inside = (peaks >= surface.shares.min(axis=0)) & (peaks <= surface.shares.max(axis=0))
+    chosen = is_peak & inside.all(axis=1)
+    found = np.where(chosen[:, None], peaks, best)
+    heights = (draws.coefficients * basis.at(found)).sum(axis=1)
+    return found, np.maximum(top, heights)
 
 
 def _lattice(shares: Array) -> Array:

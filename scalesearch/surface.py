@@ -32,7 +32,7 @@ LEAST_DF = 3
 ROUGHNESS = np.array([0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5])
 """Sizes of the roughness that are weighed, in standard deviations of the noise between seeds."""
 LIKELY_ROUGHNESS = 3.0
-"""Half-width of the half-Cauchy prior on the roughness, in the same unit."""
+"""Each of these sizes is weighed beforehand by 1 / (1 + (size / 3)²): small ones are a little likelier."""
 SLOPES = np.geomspace(0.15, 30, 9)
 """Sizes of a coefficient that are weighed, in the same unit; equally likely beforehand."""
 HINT_DRAWS = 4_000

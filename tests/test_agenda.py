@@ -63,7 +63,7 @@ def test_stages_follow_one_another():
 def test_what_is_announced_is_not_exceeded(policy):
     plan, layout = planned(policy=policy, **FULL)
     seen, results = carried_out(plan, layout)
-    assert all(len(results) <= now.most for now in seen) if policy != "race" else len(results)
+    assert all(len(results) <= now.most for now in seen)
     search = [result for result in results if result.key.stage == "search"]
     spent = sum(result.key.rung for result in search)
     assert spent <= plan.anchor_epochs + plan.search_epochs(len(layout.trained))

@@ -314,7 +314,9 @@ def test_epochs_that_train_no_two_proxies_are_refused_with_the_least_that_does(p
     with pytest.raises(PlanError, match="7 epochs in all, 4 of them the unscaled base's, train no two") as caught:
         planned(policy=policy, max_epochs_total=7)
     assert "--max-epochs-total 8 or more" in caught.value.mend
-    assert planned(seeds=25, policy=policy)[0].anchor_seeds == (25 if policy == "grid" else 3), "of the 26 trials of the preset"
+    assert planned(seeds=25, policy=policy)[0].anchor_seeds == (25 if policy == "grid" else 3), (
+        "of the 26 trials of the preset"
+    )
 
 
 def test_heavier_budgets_get_fewer_images():

@@ -63,7 +63,7 @@ def test_no_policy_trains_more_than_it_may(policy, trials, epochs):
     batches, now, _ = played(told, planted((0.3, 0.3, 0.4)))
     keys = [key for batch in batches for key in batch]
     assert sum(key.rung for key in keys) <= told.most_epochs
-    assert len(set(keys)) == len(keys) <= most_trials(len(ARMS), told) * (1 if policy != "race" else epochs)
+    assert len(set(keys)) == len(keys) <= most_trials(len(ARMS), told)
     assert now.ending is not None
 
 
@@ -88,8 +88,8 @@ def test_failed_arms_are_not_trained_for_ever(policy):
     assert tries["a10"] <= 3
     assert now.ending is not None
     batches, now, _ = played(rules(policy), lambda key: None)
-    assert now.ending is not None
-    assert len(batches) <= 2
+    assert now.ending is Ending.COMPLETE
+    assert max(Counter(key.proxy for batch in batches for key in batch).values()) <= 2
 
 
 @pytest.mark.parametrize("policy", ["fit", "race"])

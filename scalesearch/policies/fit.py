@@ -12,6 +12,7 @@ from scalesearch.candidates import spread
 from scalesearch.plan import LEAST_TRIALS
 from scalesearch.policies.allocation import most_telling
 from scalesearch.policies.rules import (
+    LIKELY,
     SETTLED,
     Batch,
     Ending,
@@ -35,9 +36,6 @@ BATCH = 4
 """Trials between two decisions, whatever the number of slots."""
 UNSEEN = 0.12
 """Largest probability, at the end, that the best is among the arms that were never trained."""
-LIKELY = 0.5
-"""A leader that is the best with this probability, and ahead by the margin, is proven: trials go on until the others
-are excluded."""
 HOPEFUL = 0.3
 """A leader that is the best with this probability, and ahead by half the margin, is looked at again before the end."""
 FAMILIAR = 6
@@ -119,30 +117,43 @@ def _decision(arms: Sequence[Arm], rules: Rules, results: Results, number: int) 
     """Whether the search has ended, and else the arms of the next batch."""
     found = draws_at(arms, results, rules.epochs, seed=number)
     if found is None:
-        return Ending.COMPLETE, []
+        picks = _more(arms, results)
+        return (None if picks else Ending.COMPLETE), picks
     names, look = found[0], _look(*found, results)
-    rivals = look.open_arms & ~excluded(look.draws.accuracies, look.leader, rules.margin)
+    rest = ~excluded(look.draws.accuracies, look.leader, rules.margin)
+    if rest.sum() < 2:
+        return Ending.SETTLED, []
     if not look.open_arms.any():
         return Ending.COMPLETE, []
-    if rivals.sum() < 2:
-        return Ending.SETTLED, []
     is_good = expected_loss(look.draws, look.leader) <= SETTLED * rules.margin
     if look.lead >= rules.margin and look.chances[look.leader] >= LIKELY:
-        picks = _proof(look, rivals, rules.margin)
+        picks = _proof(look, look.open_arms & rest, rules.margin)
     elif is_good:
         picks = _last_doubts(look, rules.margin)
     elif len(results) >= max(LEAST_TRIALS, len(arms)):
-        return Ending.SPENT, []
+        return Ending.LIMIT, []
     else:
         picks = most_telling(look.draws, BATCH, look.open_arms)
     return (None if picks else Ending.SETTLED), [names[index] for index in picks]
 
 
+def _more(arms: Sequence[Arm], results: Results) -> list[str]:
+    """Arms to train where failures left too little for a decision: those with the fewest trials."""
+    failed = {key.proxy for key, value in results.items() if value is None}
+    trials = Counter(key.proxy for key in results)
+    able = [arm.id for arm in competitors(arms) if arm.id not in failed]
+    return sorted(able, key=lambda name: trials[name])[:BATCH] if len(results) < max(LEAST_TRIALS, len(arms)) else []
+
+
 def _proof(look: _Look, rivals: Array, margin: float) -> list[int]:
-    """The leader and the rivals that most likely come within the margin of it."""
+    """The leader and the rivals that most likely come within the margin of it; of those that do not fail."""
     near = (look.draws.accuracies >= look.draws.accuracies[:, [look.leader]] - margin).mean(axis=0)
     order = [int(index) for index in np.argsort(-near, kind="stable") if rivals[index] and index != look.leader]
-    return [look.leader, *order[: BATCH - 1]]
+    return [*_unless_closed(look), *order[: BATCH - 1]]
+
+
+def _unless_closed(look: _Look) -> list[int]:
+    return [look.leader] if look.open_arms[look.leader] else []
 
 
 def _last_doubts(look: _Look, margin: float) -> list[int]:
@@ -151,4 +162,4 @@ def _last_doubts(look: _Look, margin: float) -> list[int]:
     if unseen.sum() > UNSEEN:
         return [int(index) for index in np.argsort(-unseen, kind="stable")[:BATCH] if unseen[index]]
     may_stand_out = look.chances[look.leader] >= HOPEFUL and look.lead >= margin / 2
-    return [look.leader] * 2 if may_stand_out and look.trials[look.leader] < FAMILIAR else []
+    return _unless_closed(look) * 2 if may_stand_out and look.trials[look.leader] < FAMILIAR else []

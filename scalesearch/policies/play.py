@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from scalesearch.policies.fit import fit
 from scalesearch.policies.grid import grid
-from scalesearch.policies.race import race
+from scalesearch.policies.race import REPEATS, race, rungs
 from scalesearch.policies.rules import Ending, Leave, Policy, Results, Rules
 from scalesearch.presets import PolicyName
 from scalesearch.samples import Arm
@@ -61,4 +61,5 @@ def most_trials(arms: int, rules: Rules) -> int:
     """Trials that a search takes at most."""
     if rules.policy == "grid":
         return min(arms * rules.seeds, rules.most_epochs // rules.epochs)
-    return rules.most_epochs // rules.epochs
+    full = rules.most_epochs // rules.epochs
+    return full if rules.policy == "fit" else full + (len(rungs(rules.epochs)) - 1) * (arms + REPEATS)

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from scalesearch.policies.rules import (
+    LIKELY,
     SETTLED,
     Batch,
     Ending,
@@ -80,6 +83,8 @@ def race(arms: Sequence[Arm], rules: Rules) -> Policy:
             return Ending.SPENT, ()
         look += 1
         judged = _judged(rivals, judged, results, rung, rules, ERROR / 2**look)
+        if not judged.alive:
+            return Ending.COMPLETE, judged.leaves
         if len(judged.alive) < 2 or (rung == rules.epochs and judged.is_settled):
             return Ending.SETTLED, judged.leaves
 
@@ -98,10 +103,11 @@ def _judged(rivals: Sequence[Arm], before: _Judged, results: Results, rung: int,
     alive = [name for name in before.alive if name not in failed]
     found = draws_at(rivals, results, rung, seed=len(results))
     if found is None or not alive:
-        return _Judged(alive=alive, leaves=_leaves(before.alive, alive, results, rung))
+        return _Judged(alive=alive)
     names, draws = found
     homes = {arm.id: region(arm) for arm in rivals}
     columns = [names.index(name) for name in alive]
+    error = error if rung == rules.epochs else error / 2  # a short rung compares twice: with all, and at home
     behind = {names[index] for index in _worse(draws.accuracies, columns, rules.margin, error)}
     gone = behind if rung == rules.epochs else behind & before.behind
     for home in DIMENSIONS if rung < rules.epochs else ():
@@ -112,12 +118,21 @@ def _judged(rivals: Sequence[Arm], before: _Judged, results: Results, rung: int,
     stay = sorted((name for name in alive if name not in gone), key=lambda name: -estimates[name])
     rest = draws.accuracies[:, columns]
     loss = (rest.max(axis=1) - rest[:, int(rest.mean(axis=0).argmax())]).mean()
+    is_promising = _is_promising(rest, rules.margin)
     return _Judged(
         alive=stay,
-        leaves=_leaves(before.alive, stay, results, rung),
+        leaves=_leaves(alive, stay, results, rung),
         behind=frozenset(behind),
-        is_settled=bool(loss <= SETTLED * rules.margin),
+        is_settled=bool(loss <= SETTLED * rules.margin) and not is_promising,
     )
+
+
+def _is_promising(accuracies: Array, margin: float) -> bool:
+    """Whether the leader is likely the best, and ahead by the margin: blocks go on until the others are excluded."""
+    estimates = accuracies.mean(axis=0)
+    leader = int(estimates.argmax())
+    lead = estimates[leader] - np.delete(estimates, leader).max(initial=-np.inf)
+    return bool(lead >= margin and (accuracies.argmax(axis=1) == leader).mean() >= LIKELY)
 
 
 def _worse(accuracies: Array, columns: Sequence[int], margin: float, error: float) -> list[int]:

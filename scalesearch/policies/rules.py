@@ -18,6 +18,9 @@ DRAWS = 2_000
 """Draws from the posterior behind a decision."""
 SETTLED = 0.5
 """A search is settled when the leader is expected to miss the best by at most this part of the margin."""
+LIKELY = 0.5
+"""A leader that is the best with this probability, and ahead by the margin, is proven: trials go on until the others
+are excluded."""
 
 Results = Mapping[TrialKey, float | None]
 """Accuracies of ended trials [%]; None for one that failed."""
@@ -30,6 +33,8 @@ class Ending(StrEnum):
     """It trained all that it meant to."""
     SETTLED = "settled"
     """More trials are expected to gain less than the margin is worth."""
+    LIMIT = "limit"
+    """It took as many trials as finding the best may take, and is not settled."""
     SPENT = "spent"
     """The next batch would not fit into the compute that it was given."""
 
@@ -51,7 +56,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
-    """An arm that is trained no longer."""
+    """An arm that is trained no longer because it was found to be worse."""
 
     arm: str
     rung: int

@@ -141,9 +141,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--searchers", type=partial(listed, known=everyone), default=everyone, help="searchers, by comma"
     )
-    parser.add_argument("--out", type=Path, help="write every figure to this JSON file too")
+    parser.add_argument("--out", type=Path, help="write every figure to this JSON file, and go on behind its settings")
     parser.add_argument("--table", action="store_true", help=f"only print what README.md shows of {RESULT.name}")
     return parser.parse_args()
+
+
+def done_before(given: argparse.Namespace) -> dict[str, dict[str, Figures]]:
+    """Settings that the file already holds, of as many replays: a run that was stopped goes on behind them."""
+    if not given.out or not given.out.is_file():
+        return {}
+    before = json.loads(given.out.read_text(encoding="utf-8"))
+    return before["settings"] if before["replays"] == given.replays else {}
 
 
 def main() -> int:
@@ -157,8 +165,8 @@ def main() -> int:
     if RECORDED in given.only:
         document["recorded"] = about_the_table()
     with ProcessPoolExecutor(given.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        found: dict[str, dict[str, Figures]] = {}
-        for name in given.only:
+        found = done_before(given)
+        for name in (name for name in given.only if name not in found):
             found[name] = summed_up(name, given.searchers, given.replays, pool)
             document |= {"seconds": round(time.monotonic() - start), "settings": found}
             if given.out:  # after each setting, so that a run that is stopped keeps what it has

@@ -37,13 +37,13 @@ class Agenda:
 
 
 def arms(layout: Layout) -> list[Arm]:
-    """The proxies of a search, in canonical order."""
+    """The proxies of a search, in canonical order; without shares where their compute differs."""
     return [
         Arm(
             id=name,
             references=tuple(reference for one in layout.twins(name) for reference in one.references),
             off_budget=layout.candidate(name).off_budget,
-            shares=layout.candidate(name).shares,
+            shares=layout.candidate(name).shares if layout.is_level else None,
         )
         for name in layout.trained
     ]
@@ -133,7 +133,7 @@ def _most_after(plan: Plan, layout: Layout) -> int:
     return plan.seeds * (confirmed + travelling)
 
 
-def _leading(ranking: Ranking, count: int) -> list[str]:
+def leading(ranking: Ranking, count: int) -> list[str]:
     """The first trained proxies on budget, then the references that are not among them."""
     first = [row.id for row in ranking.on_budget if row.seeds][:count]
     return [*first, *(row.id for row in ranking.rows if row.references and row.id not in first)]
@@ -142,12 +142,12 @@ def _leading(ranking: Ranking, count: int) -> list[str]:
 def _confirmed(plan: Plan, ranking: Ranking) -> list[TrialKey]:
     if not plan.confirm or ranking.leader is None:
         return []
-    names = [ANCHOR, *_leading(ranking, plan.confirm)]
+    names = [ANCHOR, *leading(ranking, plan.confirm)]
     return _keys(names, range(NEW_SEEDS, NEW_SEEDS + plan.seeds), plan.epochs, "confirm")
 
 
 def _travelling(plan: Plan, layout: Layout, ranking: Ranking) -> list[TrialKey]:
     if plan.check_phi is None or ranking.leader is None:
         return []
-    names = [name for name in _leading(ranking, TRAVELLERS) if traveller(layout.candidate(name), plan) is not None]
+    names = [name for name in leading(ranking, TRAVELLERS) if traveller(layout.candidate(name), plan) is not None]
     return _keys(names, range(plan.seeds), plan.epochs, "travel")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scalesearch.outcome import Outcome, Travel
     from scalesearch.stored import StoredRun
 
-VERSION = {"schema_version": 1}
+VERSION = {"schema_version": 2}
 Document = dict[str, Any]
 
 
@@ -158,8 +158,8 @@ def rank_document(outcome: Outcome) -> Document:
         **VERSION,
         "evidence": outcome.plan.evidence,
         "findings": findings(outcome),
-        "verdict": verdict(outcome.ranking),
-        "verdict_kind": outcome.ranking.verdict_kind.value,
+        "verdict": verdict(outcome.final),
+        "verdict_kind": outcome.final.verdict_kind.value,
         "chosen": chosen,
         "search": _search(outcome),
         "fidelity": outcome.fidelity.to_dict(),

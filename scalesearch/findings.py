@@ -18,6 +18,8 @@ UNFINISHED: dict[Stage, str] = {
 ENDINGS = {
     Ending.COMPLETE: "",
     Ending.SETTLED: "The search stopped when more trials were expected to gain less than the margin is worth.",
+    Ending.LIMIT: "The search stopped unsettled: it trained as often as there are candidates, the most that finding the best "
+    "may take.",
     Ending.SPENT: "The search stopped because its compute was spent.",
 }
 
@@ -29,7 +31,7 @@ def findings(outcome: Outcome) -> list[str]:
         UNFINISHED[outcome.stage] if outcome.stage else "",
         _confirmed(outcome),
         shares_line(ranking, outcome.plan.space.budget),
-        verdict(ranking),
+        f"{'In the search: ' if outcome.confirmation else ''}{verdict(ranking)}",
         fidelity_text(outcome.fidelity),
         _travelled(outcome.travel) if outcome.travel else "",
         ENDINGS[outcome.search.ending] if outcome.search.ending else "",
@@ -43,17 +45,24 @@ def _confirmed(outcome: Outcome) -> str:
     final = outcome.confirmation
     if final is None:
         return ""
+    if final.leader is None:
+        return "The confirmation has no finished trial of a candidate on budget: the ranking of the search stands."
     said = verdict(final).replace("this validation split", "this test part")
-    seeds = max(row.seeds for row in final.rows)
-    return f"Confirmed on the test part, with {seeds} new seeds each: {said}"
+    seeds = sorted({row.seeds for row in final.rows})
+    count = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
+    return (
+        f"On the test part, with {count} new seeds each: {said} The first of several is chosen by this part, so that "
+        "its own figure is high on average."
+    )
 
 
 def _travelled(travel: Travel) -> str:
     """Whether the order of the search holds at another budget."""
     where = f"At φ {travel.phi:g} ({travel.growth:.3g}x)"
     order: Agreement | None = travel.fidelity.agreements[0] if travel.fidelity.agreements else None
+    missing = f" {travel.unreached} of them cannot be built there." if travel.unreached else ""
     if order is None or order.tau is None or order.low is None:
-        return f"{where} too few candidates were trained to tell whether the order holds."
+        return f"{where} too few candidates have different results to tell whether the order holds.{missing}"
     says = {
         Trust.TRUSTWORTHY: "the order of the leading shares and the references holds",
         Trust.DOUBTFUL: "it is open whether the order of the leading shares and the references holds",
@@ -62,7 +71,7 @@ def _travelled(travel: Travel) -> str:
     }[travel.fidelity.verdict]
     leader = next((row for row in travel.ranking.on_budget if row.id == travel.ranking.leader), None)
     first = f" There {leader.id} is ahead ({leader.estimate:.2f} %)." if leader else ""
-    return f"{where} {says} (τ {order.tau:.2f}, {order.low:.2f} to {order.high:.2f}).{first}"
+    return f"{where} {says} (τ {order.tau:.2f}, {order.low:.2f} to {order.high:.2f}).{first}{missing}"
 
 
 def _spent(outcome: Outcome) -> str:

@@ -89,9 +89,9 @@ def _separates(seeds: int, effect: float, arms: int, df: float) -> bool:
 def seeds_needed(gap: float, noise: Noise | None, arms: int) -> int | None:
     """The fewest seeds each that would separate two of `arms` networks whose true means are `gap` points apart.
 
-    None where no number would: equal means, unknown noise, more than 10,000.
+    None where no number would: equal means, no noise or an unknown one, more than 10,000.
     """
-    if noise is None or gap <= 0:
+    if noise is None or not noise.sd or gap <= 0:
         return None
     effect = gap / noise.sd
     options = range(2, MOST_SEEDS + 1)

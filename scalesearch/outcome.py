@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scalesearch.agenda import accuracies, agenda, arms, search_ranking
+from scalesearch.agenda import TRAVELLERS, accuracies, agenda, arms, leading, search_ranking
 from scalesearch.candidates import Candidate
 from scalesearch.errors import StudyError
 from scalesearch.fidelity import Fidelity, fidelity
@@ -27,6 +27,8 @@ class Travel:
     growth: float
     ranking: Ranking
     """At that growth, each proxy on its own mean."""
+    unreached: int
+    """Leading proxies and references without a network at that growth."""
     fidelity: Fidelity
     """Of the order there to that of the search: rung 1 is the search, rung 2 the other budget."""
 
@@ -59,8 +61,8 @@ class Outcome:
 
     @property
     def final(self) -> Ranking:
-        """The confirmation's ranking, where there is one, else the search's."""
-        return self.confirmation or self.ranking
+        """The confirmation's ranking, where it has a leader, else the search's."""
+        return self.confirmation if self.confirmation and self.confirmation.leader else self.ranking
 
     @property
     def leader(self) -> Candidate | None:
@@ -105,14 +107,14 @@ def conclude(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Outc
         epochs=sum(len(result.epochs) for result in results),
         fidelity=_fidelity(plan, layout, results),
         confirmation=_confirmation(plan, layout, results) if now.stage not in ("search", "confirm") else None,
-        travel=_travel(plan, layout, results) if now.stage is None else None,
+        travel=_travel(plan, layout, results, ranking) if now.stage is None else None,
         anchor=tuple(anchor),
         failed=tuple(sorted((one for one in results if one.state is TrialState.FAILED), key=lambda one: one.key)),
     )
 
 
 def _regions(layout: Layout) -> dict[str, str]:
-    return {arm.id: region(arm) for arm in arms(layout) if not arm.off_budget}
+    return {arm.id: region(arm) for arm in arms(layout) if arm.shares is not None and not arm.off_budget}
 
 
 def _on_budget(layout: Layout, found: dict[str, list[float]]) -> dict[str, list[float]]:
@@ -128,10 +130,11 @@ def _fidelity(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Fid
 def _confirmation(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Ranking | None:
     """Every proxy on its own mean: so few are no ground for a surface. The unscaled base is listed off budget."""
     found = accuracies(results, "confirm", plan.epochs, without="")
-    if not plan.confirm or not found:
+    names = {result.key.proxy for result in results if result.key.stage == "confirm"}
+    if not names:
         return None
-    entered = [_alone(arm) for arm in arms(layout) if arm.id in found]
-    base = [Arm(id=ANCHOR, references=("unscaled",), off_budget=True)] if ANCHOR in found else []
+    entered = [_alone(arm) for arm in arms(layout) if arm.id in names]
+    base = [Arm(id=ANCHOR, references=("unscaled",), off_budget=True)]
     return rank([*entered, *base], found, margin=plan.margin)
 
 
@@ -141,14 +144,15 @@ def _alone(arm: Arm, *, off_budget: bool | None = None) -> Arm:
     return Arm(id=arm.id, references=arm.references, off_budget=off)
 
 
-def _travel(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Travel | None:
-    if plan.check_phi is None:
+def _travel(plan: Plan, layout: Layout, results: Sequence[TrialResult], ranking: Ranking) -> Travel | None:
+    if plan.check_phi is None or ranking.leader is None:
         return None
     found = accuracies(results, "travel", plan.epochs)
+    names = {result.key.proxy for result in results if result.key.stage == "travel"}
     growth = growth_checked(plan)
     entered: list[Arm] = []
     for arm in arms(layout):
-        scaled = traveller(layout.candidate(arm.id), plan) if arm.id in found else None
+        scaled = traveller(layout.candidate(arm.id), plan) if arm.id in names else None
         if scaled is not None:
             entered.append(_alone(arm, off_budget=abs(scaled.growth / growth - 1) > TOLERANCE))
     on_budget = {arm.id for arm in entered if not arm.off_budget}
@@ -158,5 +162,6 @@ def _travel(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Trave
         phi=plan.check_phi,
         growth=growth,
         ranking=rank(entered, found, margin=plan.margin),
+        unreached=len(set(leading(ranking, TRAVELLERS)) - names),
         fidelity=fidelity({1: {name: here[name] for name in there if name in here}, 2: there}, _regions(layout)),
     )

@@ -23,7 +23,7 @@ from scalesearch.scalable import Base, Scalable
 from scalesearch.space import Space
 from scalesearch.yamlfile import read_mapping
 
-SCHEMA = 1
+SCHEMA = 2
 LEAST_TRIALS = 30
 """Trials that `fit` may take to find the best of however few proxies; else as many as there are proxies."""
 ANCHOR_SEEDS = 3
@@ -184,7 +184,13 @@ def read_plan(folder: Path) -> Plan:
     if not path.is_file():
         raise StudyError(f"{folder} is not a run folder: it has no plan.yaml", mend="give a folder that `run` made")
     try:
-        return Plan.from_dict(read_mapping(path))
+        values = read_mapping(path)
+        if values.get("schema") in range(1, SCHEMA):
+            fault = f"{path} was written by an older version (schema {values['schema']}; this one reads {SCHEMA})"
+            raise StudyError(fault, mend="run into a new folder")
+        return Plan.from_dict(values)
+    except StudyError:
+        raise
     except ScaleSearchError as error:
         raise StudyError(
             f"{path} is damaged: {error.message}", mend="restore the file, or run into a new folder"
@@ -201,7 +207,9 @@ class Layout:
     """In rising order of effective depth, width, resolution."""
     excluded: tuple[Exclusion, ...]
     trained: tuple[str, ...]
-    """Ids of the proxies to train, in candidate order."""
+    """Ids of the proxies of the search, in candidate order."""
+    is_level: bool = True
+    """Whether all proxies cost the same, so that their accuracies lie on one surface."""
 
     def candidate(self, proxy_id: str) -> Candidate:
         """The first candidate that stands on a proxy."""
@@ -224,4 +232,5 @@ def lay_out(plan: Plan) -> Layout:
         candidates=found.candidates,
         excluded=found.excluded,
         trained=trained_proxies(found.candidates, plan.proxies),
+        is_level=plan.space.policy == "level",
     )

@@ -95,13 +95,15 @@ class Ranking:
     df: int
     """Degrees of freedom of `noise_sd`."""
     seeds_needed: int | None
-    """Seeds per network that would separate the first two trained ones on budget, at the estimated difference and
-    noise, with probability 0.8. None where there is nothing to separate (fewer than two, equal means, separated
-    already), where the noise is unknown, and above 10,000."""
+    """Seeds per network that would separate the first two trained ones on budget by their own means, at the estimated
+    difference and noise, with probability 0.8. None where there is nothing to separate (fewer than two, a difference
+    within the margin, separated already), where there is no noise or it is unknown, and above 10,000."""
     surface: Fitted | None
     """The response surface; None where there are too few trials for one. A poor one is told of but not used."""
     failed: tuple[str, ...]
     """Arms that ought to have a finished trial and have none."""
+    silent: int
+    """Arms that nobody meant to train and that no surface speaks of."""
 
     @property
     def rests_on_surface(self) -> bool:
@@ -141,6 +143,7 @@ class Ranking:
             "seeds_needed": self.seeds_needed,
             "surface": self.surface.to_dict() if self.surface else None,
             "failed": list(self.failed),
+            "silent": self.silent,
             "candidates": [{name: _plain(value) for name, value in asdict(row).items()} for row in self.rows],
         }
 
@@ -197,14 +200,16 @@ def rank(
     else:
         rows = _by_means(samples, noise, margin, left)
     finished = {sample.arm.id for sample in samples}
+    shown = {row.id for row in rows}
     return Ranking(
         rows=rows,
         margin=margin,
         noise_sd=noise.sd if noise else None,
         df=noise.df if noise else 0,
-        seeds_needed=_seeds_needed(rows, noise),
+        seeds_needed=_seeds_needed(rows, noise, margin),
         surface=fitted,
         failed=tuple(arm.id for arm in arms if arm.id not in finished | untrained),
+        silent=sum(arm.id in untrained - shown for arm in arms),
     )
 
 
@@ -224,11 +229,11 @@ def _surface(arms: Sequence[Arm], rungs: Sequence[Sequence[Sample]]) -> tuple[Su
     return (surface, surface.draws(DRAWS)) if surface else None
 
 
-def _seeds_needed(rows: Sequence[Row], noise: Noise | None) -> int | None:
+def _seeds_needed(rows: Sequence[Row], noise: Noise | None, margin: float) -> int | None:
     rivals = [row for row in rows if row.seeds and not row.off_budget]
     if len(rivals) < 2 or not rivals[1].tied_with_best:
         return None
-    return means.seeds_needed(rivals[0].estimate - rivals[1].estimate, noise, len(rivals))
+    return means.seeds_needed(rivals[0].estimate - rivals[1].estimate - margin, noise, len(rivals))
 
 
 def _by_means(samples: Sequence[Sample], noise: Noise | None, margin: float, left: frozenset[str]) -> tuple[Row, ...]:

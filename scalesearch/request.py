@@ -165,6 +165,11 @@ def _out_of_range(request: Request) -> list[ScaleSearchError]:
     ]
 
 
+def default_policy(request: Request) -> PolicyName:
+    """`fit`, but where the paper's rounding makes candidates of unequal compute, which lie on no surface."""
+    return "grid" if request.rounding == "paper" else "fit"
+
+
 def _unanswerable(
     request: Request, base: Base | None, data: Dataset | None, space: Space | None
 ) -> list[ScaleSearchError]:
@@ -172,6 +177,9 @@ def _unanswerable(
     faults: list[ScaleSearchError] = []
     if request.confirm and data is not None and not data.has_test:
         faults.append(PlanError(f"--confirm: {data.source} has no test part", mend="add one, or leave --confirm out"))
+    if request.rounding == "paper" and request.policy not in (None, "grid"):
+        fault = f"--policy {request.policy} compares candidates of equal compute, which --rounding paper does not make"
+        faults.append(PlanError(fault, mend="use --policy grid, or --rounding level"))
     phi = request.check_phi
     low, high = RANGES["check_phi"]
     if phi is None or base is None or space is None or not low <= phi <= high:
@@ -191,7 +199,7 @@ def _planned(
 ) -> tuple[Plan, Layout]:
     side = request.proxy_resolution or base.proxy_side(native_side(data, space.budget, preset.photo_side), space.budget)
     validation = min(preset.validation_images, max(data.num_classes, data.train_count // 5))
-    policy = request.policy or "fit"
+    policy = request.policy or default_policy(request)
     epochs = request.epochs or preset.epochs
     plan = Plan(
         base=base,

@@ -96,15 +96,14 @@ def run(
         write_text(folder / "candidates.csv", candidates_table(plan, layout))
         study = Study(folder / "study.db")
         study.bind(images.fingerprint)
-        found = scan(plan.data, images)
+        test = _prepare_test(plan, images, folder, download=download) if plan.confirm else None  # faults show early
+        if test is not None:
+            study.bind(test.fingerprint, "test_images")
+        found = scan(plan.data, images, test)
         write_text(folder / "scan.json", json.dumps(found.to_dict(), indent=1) + "\n")
         slots = slots[: agenda(plan, layout, study.results()).most]
         observer.started(plan, study.results(), len(slots))
         observer.scanned(found)
-
-        if plan.confirm:  # before the training, so that a fault shows before it
-            _prepare_test(plan, images, folder, download=download)
-
         executor = LocalExecutor(slots)
         try:
             search(plan, layout, study, executor, folder, observer, images=_place, late=lambda: time.monotonic() >= end)
@@ -184,11 +183,13 @@ def _place(stage: Stage) -> str:
     return TEST_DATA if stage == "confirm" else DATA
 
 
-def _prepare_test(plan: Plan, images: Images, folder: Path, *, download: bool) -> None:
+def _prepare_test(plan: Plan, images: Images, folder: Path, *, download: bool) -> Images:
     """The training images with the test part in place of the validation part; no trial but a confirmation opens it."""
     place = folder / TEST_DATA
     try:
-        open_images(place, verify=True)
+        return open_images(place, verify=True)
     except ScaleSearchError:  # not there yet, or damaged
         side = int(images.train_images.shape[-1])
-        save(load_test(plan.data, images, side=side, download=download), place)
+        found = load_test(plan.data, images, side=side, download=download)
+        save(found, place)
+        return found

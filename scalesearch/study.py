@@ -75,15 +75,15 @@ class Study:
             raise StudyError(f"{path} cannot be read as a study: {reason}", mend="run into a new folder") from None
         self._trials: dict[TrialKey, optuna.Trial] = {}
 
-    def bind(self, fingerprint: str) -> None:
-        """Tie the study to the images of its first trial.
+    def bind(self, fingerprint: str, part: str = "images") -> None:
+        """Tie the study to the images of its first trial, or to those of its confirmation.
 
         Raises:
             StudyError: it is tied to others.
         """
-        known = self._study.user_attrs.get("images")
+        known = self._study.user_attrs.get(part)
         if known is None:
-            self._study.set_user_attr("images", fingerprint)
+            self._study.set_user_attr(part, fingerprint)
         elif known != fingerprint:
             raise StudyError("the images are not those that the study began with", mend="restore them, or use --out")
 

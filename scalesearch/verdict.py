@@ -52,18 +52,19 @@ def _outlook(ranking: Ranking) -> str:
     if ranking.seeds_needed is None:
         return ""
     first, second = [row for row in ranking.on_budget if row.seeds][:2]
+    by, said = (" by their own means", "estimated") if ranking.rests_on_surface else ("", "observed")
     return (
-        f"About {ranking.seeds_needed:,} seeds each would separate the first two, if their true difference is the "
-        f"{'estimated' if ranking.rests_on_surface else 'observed'} {first.estimate - second.estimate:.2g} points."
+        f"About {ranking.seeds_needed:,} seeds each would separate the first two{by}, if their true difference is the "
+        f"{said} {first.estimate - second.estimate:.2g} points."
     )
 
 
 def _absent(ranking: Ranking) -> str:
     """How many candidates are missing."""
-    count = len(ranking.failed)
-    if not count:
-        return ""
-    return f"{count} candidate{' has' if count == 1 else 's have'} no finished trial and cannot be ranked."
+    count, silent = len(ranking.failed), ranking.silent
+    failed = f"{count} candidate{' has' if count == 1 else 's have'} no finished trial and cannot be ranked."
+    others = f"Of {silent} candidate{'' if silent == 1 else 's'} that were not trained nothing can be said."
+    return " ".join([failed] * bool(count) + [others] * bool(silent))
 
 
 def _misfit(ranking: Ranking) -> str:

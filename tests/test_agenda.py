@@ -152,7 +152,7 @@ def test_the_document_is_json_and_does_not_depend_on_the_order_of_results():
     random = np.random.default_rng(0)
     shuffled = [results[i] for i in random.permutation(len(results))]
     assert json.dumps(rank_document(conclude(plan, layout, shuffled))) == json.dumps(document)
-    assert document["findings"][0].startswith("Confirmed on the test part, with 2 new seeds each:")
+    assert document["findings"][0].startswith("On the test part, with 2 new seeds each:")
     assert document["search"]["policy"] == "fit"
 
 

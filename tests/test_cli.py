@@ -118,7 +118,7 @@ def test_the_document_of_a_plan_has_the_keys_that_others_build_on(call: Call):
     assert (told.code, told.err) == (0, "")
     document = told.document
     assert set(document) >= PLAN
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     b0 = EXACT["efficientnet_b0"]
     assert document["base"] == {
         "name": "b0",
@@ -289,7 +289,7 @@ def test_the_document_of_a_status_has_the_keys_that_others_build_on(run_folder: 
     told = call("status", run_folder, "--json")
     assert (told.code, told.err) == (0, "")
     assert told.document == {
-        "schema_version": 1,
+        "schema_version": 2,
         "state": "finished",
         "stage": None,
         "done": 7,
@@ -465,7 +465,7 @@ def test_nonsense_with_json_is_one_document_with_the_same_code(line: str, call: 
     assert one_line(told.err), told.err
     document = told.document
     assert set(document) == {"schema_version", "error"}
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     assert set(document["error"]) >= {"kind", "message", "mend"}
     assert document["error"]["kind"].endswith("Error")
     assert NONSENSE[line] in f"{document['error']['message']}; {document['error']['mend']}"

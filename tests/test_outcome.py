@@ -213,10 +213,10 @@ def test_the_document_of_a_ranking_has_the_keys_that_others_build_on():
     _, layout = planned()
     fast = named(layout, "fast")
     document = json.loads(json.dumps(rank_document(concluded({fast: [70.0, 71.0]}))))
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     assert document["evidence"] == "quick look"
     keys = {"verdict", "chosen", "noise_sd", "df", "seeds_needed", "failed", "candidates", "findings", "search"}
-    keys |= {"fidelity", "confirmation", "travel", "rests_on", "margin", "surface", "unranked", "anchor"}
+    keys |= {"fidelity", "confirmation", "travel", "rests_on", "margin", "surface", "unranked", "anchor", "silent"}
     assert set(document) == keys | {"schema_version", "evidence", "verdict_kind"}
     assert set(document["search"]) == {"policy", "unfinished", "ending", "epochs", "most_epochs", "left"}
     assert document["search"] == document["search"] | {"policy": "grid", "unfinished": None, "ending": "complete"}

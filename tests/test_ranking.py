@@ -265,7 +265,7 @@ def test_to_dict_is_json_with_four_decimals_and_the_agreed_keys():
     arms = [Arm(id="a0", references=("uniform", "paper")), Arm(id="a1"), Arm(id="a2", off_budget=True), Arm(id="x")]
     plain = rank(arms, accuracies).to_dict()
     assert json.loads(json.dumps(plain)) == plain
-    assert " ".join(plain) == "rests_on margin noise_sd df seeds_needed surface failed candidates"
+    assert " ".join(plain) == "rests_on margin noise_sd df seeds_needed surface failed silent candidates"
     assert (plain["rests_on"], plain["margin"], plain["surface"]) == ("means", 0.0, None)
     assert " ".join(plain["candidates"][0]) == (
         "id rank estimate low high mean seeds p_best tied_with_best references off_budget"

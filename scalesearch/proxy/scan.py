@@ -65,6 +65,8 @@ class Scan:
     validation_per_class: tuple[int, ...]
     validation_copies: int
     """Validation images whose pixels training holds too, under whichever label."""
+    test_copies: int | None
+    """The same of the test part; None where it was not opened."""
     train_copies: int
     """Training images whose pixels an earlier training image has."""
     conflicts: int
@@ -80,6 +82,7 @@ class Scan:
             "side": self.side,
             "train": _part_dict(self.train_per_class) | {"copies": self.train_copies},
             "validation": _part_dict(self.validation_per_class) | {"copies_of_training": self.validation_copies},
+            "test": None if self.test_copies is None else {"copies_of_training": self.test_copies},
             "label_conflicts": self.conflicts,
             "sizes": None if self.sizes is None else asdict(self.sizes),
             "damaged": {"count": len(self.damaged), "first": list(self.damaged[:3])},
@@ -90,6 +93,7 @@ class Scan:
         found = (
             self._damage(),
             self._leak(),
+            self._test_leak(),
             self._conflict(),
             self._missing("validation", self.validation_per_class),
             self._missing("training", self.train_per_class),
@@ -112,6 +116,11 @@ class Scan:
         return (
             f"{count:,} of {_some(total, 'validation image')} {copies}: accuracies are too high by what they memorise"
         )
+
+    def _test_leak(self) -> str:
+        if not self.test_copies:
+            return ""
+        return f"{_some(self.test_copies, 'test image')} with the pixels of a training image: see scan.json"
 
     def _conflict(self) -> str:
         count, total = self.conflicts, sum(self.train_per_class) + sum(self.validation_per_class)
@@ -154,7 +163,7 @@ class Scan:
         return self.class_names[label] if self.class_names else f"class {label}"
 
 
-def scan(dataset: Dataset, images: Images) -> Scan:
+def scan(dataset: Dataset, images: Images, test: Images | None = None) -> Scan:
     """Look through the images that `load` chose and, for a folder, at its files.
 
     Of a folder's files the sizes in bytes are read, of all parts, and the headers of at most `HEADERS` files of
@@ -163,6 +172,7 @@ def scan(dataset: Dataset, images: Images) -> Scan:
     Args:
         dataset: what the images were loaded from. A folder that is gone or unreadable is no fault: it has no sizes.
         images: what `load` returned.
+        test: what `load_test` returned, if anything did.
     """
     train, validation = _keys(images.train_images), _keys(images.validation_images)
     labels = np.concatenate([images.train_labels, images.validation_labels])
@@ -177,6 +187,7 @@ def scan(dataset: Dataset, images: Images) -> Scan:
         train_per_class=_per_class(images.train_labels, dataset.num_classes),
         validation_per_class=_per_class(images.validation_labels, dataset.num_classes),
         validation_copies=int(np.isin(validation, train).sum()),
+        test_copies=None if test is None else int(np.isin(_keys(test.validation_images), train).sum()),
         train_copies=len(train) - len(np.unique(train)),
         conflicts=_conflicts(np.concatenate([train, validation]), labels),
         sizes=sizes,

@@ -18,8 +18,8 @@ UNFINISHED: dict[Stage, str] = {
 ENDINGS = {
     Ending.COMPLETE: "",
     Ending.SETTLED: "The search stopped when more trials were expected to gain less than the margin is worth.",
-    Ending.LIMIT: "The search stopped unsettled: it trained as often as there are candidates, the most that finding the best "
-    "may take.",
+    Ending.LIMIT: "The search stopped unsettled: it trained as often as there are candidates, the most that it may take "
+    "to find the best.",
     Ending.SPENT: "The search stopped because its compute was spent.",
 }
 

@@ -29,7 +29,7 @@ class Preset:
     proxies: int | None
     """Distinct proxies that `race` and `grid` train; None = all."""
     trials: int | None
-    """Most trials of a search under `fit`, the unscaled base's included; None = a seed of every proxy."""
+    """Most trials of a search under `fit`, the unscaled base's included; None = as many as the policy may take."""
     image_passes: int | None
     """Most training images seen by all trials together; None = every image, every epoch."""
     image_macs: float | None

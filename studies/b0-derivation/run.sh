@@ -32,7 +32,7 @@ search() { # NAME OPTION...: one search, from where it stopped, and what is kept
     echo "$name,$((SECONDS - start)),$code" >> results/times.csv
     [[ $code == 0 || $code == 3 ]] || exit "$code" # 3: finished, and trials.csv names the trials that failed
     mkdir -p "results/$name"
-    cp "runs/$name"/{plan.yaml,ranking.json,trials.csv,candidates.csv,environment.json} "results/$name/"
+    cp "runs/$name"/{plan.yaml,ranking.json,trials.csv,candidates.csv,environment.json,scan.json} "results/$name/"
     cp "runs/$name/family/manifest.json" "results/$name/"
 }
 

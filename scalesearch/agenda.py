@@ -102,7 +102,7 @@ def agenda(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Agenda
     if plan.confirm or plan.check_phi is not None:
         ranking = search_ranking(plan, layout, results, searched.leaves)
         later: dict[Stage, list[TrialKey]] = {
-            "confirm": _confirmed(plan, ranking),
+            "confirm": _confirmed(plan, layout, ranking),
             "travel": _travelling(plan, layout, ranking),
         }
         for stage, due in later.items():
@@ -133,21 +133,23 @@ def _most_after(plan: Plan, layout: Layout) -> int:
     return plan.seeds * (confirmed + travelling)
 
 
-def leading(ranking: Ranking, count: int) -> list[str]:
+def leading(layout: Layout, ranking: Ranking, count: int) -> list[str]:
     """The first trained proxies on budget, then the references that are not among them."""
     first = [row.id for row in ranking.on_budget if row.seeds][:count]
-    return [*first, *(row.id for row in ranking.rows if row.references and row.id not in first)]
+    return [*first, *(arm.id for arm in arms(layout) if arm.references and arm.id not in first)]
 
 
-def _confirmed(plan: Plan, ranking: Ranking) -> list[TrialKey]:
+def _confirmed(plan: Plan, layout: Layout, ranking: Ranking) -> list[TrialKey]:
     if not plan.confirm or ranking.leader is None:
         return []
-    names = [ANCHOR, *leading(ranking, plan.confirm)]
+    names = [ANCHOR, *leading(layout, ranking, plan.confirm)]
     return _keys(names, range(NEW_SEEDS, NEW_SEEDS + plan.seeds), plan.epochs, "confirm")
 
 
 def _travelling(plan: Plan, layout: Layout, ranking: Ranking) -> list[TrialKey]:
     if plan.check_phi is None or ranking.leader is None:
         return []
-    names = [name for name in leading(ranking, TRAVELLERS) if traveller(layout.candidate(name), plan) is not None]
+    names = [
+        name for name in leading(layout, ranking, TRAVELLERS) if traveller(layout.candidate(name), plan) is not None
+    ]
     return _keys(names, range(plan.seeds), plan.epochs, "travel")

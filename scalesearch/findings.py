@@ -7,8 +7,9 @@ from scalesearch.fidelity import text as fidelity_text
 from scalesearch.outcome import Outcome, Travel
 from scalesearch.plan import ANCHOR
 from scalesearch.policies import Ending
+from scalesearch.ranking import Ranking
 from scalesearch.trials import Stage
-from scalesearch.verdict import shares_line, verdict
+from scalesearch.verdict import finding, shares_line, verdict
 
 UNFINISHED: dict[Stage, str] = {
     "search": "The search has not ended: this is what its trials say so far.",
@@ -18,8 +19,8 @@ UNFINISHED: dict[Stage, str] = {
 ENDINGS = {
     Ending.COMPLETE: "",
     Ending.SETTLED: "The search stopped when more trials were expected to gain less than the margin is worth.",
-    Ending.LIMIT: "The search stopped unsettled: it trained as often as there are candidates, the most that it may take "
-    "to find the best.",
+    Ending.LIMIT: "The search stopped unsettled: it trained as often as there are candidates, the most that finding "
+    "the best may take.",
     Ending.SPENT: "The search stopped because its compute was spent.",
 }
 
@@ -34,6 +35,9 @@ def findings(outcome: Outcome) -> list[str]:
         f"{'In the search: ' if outcome.confirmation else ''}{verdict(ranking)}",
         fidelity_text(outcome.fidelity),
         _travelled(outcome.travel) if outcome.travel else "",
+        _saturated(ranking),
+        _not_above_the_base(outcome),
+        *(f"About the images: {remark}." for remark in outcome.remarks),
         ENDINGS[outcome.search.ending] if outcome.search.ending else "",
         _spent(outcome),
     ]
@@ -49,10 +53,12 @@ def _confirmed(outcome: Outcome) -> str:
         return "The confirmation has no finished trial of a candidate on budget: the ranking of the search stands."
     said = verdict(final).replace("this validation split", "this test part")
     seeds = sorted({row.seeds for row in final.rows})
-    count = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
+    count = f"{seeds[0]} to {seeds[-1]} new seeds" if len(seeds) > 1 else some(seeds[0], "new seed")
+    place = next((row.rank for row in outcome.ranking.rows if row.id == final.leader), None)
+    before = "" if place in (None, 1) else f" In the search it has place {place} of {len(outcome.ranking.rows)}."
     return (
-        f"On the test part, with {count} new seeds each: {said} The first of several is chosen by this part, so that "
-        "its own figure is high on average."
+        f"On the test part, with {count} each: {said} The rule is that of {final.leader}, chosen by this part, so that "
+        f"its own figure is high on average.{before}"
     )
 
 
@@ -69,9 +75,37 @@ def _travelled(travel: Travel) -> str:
         Trust.NOT: "the order of the leading shares and the references does not hold, or noise hides it",
         Trust.UNKNOWN: "nothing can be said of the order",
     }[travel.fidelity.verdict]
-    leader = next((row for row in travel.ranking.on_budget if row.id == travel.ranking.leader), None)
-    first = f" There {leader.id} is ahead ({leader.estimate:.2f} %)." if leader else ""
-    return f"{where} {says} (τ {order.tau:.2f}, {order.low:.2f} to {order.high:.2f}).{first}{missing}"
+    return (
+        f"{where} {says} (τ {order.tau:.2f}, {order.low:.2f} to {order.high:.2f}). {finding(travel.ranking)}{missing}"
+    )
+
+
+def some(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> some(1, "seed"), some(2, "seed")
+    ('1 seed', '2 seeds')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _saturated(ranking: Ranking) -> str:
+    """That there is nothing to rank."""
+    means = {row.mean for row in ranking.rows if row.mean is not None}
+    if len(means) != 1 or len(ranking.rows) < 2:
+        return ""
+    return f"Every candidate reaches {means.pop():.2f} %: these images cannot tell them apart."
+
+
+def _not_above_the_base(outcome: Outcome) -> str:
+    """That scaling is not shown to help these proxies."""
+    leader = next((row for row in outcome.ranking.rows if row.id == outcome.ranking.leader), None)
+    if leader is None or leader.low is None or not outcome.anchor or outcome.plan.space.budget < 1:
+        return ""
+    base = sum(outcome.anchor) / len(outcome.anchor)
+    if leader.low > base:
+        return ""
+    return f"The unscaled base reaches {base:.2f} %: no candidate is shown to be better than it."
 
 
 def _spent(outcome: Outcome) -> str:

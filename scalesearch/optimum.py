@@ -38,13 +38,14 @@ def optimum(surface: Surface, draws: Draws, margin: float, named: dict[str, Shar
         surface: the fit.
         draws: from its posterior.
         margin: a point belongs to the region unless, with 95 % probability, it is more than this worse than the
-            optimum [points].
+            point of the highest estimate [points].
         named: points to be placed inside or outside the region.
     """
     lattice = _lattice(surface.shares)
     terms = surface.basis.at(lattice)
     heights = draws.coefficients @ terms.T
-    best, top = _refined(surface, draws, lattice[heights.argmax(axis=1)], heights.max(axis=1))
+    best = _refined(surface, draws, lattice[heights.argmax(axis=1)])
+    top = heights[:, heights.mean(axis=0).argmax()]
     ends = np.percentile(best, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=0)
 
     def as_good(points: Array) -> Array:
@@ -60,7 +61,7 @@ def optimum(surface: Surface, draws: Draws, margin: float, named: dict[str, Shar
     )
 
 
-def _refined(surface: Surface, draws: Draws, best: Array, top: Array) -> tuple[Array, Array]:
+def _refined(surface: Surface, draws: Draws, best: Array) -> Array:
     """The exact maximum of each draw, a quadratic, where it has one within the arms' range; else the lattice's best."""
     basis = surface.basis
     _, x, y, xx, xy, yy = (draws.coefficients @ basis.mixing.T).T
@@ -71,9 +72,7 @@ def _refined(surface: Surface, draws: Draws, best: Array, top: Array) -> tuple[A
     peaks = (flat * basis.scale + basis.centre) @ CORNERS + 1 / 3
     inside = (peaks >= surface.shares.min(axis=0)) & (peaks <= surface.shares.max(axis=0))
     chosen = is_peak & inside.all(axis=1)
-    found = np.where(chosen[:, None], peaks, best)
-    heights = (draws.coefficients * basis.at(found)).sum(axis=1)
-    return found, np.maximum(top, heights)
+    return np.where(chosen[:, None], peaks, best)
 
 
 def _lattice(shares: Array) -> Array:

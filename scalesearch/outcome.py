@@ -58,6 +58,8 @@ class Outcome:
     """Accuracies of the unscaled proxy base, by seed [%]."""
     failed: tuple[TrialResult, ...]
     """Trials that were given up."""
+    remarks: tuple[str, ...] = ()
+    """What a look over the images found."""
 
     @property
     def final(self) -> Ranking:
@@ -89,7 +91,7 @@ def _by_id(layout: Layout, candidate: str) -> Candidate:
     raise StudyError(f"no candidate {candidate!r}", mend=f"ids look like {names}: see `rank` or candidates.csv")
 
 
-def conclude(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Outcome:
+def conclude(plan: Plan, layout: Layout, results: Sequence[TrialResult], remarks: Sequence[str] = ()) -> Outcome:
     """Rank the trained proxies of a plan by the results so far. The anchor takes no part."""
     now = agenda(plan, layout, results)
     ranking = search_ranking(plan, layout, results, now.search.leaves)
@@ -109,6 +111,7 @@ def conclude(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Outc
         confirmation=_confirmation(plan, layout, results) if now.stage not in ("search", "confirm") else None,
         travel=_travel(plan, layout, results, ranking) if now.stage is None else None,
         anchor=tuple(anchor),
+        remarks=tuple(remarks),
         failed=tuple(sorted((one for one in results if one.state is TrialState.FAILED), key=lambda one: one.key)),
     )
 
@@ -162,6 +165,6 @@ def _travel(plan: Plan, layout: Layout, results: Sequence[TrialResult], ranking:
         phi=plan.check_phi,
         growth=growth,
         ranking=rank(entered, found, margin=plan.margin),
-        unreached=len(set(leading(ranking, TRAVELLERS)) - names),
+        unreached=len(set(leading(layout, ranking, TRAVELLERS)) - names),
         fidelity=fidelity({1: {name: here[name] for name in there if name in here}, 2: there}, _regions(layout)),
     )

@@ -212,7 +212,7 @@ def _planned(
         proxies=request.candidates or (None if policy == "fit" else preset.proxies),
         policy=policy,
         margin=MARGIN if request.margin is None else request.margin,
-        most_epochs=request.max_epochs_total or (preset.trials * epochs if preset.trials and policy == "fit" else None),
+        most_epochs=request.max_epochs_total or _preset_epochs(preset, policy, epochs),
         confirm=request.confirm or 0,
         check_phi=request.check_phi,
         seeds=request.seeds or preset.seeds,
@@ -246,11 +246,17 @@ def _planned(
     return replace(plan, images=images), layout
 
 
+def _preset_epochs(preset: Preset, policy: PolicyName, epochs: int) -> int | None:
+    """Epochs that a preset gives a search; None = what the policy takes."""
+    return preset.trials * epochs if preset.trials and policy == "fit" else None
+
+
 def _affordable(plan: Plan, layout: Layout, preset: Preset) -> int:
     """Training images that keep all trials together within the preset's image passes and image-macs."""
     if preset.image_passes is None or preset.image_macs is None:
         return plan.most_images
     growths = [layout.candidate(name).proxy.growth for name in layout.trained]
-    anchored, epochs = plan.anchor_epochs, plan.search_epochs(len(growths))
+    whole = replace(plan, most_epochs=_preset_epochs(preset, plan.policy, plan.epochs))  # --max-epochs-total saves time
+    anchored, epochs = whole.anchor_epochs, whole.search_epochs(len(growths))
     macs = plan.proxy_base.cost.macs * (anchored + epochs * math.fsum(growths) / len(growths))
     return min(preset.image_passes // (anchored + epochs), int(preset.image_macs / macs))

@@ -109,15 +109,15 @@ def run(
             search(plan, layout, study, executor, folder, observer, images=_place, late=lambda: time.monotonic() >= end)
         finally:
             executor.close()
-        outcome = _concluded(plan, layout, study, folder)
+        outcome = _concluded(plan, layout, study, folder, found)
         observer.ranked(outcome)
         return outcome, _emit(outcome, folder, observer)
 
 
-def _concluded(plan: Plan, layout: Layout, study: Study, folder: Path) -> Outcome:
+def _concluded(plan: Plan, layout: Layout, study: Study, folder: Path, found: Scan) -> Outcome:
     """The outcome, with its tables and `ranking.json` written."""
     results = study.results()
-    outcome = conclude(plan, layout, results)
+    outcome = conclude(plan, layout, results, found.remarks())
     write_text(folder / "trials.csv", trials_table(results))
     write_text(folder / "ranking.json", json.dumps(documents.rank_document(outcome), indent=1) + "\n")
     if outcome.leader is None and outcome.failed:

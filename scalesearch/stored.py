@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -87,4 +88,12 @@ def read_outcome(folder: Path) -> Outcome:
     stored = read_run(folder)
     if not any(result.accuracy is not None for result in stored.results):
         raise StudyError(f"{folder} has no finished trial yet", mend="run the same command to go on")
-    return conclude(stored.plan, stored.layout, stored.results)
+    return conclude(stored.plan, stored.layout, stored.results, _remarks(folder / "scan.json"))
+
+
+def _remarks(path: Path) -> list[str]:
+    """What the look over the images found; nothing where its file is gone or damaged."""
+    try:
+        return [str(remark) for remark in json.loads(path.read_text(encoding="utf-8"))["remarks"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

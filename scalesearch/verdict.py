@@ -25,7 +25,7 @@ def _method(ranking: Ranking) -> str:
     return f"{surface if ranking.rests_on_surface else means}{beyond}"
 
 
-def _finding(ranking: Ranking) -> str:
+def finding(ranking: Ranking) -> str:
     """What can be said of the first and of the others."""
     rivals, kind, by = ranking.on_budget, ranking.verdict_kind, _method(ranking)
     if kind is Verdict.NOTHING:
@@ -102,4 +102,4 @@ def verdict(ranking: Ranking) -> str:
     One seed per candidate: no interval and no winner
     """
     caveat = "" if ranking.noise_sd is None else "Intervals are conditional on this validation split."
-    return " ".join(filter(None, (_finding(ranking), _outlook(ranking), _absent(ranking), _misfit(ranking), caveat)))
+    return " ".join(filter(None, (finding(ranking), _outlook(ranking), _absent(ranking), _misfit(ranking), caveat)))

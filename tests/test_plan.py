@@ -299,10 +299,10 @@ def test_quick_races_and_grids_12_proxies_and_the_anchor_with_2_seeds(policy: st
     assert 100_000 < most_spent(plan, layout)[0] <= 110_000
 
 
-def test_the_epochs_of_a_search_can_be_bounded_and_the_images_follow():
+def test_the_epochs_of_a_search_can_be_bounded_and_the_images_stay():
     plan, layout = planned(max_epochs_total=20)
     assert plan.anchor_epochs + plan.search_epochs(len(layout.trained)) == 20
-    assert plan.images == 110_000 // 20
+    assert plan.images == planned()[0].images, "fewer epochs are less compute, not more images"
     grid, layout = planned(policy="grid", candidates=5, max_epochs_total=1000)
     assert grid.search_epochs(len(layout.trained)) == 5 * 2 * 2  # no more than the policy takes
 
@@ -314,9 +314,7 @@ def test_epochs_that_train_no_two_proxies_are_refused_with_the_least_that_does(p
     with pytest.raises(PlanError, match="7 epochs in all, 4 of them the unscaled base's, train no two") as caught:
         planned(policy=policy, max_epochs_total=7)
     assert "--max-epochs-total 8 or more" in caught.value.mend
-    assert planned(seeds=25, policy=policy)[0].anchor_seeds == (25 if policy == "grid" else 3), (
-        "of the 26 trials of the preset"
-    )
+    assert planned(seeds=25)[0].anchor_seeds == 3, "of the 26 trials of the preset"
 
 
 def test_heavier_budgets_get_fewer_images():
@@ -502,7 +500,7 @@ def test_a_study_file_says_what_the_options_say(tmp_path: Path):
     data: torchvision:CIFAR10
     data_root: somewhere
     preset: standard
-    policy: race
+    policy: grid
     margin: 0.3
     max_epochs_total: 600
     confirm: 2
@@ -517,7 +515,7 @@ def test_a_study_file_says_what_the_options_say(tmp_path: Path):
     asked = read_request(written(tmp_path, text))
     assert asked == Request(
         base="b1", budget="1.5x", rounding="paper", step=0.1, tolerance=0.2, data="torchvision:CIFAR10",
-        data_root="somewhere", preset="standard", policy="race", margin=0.3, max_epochs_total=600, confirm=2,
+        data_root="somewhere", preset="standard", policy="grid", margin=0.3, max_epochs_total=600, confirm=2,
         check_phi=2.5, candidates=7, seeds=4, epochs=3, images=5000, proxy_resolution=24,
         recipe={"learning_rate": 0.01, "schedule": {"knots": [0, 1], "values": [1, 0]}},
     )  # fmt: skip
@@ -526,7 +524,7 @@ def test_a_study_file_says_what_the_options_say(tmp_path: Path):
     assert plan.recipe.schedule(0.5) == 0.5
     assert (plan.resolution, plan.epochs, plan.images, plan.proxies) == (24, 3, 5000, 7)
     found = (plan.policy, plan.margin, plan.most_epochs, plan.confirm, plan.check_phi)
-    assert found == ("race", 0.3, 600, 2, 2.5)
+    assert found == ("grid", 0.3, 600, 2, 2.5)
 
 
 def test_a_study_file_may_leave_everything_to_the_rules(tmp_path: Path):

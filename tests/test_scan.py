@@ -330,7 +330,7 @@ def test_the_dict_is_plain_rounded_and_without_places(tmp_path):
     per_class = found["train"]["per_class"]
     assert found["train"]["ratio"] == round(max(per_class) / min(per_class), 4)
     assert found["damaged"] == {"count": 1, "first": ["train/cat/more.png"]}
-    assert set(found) == {"side", "train", "validation", "test", "label_conflicts", "sizes", "damaged"}
+    assert set(found) == {"side", "train", "validation", "test", "label_conflicts", "sizes", "damaged", "remarks"}
 
 
 def test_a_ratio_has_four_decimals():

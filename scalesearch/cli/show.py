@@ -196,15 +196,15 @@ def _ranking(out: Console, outcome: Outcome) -> None:
     out.print(LEGEND)
     if outcome.ranking.rests_on_surface:
         out.print(SURFACE)
-    if outcome.travel is not None:
-        title = f"at φ {outcome.travel.phi:g}, {outcome.travel.growth:.3g}x, on the validation images"
-        out.print(_ranking_table(outcome.travel.ranking, outcome, title=title))
     if outcome.anchor:
         reached = ", ".join(f"{accuracy:.2f}" for accuracy in outcome.anchor)
         out.print(f"the unscaled proxy base, trained the same way, outside the ranking: {reached} %")
     ranking = outcome.ranking
     if ranking.noise_sd is not None:
         out.print(f"noise between seeds: {ranking.noise_sd:.2f} points ({ranking.df} degrees of freedom)")
+    if outcome.travel is not None:
+        title = f"at φ {outcome.travel.phi:g}, {outcome.travel.growth:.3g}x, on the validation images"
+        out.print(_ranking_table(outcome.travel.ranking, outcome, title=title))
     for trial in outcome.failed:
         out.print(f"failed: {trial.key}: {trial.reason}")
     if outcome.leader is not None:

@@ -86,6 +86,7 @@ class Scan:
             "label_conflicts": self.conflicts,
             "sizes": None if self.sizes is None else asdict(self.sizes),
             "damaged": {"count": len(self.damaged), "first": list(self.damaged[:3])},
+            "remarks": list(self.remarks()),
         }
 
     def remarks(self) -> tuple[str, ...]:

@@ -209,7 +209,7 @@ def test_the_script_runs_every_search_and_keeps_its_records(tmp_path: Path) -> N
     study.mkdir()
     tools.mkdir()
     shutil.copy(STUDY / "run.sh", study)
-    kept = ["plan.yaml", "ranking.json", "trials.csv", "candidates.csv", "environment.json"]
+    kept = ["plan.yaml", "ranking.json", "trials.csv", "candidates.csv", "environment.json", "scan.json"]
     record = f'echo "$@" >> "{tmp_path}/calls"; for out; do :; done'
     write = f'mkdir -p "$out/family"; touch "$out"/{{{",".join(kept)}}} "$out/family/manifest.json"'
     stand_ins = {
@@ -230,7 +230,7 @@ def test_the_script_runs_every_search_and_keeps_its_records(tmp_path: Path) -> N
     assert [call.rsplit("/", 1)[-1] for call in calls] == names
     for name, call in zip(names, calls, strict=True):
         assert call.startswith("run --budget 2x --preset quick --base ")
-        assert ("--policy race --confirm 5 --check-phi 2" in call) == ("race" in name)
+        assert ("--policy race" in call, "--confirm 5 --check-phi 2" in call) == ("race" in name, "race" not in name)
         assert f"--seeds 4 --out runs/{name}" in call
         assert sorted(path.name for path in (study / "results" / name).iterdir()) == sorted([*kept, "manifest.json"])
     times = [row.split(",") for row in (study / "results" / "times.csv").read_text().splitlines()]

@@ -51,5 +51,7 @@ def test_the_readme_of_the_quick_study_quotes_its_recorded_ranking() -> None:
     ranking = json.loads((STUDY / "results" / "ranking.json").read_text(encoding="utf-8"))
     text = (STUDY / "README.md").read_text(encoding="utf-8")
     assert ranking["verdict"] in " ".join(text.split())
-    for row in ranking["candidates"]:
-        assert f"| {row['id']} | {row['mean']:.2f} | {row['low']:.2f} – {row['high']:.2f} |" in text
+    for sentence in ranking["findings"]:
+        assert sentence in " ".join(text.replace("> - ", "").split())
+    for row in (row for row in ranking["candidates"] if row["seeds"]):
+        assert f"| {row['id']} | {row['rank']} | {row['estimate']:.2f} | {row['low']:.2f} – {row['high']:.2f} |" in text

@@ -58,7 +58,7 @@ def test_a_run_before_its_first_trial_has_nothing_done_and_no_ranking(folder: Pa
     stored = read_run(folder)
     assert stored.plan == plan[0]
     document = status_document(stored)
-    assert document.pop("schema_version") == 1
+    assert document.pop("schema_version") == 2
     total = 2 * (len(plan[1].trained) + 1)
     assert document == {
         "state": "interrupted",

@@ -418,7 +418,7 @@ def test_projected_references_lie_near_their_shares():
 
 @pytest.mark.parametrize("budget", LEVELLED)
 def test_twelve_distinct_proxies_are_trained_references_among_them(budget: str):
-    plan, layout = laid_out(budget)
+    plan, layout = resolve(Request(budget=budget, preset="quick", policy="grid"))
     order = [one.id for one in layout.candidates]
     assert len(set(layout.trained)) == len(layout.trained) == 12 == plan.proxies
     assert sorted(layout.trained, key=order.index) == list(layout.trained)

@@ -53,12 +53,13 @@ def _confirmed(outcome: Outcome) -> str:
         return "The confirmation has no finished trial of a candidate on budget: the ranking of the search stands."
     said = verdict(final).replace("this validation split", "this test part")
     seeds = sorted({row.seeds for row in final.rows})
-    count = f"{seeds[0]} to {seeds[-1]} new seeds" if len(seeds) > 1 else some(seeds[0], "new seed")
+    count = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
     place = next((row.rank for row in outcome.ranking.rows if row.id == final.leader), None)
     before = "" if place in (None, 1) else f" In the search it has place {place} of {len(outcome.ranking.rows)}."
+    each = f"{count} new seed{'s' if seeds[-1] > 1 else ''} each"
     return (
-        f"On the test part, with {count} each: {said} The rule is that of {final.leader}, chosen by this part, so that "
-        f"its own figure is high on average.{before}"
+        f"On the test part, with {each}: {said} The rule is that of {final.leader}, chosen by this part, so that its "
+        f"own figure is high on average.{before}"
     )
 
 
@@ -78,15 +79,6 @@ def _travelled(travel: Travel) -> str:
     return (
         f"{where} {says} (τ {order.tau:.2f}, {order.low:.2f} to {order.high:.2f}). {finding(travel.ranking)}{missing}"
     )
-
-
-def some(count: int, noun: str) -> str:
-    """A number of things.
-
-    >>> some(1, "seed"), some(2, "seed")
-    ('1 seed', '2 seeds')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _saturated(ranking: Ranking) -> str:

@@ -24,9 +24,8 @@ ATTEMPTS = 3
 
 def entries(plan: Plan, layout: Layout, keys: Sequence[TrialKey]) -> list[Entry]:
     """What the study keeps of trials, in their order."""
-    known: dict[tuple[str, Stage], Scaled] = {}
-    for key in keys:
-        known.setdefault((key.proxy, key.stage), scaled(key, plan, layout))
+    networks = {(key.proxy, key.stage): key for key in keys}  # one key of each, whatever its seeds
+    known = {name: scaled(key, plan, layout) for name, key in networks.items()}
     return [_entry(key, known[key.proxy, key.stage], plan, layout) for key in keys]
 
 

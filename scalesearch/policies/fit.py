@@ -12,8 +12,6 @@ from scalesearch.candidates import spread
 from scalesearch.plan import LEAST_TRIALS
 from scalesearch.policies.allocation import most_telling
 from scalesearch.policies.rules import (
-    LIKELY,
-    SETTLED,
     Batch,
     Ending,
     Policy,
@@ -21,7 +19,8 @@ from scalesearch.policies.rules import (
     Rules,
     affordable,
     draws_at,
-    expected_loss,
+    is_good_enough,
+    stands_out,
 )
 from scalesearch.ranking import competitors
 from scalesearch.samples import Arm
@@ -85,12 +84,9 @@ class _Look:
     """What the trials so far say."""
 
     draws: Draws
+    """Of the true accuracies."""
     leader: int
     """The trained arm with the highest estimate."""
-    lead: float
-    """Its estimate over the next one's [points]."""
-    chances: Array
-    """(arms,): probability of being the best."""
     trials: Array
     """(arms,): finished trials."""
     open_arms: Array
@@ -106,8 +102,6 @@ def _look(names: Sequence[str], draws: Draws, results: Results) -> _Look:
     return _Look(
         draws=draws,
         leader=leader,
-        lead=float(estimates[leader] - np.delete(estimates, leader).max(initial=-np.inf)),
-        chances=np.bincount(draws.accuracies.argmax(axis=1), minlength=len(names)) / len(draws.accuracies),
         trials=counts,
         open_arms=np.array([name not in failed for name in names]),
     )
@@ -125,10 +119,9 @@ def _decision(arms: Sequence[Arm], rules: Rules, results: Results, number: int) 
         return Ending.SETTLED, []
     if not look.open_arms.any():
         return Ending.COMPLETE, []
-    is_good = expected_loss(look.draws, look.leader) <= SETTLED * rules.margin
-    if look.lead >= rules.margin and look.chances[look.leader] >= LIKELY:
+    if stands_out(look.draws.accuracies, look.leader, rules.margin):
         picks = _proof(look, look.open_arms & rest, rules.margin)
-    elif is_good:
+    elif is_good_enough(look.draws.accuracies, look.leader, rules.margin):
         picks = _last_doubts(look, rules.margin)
     elif len(results) >= max(LEAST_TRIALS, len(arms)):
         return Ending.LIMIT, []
@@ -158,8 +151,10 @@ def _unless_closed(look: _Look) -> list[int]:
 
 def _last_doubts(look: _Look, margin: float) -> list[int]:
     """Arms to be trained before a good leader is settled for: unseen ones, or the leader itself if it may stand out."""
-    unseen = np.where(look.open_arms & (look.trials == 0), look.chances, 0.0)
+    accuracies = look.draws.accuracies
+    chances = np.bincount(accuracies.argmax(axis=1), minlength=len(look.trials)) / len(accuracies)
+    unseen = np.where(look.open_arms & (look.trials == 0), chances, 0.0)
     if unseen.sum() > UNSEEN:
         return [int(index) for index in np.argsort(-unseen, kind="stable")[:BATCH] if unseen[index]]
-    may_stand_out = look.chances[look.leader] >= HOPEFUL and look.lead >= margin / 2
+    may_stand_out = stands_out(accuracies, look.leader, margin / 2, HOPEFUL)
     return _unless_closed(look) * 2 if may_stand_out and look.trials[look.leader] < FAMILIAR else []

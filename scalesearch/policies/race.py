@@ -10,11 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from scalesearch.policies.rules import (
-    LIKELY,
-    SETTLED,
     Batch,
     Ending,
     Leave,
@@ -24,6 +20,8 @@ from scalesearch.policies.rules import (
     affordable,
     block,
     draws_at,
+    is_good_enough,
+    stands_out,
 )
 from scalesearch.ranking import competitors
 from scalesearch.samples import Arm, region
@@ -117,22 +115,13 @@ def _judged(rivals: Sequence[Arm], before: _Judged, results: Results, rung: int,
     estimates = dict(zip(names, draws.accuracies.mean(axis=0), strict=True))
     stay = sorted((name for name in alive if name not in gone), key=lambda name: -estimates[name])
     rest = draws.accuracies[:, columns]
-    loss = (rest.max(axis=1) - rest[:, int(rest.mean(axis=0).argmax())]).mean()
-    is_promising = _is_promising(rest, rules.margin)
+    leader = int(rest.mean(axis=0).argmax())
     return _Judged(
         alive=stay,
         leaves=_leaves(alive, stay, results, rung),
         behind=frozenset(behind),
-        is_settled=bool(loss <= SETTLED * rules.margin) and not is_promising,
+        is_settled=is_good_enough(rest, leader, rules.margin) and not stands_out(rest, leader, rules.margin),
     )
-
-
-def _is_promising(accuracies: Array, margin: float) -> bool:
-    """Whether the leader is likely the best, and ahead by the margin: blocks go on until the others are excluded."""
-    estimates = accuracies.mean(axis=0)
-    leader = int(estimates.argmax())
-    lead = estimates[leader] - np.delete(estimates, leader).max(initial=-np.inf)
-    return bool(lead >= margin and (accuracies.argmax(axis=1) == leader).mean() >= LIKELY)
 
 
 def _worse(accuracies: Array, columns: Sequence[int], margin: float, error: float) -> list[int]:

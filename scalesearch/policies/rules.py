@@ -11,7 +11,7 @@ import numpy as np
 from scalesearch.presets import PolicyName
 from scalesearch.ranking import competitors
 from scalesearch.samples import Arm, Sample, summed_up
-from scalesearch.surface import Draws, fit_rungs, misfit
+from scalesearch.surface import Array, Draws, fit_rungs, misfit
 from scalesearch.trials import TrialKey
 
 DRAWS = 2_000
@@ -116,6 +116,26 @@ def draws_at(arms: Sequence[Arm], results: Results, rung: int, seed: int) -> tup
     return ([arm.id for arm in rivals], surface.draws(DRAWS, seed)) if surface else None
 
 
-def expected_loss(draws: Draws, leader: int) -> float:
-    """How much better than the leader the best arm is expected to be [points]."""
-    return float((draws.accuracies.max(axis=1) - draws.accuracies[:, leader]).mean())
+def is_good_enough(accuracies: Array, leader: int, margin: float) -> bool:
+    """Whether the best of the arms is expected to be better than the leader by no more than what settles a search.
+
+    Args:
+        accuracies: (draws, arms), draws of the true accuracies [%].
+        leader: column of the arm in question.
+        margin: differences up to this count as none [points].
+    """
+    return bool((accuracies.max(axis=1) - accuracies[:, leader]).mean() <= SETTLED * margin)
+
+
+def stands_out(accuracies: Array, leader: int, lead: float, chance: float = LIKELY) -> bool:
+    """Whether the leader is the best with this probability, and estimated to be ahead of all others by `lead` points.
+
+    Args:
+        accuracies: (draws, arms), draws of the true accuracies [%].
+        leader: column of the arm in question.
+        lead: over the next estimate [points].
+        chance: of being the best.
+    """
+    estimates = accuracies.mean(axis=0)
+    ahead = estimates[leader] - np.delete(estimates, leader).max(initial=-np.inf)
+    return bool(ahead >= lead and (accuracies.argmax(axis=1) == leader).mean() >= chance)

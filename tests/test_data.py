@@ -7,20 +7,23 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from preparing import load, load_test, loaded, save
 
 from scalesearch.dataset import describe
 from scalesearch.dataset.embedded import embedded_file
 from scalesearch.dataset.torchvision_sets import TORCHVISION
 from scalesearch.errors import DataError
-from scalesearch.proxy import data
-from scalesearch.proxy.data import load, load_test, split, stratified
-from scalesearch.proxy.images import ARRAYS, SUMMARY, fingerprinted, open_images, save
+from scalesearch.proxy import decoding
+from scalesearch.proxy import pixels as module
+from scalesearch.proxy.choice import split, stratified
+from scalesearch.proxy.images import ARRAYS, SUMMARY, fingerprinted, open_images
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=300).map(np.array)
 
@@ -39,9 +42,14 @@ def pets(folder: Path, *, parts=("train",), count=10, shape=(12, 12, 3), suffix=
     return folder
 
 
-def read(source, *, images=None, validation=4, side=64, root=None, download=False):
-    found = describe(source if source is None else str(source), root=root)
-    return load(found, images=images, validation=validation, side=side, download=download)
+def with_test(dataset, images, *, side=64):
+    with TemporaryDirectory() as folder:
+        save(images, Path(folder) / "data")
+        return load_test(dataset, Path(folder) / "test", Path(folder) / "data", side=side)
+
+
+def read(source, *, root=None, **options):
+    return loaded(describe(source if source is None else str(source), root=root), **options)
 
 
 def fault(source, **options) -> str:
@@ -55,8 +63,8 @@ def fault(source, **options) -> str:
 def with_test_part(source, *, side=64, root=None, validation=4):
     """What a study trains on, and the same with the test part."""
     found = describe(source if source is None else str(source), root=root)
-    images = load(found, images=None, validation=validation, side=side)
-    return images, load_test(found, images, side=side)
+    images = loaded(found, validation=validation, side=side)
+    return images, with_test(found, images, side=side)
 
 
 def fault_of_test(source, **options) -> str:
@@ -164,8 +172,8 @@ def test_the_test_part_is_not_read_with_what_a_study_chooses_by(tmp_path):
 
 def test_only_the_chosen_images_are_decoded(tmp_path, monkeypatch):
     opened = []
-    original = data._read
-    monkeypatch.setattr(data, "_read", lambda *given: opened.append(1) or original(*given))
+    original = decoding.read
+    monkeypatch.setattr(decoding, "read", lambda *given: opened.append(1) or original(*given))
     read(pets(tmp_path, count=50), images=6, validation=2)
     assert len(opened) == 8
 
@@ -318,23 +326,25 @@ def test_the_embedded_test_part_comes_whole_and_training_stays():
         assert np.array_equal(found.validation_labels, held["test_labels"])
     assert found.validation_images.shape == (2500, 1, 28, 28)
     assert found.validation_labels.dtype == np.int64
-    assert found.train_images is images.train_images
-    assert found.train_labels is images.train_labels
+    assert np.array_equal(found.train_images, images.train_images)
+    assert np.array_equal(found.train_labels, images.train_labels)
 
 
 def test_the_test_part_has_a_fingerprint_of_its_own_and_reaches_the_workers(tmp_path):
     images, found = with_test_part(None, validation=60)
     assert found.fingerprint != images.fingerprint
-    save(found, tmp_path)
-    assert same(open_images(tmp_path, verify=True), found)
+    save(images, tmp_path / "data")
+    load_test(describe(None, root=None), tmp_path / "test", tmp_path / "data", side=64)
+    assert same(open_images(tmp_path / "test", verify=True), found)
 
 
-def test_test_images_may_belong_to_images_opened_from_a_run_folder(tmp_path):
+def test_training_images_beside_the_test_part_take_no_room_of_their_own(tmp_path):
     pets(tmp_path / "pets", parts=("train", "test"))
     described = describe(str(tmp_path / "pets"), root=None)
-    images, expected = with_test_part(tmp_path / "pets")
-    save(images, tmp_path / "run")
-    assert same(load_test(described, open_images(tmp_path / "run"), side=64), expected)
+    load(described, tmp_path / "data", images=None, validation=4, side=64)
+    found = load_test(described, tmp_path / "test", tmp_path / "data", side=64)
+    assert same(found, with_test_part(tmp_path / "pets")[1])
+    assert (tmp_path / "test" / "train_images.npy").samefile(tmp_path / "data" / "train_images.npy")
 
 
 def test_the_test_part_of_a_folder_is_all_of_its_images_in_the_classes_of_training(tmp_path):
@@ -369,9 +379,9 @@ def test_the_test_part_of_an_archive_is_read(tmp_path, names):
 
 def test_another_side_than_that_of_training_is_refused(tmp_path):
     found = describe(str(pets(tmp_path, parts=("train", "test"))), root=None)
-    images = load(found, images=None, validation=4, side=8)
+    images = loaded(found, validation=4, side=8)
     with pytest.raises(DataError, match="the training images are 8 px, the test images would be 10 px"):
-        load_test(found, images, side=10)
+        with_test(found, images, side=10)
 
 
 def test_grey_test_images_beside_colour_are_colour(tmp_path):
@@ -405,14 +415,14 @@ def test_a_dataset_without_a_test_part_says_so(tmp_path):
 
 def test_a_test_part_that_is_gone_or_empty_by_now_says_so(tmp_path):
     found = describe(str(pets(tmp_path / "pets", parts=("train", "test"))), root=None)
-    images = load(found, images=None, validation=4, side=8)
+    images = loaded(found, validation=4, side=8)
     for file in (tmp_path / "pets" / "test").rglob("*.png"):
         file.unlink()
     with pytest.raises(DataError, match=r"test part has no images; the data changed .* plan again"):
-        load_test(found, images, side=8)
+        with_test(found, images, side=8)
     (tmp_path / "pets" / "test").rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="has no test part any more"):
-        load_test(found, images, side=8)
+        with_test(found, images, side=8)
 
 
 def test_an_archive_that_lost_its_test_part_or_has_other_labels_by_now_says_so(tmp_path):
@@ -421,20 +431,20 @@ def test_an_archive_that_lost_its_test_part_or_has_other_labels_by_now_says_so(t
     test = {"test_images": pixels(4, 8, 8), "test_labels": np.array([0, 1, 1, 0])}
     np.savez(path, **train, **test)
     found = describe(str(path), root=None)
-    images = load(found, images=None, validation=4, side=8)
+    images = loaded(found, validation=4, side=8)
     for label in (2, -1):
         np.savez(path, **train, **(test | {"test_labels": np.array([0, 1, label, 0])}))
         with pytest.raises(DataError, match=r"test labels are not in 0\.\.1"):
-            load_test(found, images, side=8)
+            with_test(found, images, side=8)
     np.savez(path, **train, test_images=pixels(0, 8, 8), test_labels=np.zeros(0, np.int64))
     with pytest.raises(DataError, match="test part has no images"):
-        load_test(found, images, side=8)
+        with_test(found, images, side=8)
     np.savez(path, **train)
     with pytest.raises(DataError, match=r"a\.npz has no test part any more"):
-        load_test(found, images, side=8)
+        with_test(found, images, side=8)
     path.write_bytes(b"PK")
     with pytest.raises(DataError, match=r"not a readable \.npz archive"):
-        load_test(found, images, side=8)
+        with_test(found, images, side=8)
 
 
 def test_every_damaged_test_image_is_counted(tmp_path):
@@ -460,7 +470,7 @@ def test_torchvision_knows_the_test_part_and_only_misses_its_files(tmp_path, nam
         train_images=train, train_labels=np.arange(2), validation_images=train, validation_labels=np.arange(2)
     )
     with pytest.raises(DataError, match=r"cannot be read from .*, test part: ") as caught:
-        load_test(found, images, side=side)
+        with_test(found, images, side=side)
     assert not isinstance(caught.value.__cause__, TypeError | ValueError | AttributeError)
 
 
@@ -522,7 +532,7 @@ def test_all_damaged_images_are_counted_in_one_line(tmp_path):
     for name, content in (("train/cat/03", b""), ("train/dog/00", b"text"), ("val/cat/05", b""), ("val/dog/01", b"")):
         (tmp_path / f"{name}.png").write_bytes(content)
     with pytest.raises(DataError) as caught:
-        load(found, images=None, validation=20, side=12)
+        loaded(found, validation=20, side=12)
     assert str(caught.value) == (
         f"4 of 40 images are not readable: {tmp_path}/train/cat/03.png (the file is empty), "
         f"{tmp_path}/train/dog/00.png (its format is unknown), {tmp_path}/val/cat/05.png (the file is empty) "
@@ -548,7 +558,7 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
     found = describe(str(pets(tmp_path)), root=None)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with pytest.raises(DataError, match="decompression bomb"):
-        load(found, images=None, validation=4, side=8)
+        loaded(found, validation=4, side=8)
 
 
 def test_floating_point_pixels_are_refused(tmp_path):
@@ -564,7 +574,7 @@ def test_data_that_shrank_since_it_was_described_says_so(tmp_path):
     for file in (tmp_path / "val").rglob("*.png"):
         file.unlink()
     with pytest.raises(DataError, match="plan again"):
-        load(found, images=None, validation=4, side=8)
+        loaded(found, validation=4, side=8)
 
 
 @settings(max_examples=150, deadline=None)
@@ -577,10 +587,15 @@ def test_a_damaged_image_is_one_clear_line_or_still_an_image(tmp_path_factory, s
     for _ in range(data_.draw(st.integers(1, 4))):
         content[data_.draw(st.integers(0, len(content) - 1))] = data_.draw(st.integers(0, 255))
     file.write_bytes(content[: data_.draw(st.integers(1, len(content)))])
-    part = data._Part(labels=np.zeros(1), open=lambda _: Image.open(file), where=lambda _: str(file))
+    part = module.OpenPart(
+        labels=np.zeros(1),
+        open=lambda _: Image.open(file),
+        content=lambda _: file.read_bytes(),
+        where=lambda _: str(file),
+    )
     with contextlib.suppress(DataError), pytest.MonkeyPatch.context() as patch:
         patch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)
-        assert data._read(part, 0, 8).shape[:2] == (8, 8)
+        assert module.read(part, 0, 8).shape[:2] == (8, 8)
 
 
 # The way to the workers
@@ -595,10 +610,11 @@ def test_saved_images_are_opened_unchanged_and_read_only(tmp_path):
     assert not opened.train_images.flags.writeable
 
 
-def test_saving_leaves_nothing_else_behind_and_may_be_repeated(tmp_path):
-    images = read(pets(tmp_path / "pets"))
+@pytest.mark.parametrize("shape", [(12, 12), (12, 12, 3)], ids=["grey", "colour"])
+def test_decoding_leaves_nothing_else_behind_and_may_be_repeated(tmp_path, shape):
+    described = describe(str(pets(tmp_path / "pets", shape=shape)), root=None)
     for _ in range(2):
-        save(images, tmp_path / "images")
+        load(described, tmp_path / "images", images=None, validation=4, side=64)
     assert {file.name for file in (tmp_path / "images").iterdir()} == {
         *(f"{name}.npy" for name in ARRAYS),
         SUMMARY,

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from preparing import loaded, save
 
 from scalesearch.dataset import Dataset, describe
 from scalesearch.proxy import scan as module
-from scalesearch.proxy.data import load
-from scalesearch.proxy.images import ARRAYS, fingerprinted, open_images, save
+from scalesearch.proxy.images import ARRAYS, fingerprinted, open_images
 from scalesearch.proxy.scan import scan
 
 ANIMALS = ("cat", "dog", "eel")
@@ -65,13 +65,13 @@ def pets(folder: Path, *, parts=("train",), count=10, size=(12, 12)):
     return folder
 
 
-def loaded(folder: Path, *, images=None, side=64):
+def described(folder: Path, *, images=None, side=64):
     dataset = describe(str(folder), root=None)
-    return dataset, load(dataset, images=images, validation=4, side=side)
+    return dataset, loaded(dataset, images=images, side=side)
 
 
 def scanned(folder: Path, *, side=64):
-    return scan(*loaded(folder, side=side))
+    return scan(*described(folder, side=side))
 
 
 # Silence
@@ -79,7 +79,7 @@ def scanned(folder: Path, *, side=64):
 
 def test_the_embedded_images_are_clean_and_balanced():
     dataset = describe(None, root=None)
-    found = scan(dataset, load(dataset, images=None, validation=500, side=28))
+    found = scan(dataset, loaded(dataset, validation=500, side=28))
     assert found.remarks() == ()
     assert (found.train_per_class, found.validation_per_class) == ((950,) * 10, (50,) * 10)
     assert (found.validation_copies, found.train_copies, found.conflicts) == (0, 0, 0)
@@ -145,7 +145,7 @@ def test_copies_across_the_split_are_told_with_their_share(tmp_path):
     for name in ("cat/00.png", "dog/03.png"):
         (tmp_path / "val" / name).write_bytes((tmp_path / "train" / name).read_bytes())
     dataset = describe(str(tmp_path), root=None)
-    found = scan(dataset, load(dataset, images=None, validation=20, side=12))
+    found = scan(dataset, loaded(dataset, validation=20, side=12))
     assert found.remarks() == (
         "2 of 20 validation images are exact copies of training images: accuracies are too high by what they memorise",
     )
@@ -281,7 +281,7 @@ def test_arrays_have_their_one_size_and_photos_of_torchvision_none(tmp_path):
 
 def test_empty_files_of_any_part_and_damaged_headers_are_named_within_the_folder(tmp_path):
     pets(tmp_path, parts=("train", "val", "test"))
-    dataset, images = loaded(tmp_path)
+    dataset, images = described(tmp_path)
     (tmp_path / "train" / "dog" / "04.png").write_bytes(b"no image")
     for name in ("train/cat/05", "val/dog/09", "test/cat/00"):
         (tmp_path / f"{name}.png").write_bytes(b"")
@@ -300,7 +300,7 @@ def test_empty_files_of_any_part_and_damaged_headers_are_named_within_the_folder
 
 def test_files_that_were_not_chosen_are_looked_at_too(tmp_path):
     pets(tmp_path, parts=("train", "val"))
-    dataset, images = loaded(tmp_path, images=4)
+    dataset, images = described(tmp_path, images=4)
     for file in (tmp_path / "train" / "cat").iterdir():
         file.write_bytes(b"")
     assert len(scan(dataset, images).damaged) == 10
@@ -308,7 +308,7 @@ def test_files_that_were_not_chosen_are_looked_at_too(tmp_path):
 
 def test_a_folder_that_is_gone_is_no_fault(tmp_path):
     pets(tmp_path / "pets", parts=("train", "val"))
-    dataset, images = loaded(tmp_path / "pets")
+    dataset, images = described(tmp_path / "pets")
     (tmp_path / "pets" / "val").rename(tmp_path / "val")
     assert (scan(dataset, images).sizes, scan(dataset, images).damaged) == (None, ())
     (tmp_path / "pets").rename(tmp_path / "elsewhere")
@@ -322,7 +322,7 @@ def test_the_dict_is_plain_rounded_and_without_places(tmp_path):
     pets(tmp_path, count=4)
     draw(tmp_path / "train" / "cat" / "more.png", seed=99)
     (tmp_path / "train" / "dog" / "00.png").rename(tmp_path / "train" / "cat" / "other.png")
-    dataset, images = loaded(tmp_path)
+    dataset, images = described(tmp_path)
     (tmp_path / "train" / "cat" / "more.png").write_bytes(b"")
     found = scan(dataset, images).to_dict()
     assert json.loads(json.dumps(found)) == found
@@ -339,6 +339,6 @@ def test_a_ratio_has_four_decimals():
 
 def test_images_opened_from_a_run_folder_give_the_same_scan(tmp_path):
     pets(tmp_path / "pets", parts=("train", "val"))
-    dataset, images = loaded(tmp_path / "pets")
+    dataset, images = described(tmp_path / "pets")
     save(images, tmp_path / "run")
     assert scan(dataset, open_images(tmp_path / "run")) == scan(dataset, images)

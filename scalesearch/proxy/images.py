@@ -1,4 +1,4 @@
-"""The images of a study as arrays, and their way to the workers: saved once, memory-mapped by each.
+"""The images of a study as arrays, and their way to the workers: prepared once, memory-mapped by each.
 
 Needs numpy alone: a worker opens them without the libraries that read datasets.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from scalesearch.errors import DataError
-from scalesearch.files import whole_file, write_whole
+from scalesearch.files import write_whole
 
 SUMMARY = "images.json"
 
@@ -48,22 +48,24 @@ def fingerprinted(**arrays: Array) -> Images:
     return Images(**arrays, fingerprint=digest.hexdigest())
 
 
-def save(images: Images, folder: Path) -> None:
-    """Write the arrays to `folder` for `open_images`; the summary comes last, so that it vouches for the rest."""
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Array] = {name: getattr(images, name) for name in ARRAYS}
-    for name, array in arrays.items():
-        with whole_file(folder / f"{name}.npy") as file:
-            np.save(file, array, allow_pickle=False)
-    summary = {"fingerprint": images.fingerprint, "shapes": {name: array.shape for name, array in arrays.items()}}
+def seal(folder: Path, key: str) -> None:
+    """Write the summary of four arrays that lie in a folder as `.npy` files, for `open_images`.
+
+    Args:
+        folder: where they lie.
+        key: of what they were made; kept in the summary.
+    """
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    summary = {"fingerprint": fingerprinted(**arrays).fingerprint, "key": key, "shapes": shapes}
     write_whole(folder / SUMMARY, json.dumps(summary, indent=1).encode())
 
 
 def open_images(folder: Path, *, verify: bool = False) -> Images:
-    """Memory-map, read-only, what `save` wrote.
+    """Memory-map, read-only, the arrays that `seal` vouches for.
 
     Args:
-        folder: where it was written.
+        folder: where they lie.
         verify: whether to read every byte and compare the fingerprint.
 
     Raises:

@@ -165,15 +165,15 @@ class Scan:
 
 
 def scan(dataset: Dataset, images: Images, test: Images | None = None) -> Scan:
-    """Look through the images that `load` chose and, for a folder, at its files.
+    """Look through the images that a study chose and, for a folder, at its files.
 
     Of a folder's files the sizes in bytes are read, of all parts, and the headers of at most `HEADERS` files of
     training and validation. No file of the test part is opened.
 
     Args:
         dataset: what the images were loaded from. A folder that is gone or unreadable is no fault: it has no sizes.
-        images: what `load` returned.
-        test: what `load_test` returned, if anything did.
+        images: training and validation images, memory maps or arrays.
+        test: the same with the test part in place of validation, if it was prepared.
     """
     train, validation = _keys(images.train_images), _keys(images.validation_images)
     labels = np.concatenate([images.train_labels, images.validation_labels])

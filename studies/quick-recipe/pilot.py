@@ -17,6 +17,7 @@ import statistics
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -25,8 +26,11 @@ from scalesearch.engine.local import processor_name
 from scalesearch.nets.blocks import start_near_identity
 from scalesearch.nets.network import build
 from scalesearch.plan import Layout, Plan
-from scalesearch.proxy.data import load
+from scalesearch.proxy.choice import key_of
+from scalesearch.proxy.data import choose
+from scalesearch.proxy.decoding import decode
 from scalesearch.proxy.device import on_device
+from scalesearch.proxy.images import Images
 from scalesearch.proxy.train import train
 from scalesearch.recipe import Recipe
 from scalesearch.request import Request, resolve
@@ -39,7 +43,8 @@ SEEDS = range(2)
 SEEDS_OF_RECIPE = range(6)
 """At the recipe's own learning rate."""
 
-Pair = tuple[torch.Tensor, torch.Tensor]
+MEMORY = 1 << 30
+"""That images may take; these take 2 MB [bytes]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +68,11 @@ def proxies(layout: Layout) -> dict[str, Network]:
     return {shape: found[name] for shape, name in SHAPES.items()}
 
 
-def run(shape: str, network: Network, recipe: Recipe, epochs: int, seed: int, pairs: tuple[Pair, Pair]) -> Run:
+def run(shape: str, network: Network, recipe: Recipe, epochs: int, seed: int, images: Images) -> Run:
     """Train one proxy."""
     module = build(network, seed=seed)
     start_near_identity(module)
-    data = on_device(*pairs, resolution=network.resolution, device=torch.device("cpu"))
+    data = on_device(images, resolution=network.resolution, device=torch.device("cpu"), memory=MEMORY)
     start = time.perf_counter()
     _, trained = train(module, data, recipe, epochs=epochs, seed=seed)
     results = list(trained)
@@ -115,15 +120,22 @@ def record(runs: list[Run], networks: dict[str, Network], plan: Plan) -> dict[st
     }
 
 
+def prepared(plan: Plan) -> Images:
+    """The images of a plan, in a folder that is gone again; what is mapped stays."""
+    choice = choose(plan.data, images=plan.images, validation=plan.validation_images, side=plan.data.side)
+    with TemporaryDirectory() as folder:
+        return decode(choice, key_of(choice, unheard), Path(folder), unheard)
+
+
+def unheard(*_: object) -> None:
+    """Nobody watches so few images being decoded."""
+
+
 def main() -> None:
     """Train, record, print."""
     torch.set_num_threads(1)
     plan, layout = resolve(Request(preset="quick"))
-    found = load(plan.data, images=plan.images, validation=plan.validation_images, side=plan.data.side)
-    pairs = (
-        (torch.tensor(found.train_images), torch.tensor(found.train_labels)),
-        (torch.tensor(found.validation_images), torch.tensor(found.validation_labels)),
-    )
+    images = prepared(plan)
     networks = proxies(layout)
     todo = [
         (shape, rate, seed)
@@ -134,7 +146,7 @@ def main() -> None:
     runs: list[Run] = []
     for shape, rate, seed in todo:
         recipe = replace(plan.recipe, learning_rate=rate)
-        runs.append(run(shape, networks[shape], recipe, plan.epochs, seed, pairs))
+        runs.append(run(shape, networks[shape], recipe, plan.epochs, seed, images))
         print(f"{len(runs)}/{len(todo)} {runs[-1]}", flush=True)
     target = Path(__file__).parent / "results" / "pilot.json"
     target.parent.mkdir(exist_ok=True)

@@ -1,0 +1,132 @@
+"""The images of a run: decoded once, into its folder or into a cache that runs share, and from then on only read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from scalesearch.dataset.value import absolute
+from scalesearch.errors import DataError
+from scalesearch.plan import Layout, Plan
+from scalesearch.proxy.choice import Choice, Told, key_of
+from scalesearch.proxy.data import choose, choose_test
+from scalesearch.proxy.decoding import decode
+from scalesearch.proxy.images import Images, open_images
+from scalesearch.travel import traveller
+
+DATA = "data"
+TEST_DATA = "data-test"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Images that are decoded, and the folder that workers open them in."""
+
+    images: Images
+    folder: Path
+    """Absolute."""
+
+
+def prepare_images(
+    plan: Plan, layout: Layout, folder: Path, told: Told, *, cache: Path | None = None, download: bool = False
+) -> Prepared:
+    """The images that a plan trains and validates on.
+
+    Args:
+        plan: which images.
+        layout: its candidates; none of them enlarges images that are larger in the data.
+        folder: the run folder.
+        told: hears how far the preparation is.
+        cache: folder that runs share, in which images lie by the key of what they were made of; None = in the run
+            folder, where they are found again without a look at the data.
+        download: whether torchvision may fetch the dataset.
+
+    Raises:
+        DataError: the images cannot be used, or do not fit on the disk.
+    """
+
+    def chosen() -> Choice:
+        side = side_needed(plan, layout)
+        return choose(plan.data, images=plan.images, validation=plan.validation_images, side=side, download=download)
+
+    return _prepared(chosen, folder / DATA, cache, told)
+
+
+def prepare_test(
+    plan: Plan, train: Prepared, folder: Path, told: Told, *, cache: Path | None = None, download: bool = False
+) -> Prepared:
+    """The training images with the test part in place of the validation part; no trial but a confirmation opens it.
+
+    Args:
+        plan: which images.
+        train: what `prepare_images` came to.
+        folder: the run folder.
+        told: hears how far the preparation is.
+        cache: as in `prepare_images`.
+        download: whether torchvision may fetch the test part.
+
+    Raises:
+        DataError: the test part cannot be used, or does not fit on the disk.
+    """
+
+    def chosen() -> Choice:
+        side = int(train.images.train_images.shape[-1])
+        return choose_test(plan.data, train.folder, side=side, download=download)
+
+    return _prepared(chosen, folder / TEST_DATA, cache, told)
+
+
+def side_needed(plan: Plan, layout: Layout) -> int:
+    """The largest resolution that a plan may train at, as far as its images have it [px]."""
+    scaled = [one.proxy for one in layout.candidates]
+    if plan.check_phi is not None:
+        elsewhere = (traveller(layout.candidate(name), plan) for name in layout.trained)
+        scaled += [found for found in elsewhere if found is not None]
+    return min(plan.data.side, max(plan.resolution, *(one.network.resolution for one in scaled)))
+
+
+def _prepared(chosen: Callable[[], Choice], own: Path, cache: Path | None, told: Told) -> Prepared:
+    if cache is None:
+        found = _opened(own)
+        if found is None:
+            choice = chosen()
+            found = decode(choice, key_of(choice, told), own, told)
+        return Prepared(images=found, folder=absolute(own))
+    choice = chosen()
+    key = key_of(choice, told)
+    place = absolute(cache) / key
+    with _held(place, choice.count, told):
+        return Prepared(images=_opened(place) or decode(choice, key, place, told), folder=place)
+
+
+def _opened(folder: Path) -> Images | None:
+    """Prepared images, every byte of them checked; None if they are not there yet, or damaged."""
+    try:
+        return open_images(folder, verify=True)
+    except DataError:
+        return None
+
+
+@contextmanager
+def _held(folder: Path, count: int, told: Told) -> Generator[None]:
+    """A folder of the cache, for one process at a time."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            told("awaited", 0, count)
+            lock.acquire()
+            told("awaited", count, count)
+    except OSError as error:
+        fault = f"{folder} cannot be written: {error.strerror or error}"
+        raise DataError(fault, mend="choose another folder with --cache") from error
+    try:
+        yield
+    finally:
+        lock.release()

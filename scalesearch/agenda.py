@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.policies import Leave, Rules, Standing, most_trials, standing
+from scalesearch.policies.fit import BATCH
 from scalesearch.ranking import Ranking, rank
 from scalesearch.samples import Arm
 from scalesearch.scaling import PAPER
@@ -109,6 +110,16 @@ def agenda(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Agenda
             if not ended.keys() >= set(due):
                 return at(stage, due)
     return at(None)
+
+
+def due_at_once(plan: Plan, layout: Layout) -> int:
+    """Trials that a search asks for at a time, but for its first batch."""
+    return BATCH if plan.policy == "fit" else len(layout.trained)
+
+
+def seeds_at_once(plan: Plan) -> int:
+    """Most seeds of one network among trials that are due together."""
+    return plan.seeds if plan.policy == "grid" or plan.confirm or plan.check_phi is not None else 1
 
 
 def _rules(plan: Plan, count: int) -> Rules:

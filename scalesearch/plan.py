@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,13 +17,14 @@ from scalesearch.candidates import Candidate, Exclusion, candidates, trained_pro
 from scalesearch.dataset import Dataset
 from scalesearch.errors import PlanError, ScaleSearchError, StudyError
 from scalesearch.limits import Limits
+from scalesearch.pace import Pace
 from scalesearch.presets import PRESETS, PolicyName, PresetName
 from scalesearch.recipe import Recipe
 from scalesearch.scalable import Base, Scalable
 from scalesearch.space import Space
 from scalesearch.yamlfile import read_mapping
 
-SCHEMA = 2
+SCHEMA = 3
 LEAST_TRIALS = 30
 """Trials that `fit` may take to find the best of however few proxies; else as many as there are proxies."""
 ANCHOR_SEEDS = 3
@@ -62,20 +63,28 @@ class Plan:
     images: int
     """Training images, the same for all."""
     validation_images: int
-    threads: int
-    """CPU threads of a trial: 1 and 2 threads give different bits."""
     recipe: Recipe
     limits: Limits = field(default_factory=Limits)
     confirm: int = 0
     """Leading proxies that are trained again with new seeds and judged on the test part; 0 = no confirmation."""
     check_phi: float | None = None
     """Exponent on the budget at which the leading shares are ranked again; None = not checked."""
+    threads: int | None = None
+    """CPU threads of a trial; None = as measured."""
+    together: int | None = None
+    """Most seeds of a proxy that are trained as one network; None = as measured."""
+    pace: Pace | None = None
+    """As measured by the first run of the plan; None before."""
 
     def __post_init__(self) -> None:
-        names = ("resolution", "seeds", "epochs", "images", "validation_images", "threads")
+        names = ("resolution", "seeds", "epochs", "images", "validation_images")
         least = {"halvings": 0, "confirm": 0, **dict.fromkeys(names, 1)}
         given = {name: getattr(self, name) for name in least}
         faults = [f"{name} = {given[name]!r}" for name, low in least.items() if not _whole(given[name], low)]
+        pinned = {name: getattr(self, name) for name in ("threads", "together")}
+        faults += [
+            f"{name} = {value!r}" for name, value in pinned.items() if value is not None and not _whole(value, 1)
+        ]
         if self.preset not in PRESETS:
             faults.append(f"preset = {self.preset!r}")
         if self.policy not in get_args(PolicyName):
@@ -134,6 +143,7 @@ class Plan:
             "data": self.data.to_dict(),
             "recipe": self.recipe.to_dict(),
             "limits": asdict(self.limits),
+            "pace": asdict(self.pace) if self.pace else None,
         }
 
     @classmethod
@@ -152,6 +162,7 @@ class Plan:
             given["space"] = Space(**given["space"])
             given["data"] = Dataset.from_dict(given["data"])
             given["recipe"] = Recipe.from_dict(given["recipe"])
+            given["pace"] = Pace(**given["pace"]) if given["pace"] else None
             return cls(**given)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, ScaleSearchError):
@@ -160,8 +171,8 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON: the identity of the study."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the canonical JSON, whatever the pace: the identity of the study."""
+        text = json.dumps(replace(self, pace=None).to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property

@@ -32,6 +32,8 @@ FEWEST_IMAGES = 256
 RANGES = {
     "candidates": (2, 10_000),
     "seeds": (1, 10_000),
+    "threads": (1, 1_024),
+    "together": (1, 64),
     "epochs": (1, 100_000),
     "images": (FEWEST_IMAGES, 10**9),
     "proxy_resolution": (8, 1024),
@@ -79,6 +81,10 @@ class Request:
     max_activations: str | None = None
     max_memory: str | None = None
     """Most memory of a training step [bytes], with its batch: `16G@64`."""
+    threads: int | None = None
+    """CPU threads of a trial; without it, as measured."""
+    together: int | None = None
+    """Most seeds of a proxy that are trained as one network; without it, as measured."""
     recipe: dict[str, Any] | None = None
     """Keys of `Recipe` that differ from the preset's."""
 
@@ -180,6 +186,8 @@ def _unanswerable(
     if request.rounding == "paper" and request.policy not in (None, "grid"):
         fault = f"--policy {request.policy} compares candidates of equal compute, which --rounding paper does not make"
         faults.append(PlanError(fault, mend="use --policy grid, or --rounding level"))
+    if (request.together or 1) > 1 and base is not None and not isinstance(base, StagedBase):
+        faults.append(PlanError("--together: networks of a builder are trained one by one", mend="leave it out"))
     phi = request.check_phi
     low, high = RANGES["check_phi"]
     if phi is None or base is None or space is None or not low <= phi <= high:
@@ -219,7 +227,8 @@ def _planned(
         epochs=epochs,
         images=data.train_count,
         validation_images=validation,
-        threads=1,
+        threads=request.threads,
+        together=request.together,
         recipe=recipe,
         limits=limits,
     )

@@ -10,36 +10,42 @@ import math
 import os
 import platform
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 from scalesearch import documents, emit
-from scalesearch.agenda import Agenda, agenda
+from scalesearch.agenda import Agenda, agenda, due_at_once, seeds_at_once
 from scalesearch.engine.local import LocalExecutor, Slot, local_slots
-from scalesearch.engine.work import Event
-from scalesearch.errors import DataError, ScaleSearchError, SearchFailedError, StudyError
+from scalesearch.engine.pacing import arranged, measured
+from scalesearch.engine.work import Event, Probe
+from scalesearch.errors import SearchFailedError, StudyError
 from scalesearch.members import members
 from scalesearch.outcome import Outcome, conclude
+from scalesearch.pace import Pace
 from scalesearch.plan import Layout, Plan
+from scalesearch.prepared import prepare_images, prepare_test
 from scalesearch.presets import gpu_listed
-from scalesearch.proxy.data import load, load_test
-from scalesearch.proxy.images import Images, open_images, save
+from scalesearch.proxy.choice import Step
 from scalesearch.proxy.scan import Scan, scan
-from scalesearch.runfolder import claimed, write_text
+from scalesearch.runfolder import claimed, write_plan, write_text
 from scalesearch.search import search
 from scalesearch.study import Study
 from scalesearch.tables import candidates_table, trials_table
 from scalesearch.trials import Stage, TrialResult
 
-DATA = "data"
-TEST_DATA = "data-test"
 LIBRARIES = ("scalesearch", "torch", "torchvision", "fvcore", "optuna", "numpy", "scipy", "pandas", "safetensors")
 
 
 class Observer(Protocol):
     """What wants to know how a run goes."""
+
+    def prepared(self, step: Step, done: int, total: int) -> None:
+        """So many images of those that are to be prepared are."""
 
     def started(self, plan: Plan, results: list[TrialResult], slots: int) -> None:
         """Training begins; `results` hold what earlier runs of the plan trained."""
@@ -66,6 +72,7 @@ def run(
     folder: Path,
     observer: Observer,
     *,
+    cache: Path | None = None,
     download: bool = False,
     hours: float | None = None,
 ) -> tuple[Outcome, dict[str, Any]]:
@@ -76,6 +83,7 @@ def run(
         layout: its candidates.
         folder: new, or that of an earlier run of the same plan.
         observer: hears of progress.
+        cache: folder of prepared images that runs share; None = they lie in the run folder.
         download: whether torchvision may fetch the dataset.
         hours: the time after which training stops at the end of an epoch and what there is is ranked; the only
             argument that makes a result depend on the machine's pace. The same plan goes on from there.
@@ -89,29 +97,73 @@ def run(
         DataError: the images cannot be used.
     """
     end = math.inf if hours is None else time.monotonic() + 3600 * hours
-    slots = local_slots(plan.threads, need_gpu=plan.preset == "standard" and gpu_listed())
-    with claimed(folder, plan):
-        _write_environment(folder, slots)
-        images = _prepare_images(plan, layout, folder, download=download)
-        write_text(folder / "candidates.csv", candidates_table(plan, layout))
+    machine = local_slots(need_gpu=plan.preset == "standard" and gpu_listed())
+    with claimed(folder, plan) as plan:
         study = Study(folder / "study.db")
-        study.bind(images.fingerprint)
-        test = _prepare_test(plan, images, folder, download=download) if plan.confirm else None  # faults show early
-        if test is not None:
-            study.bind(test.fingerprint, "test_images")
-        found = scan(plan.data, images, test)
-        write_text(folder / "scan.json", json.dumps(found.to_dict(), indent=1) + "\n")
-        slots = slots[: agenda(plan, layout, study.results()).most]
-        observer.started(plan, study.results(), len(slots))
-        observer.scanned(found)
-        executor = LocalExecutor(slots)
-        try:
-            search(plan, layout, study, executor, folder, observer, images=_place, late=lambda: time.monotonic() >= end)
-        finally:
-            executor.close()
+        now = agenda(plan, layout, study.results())
+        # workers load their libraries while the images are prepared
+        with closing(LocalExecutor(machine[: due_at_once(plan, layout)] if now.stage else [])) as executor:
+            images, found = _prepared(plan, layout, folder, study, observer, cache=cache, download=download)
+            if now.stage:
+                plan = _paced(plan, layout, folder, executor, machine)
+            slots = arranged(machine, plan.pace or Pace())[: now.most]
+            executor.arrange(slots if now.stage else [])
+            _write_environment(folder, slots)
+            observer.started(plan, study.results(), len(slots))
+            observer.scanned(found)
+            sharing = max(1, sum(slot.device == slots[0].device for slot in slots))
+            late = partial(_is_over, end)
+            search(plan, layout, study, executor, folder, observer, images=images, sharing=sharing, late=late)
         outcome = _concluded(plan, layout, study, folder, found)
         observer.ranked(outcome)
         return outcome, _emit(outcome, folder, observer)
+
+
+def _is_over(end: float) -> bool:
+    return time.monotonic() >= end
+
+
+def _prepared(
+    plan: Plan,
+    layout: Layout,
+    folder: Path,
+    study: Study,
+    observer: Observer,
+    *,
+    cache: Path | None,
+    download: bool,
+) -> tuple[Callable[[Stage], Path], Scan]:
+    """The folder of each stage's images, and what is to be said of them; the study is tied to them."""
+    train = prepare_images(plan, layout, folder, observer.prepared, cache=cache, download=download)
+    write_text(folder / "candidates.csv", candidates_table(plan, layout))
+    study.bind(train.images.fingerprint)
+    test = None
+    if plan.confirm:  # before the training, so that a fault shows early
+        test = prepare_test(plan, train, folder, observer.prepared, cache=cache, download=download)
+        study.bind(test.images.fingerprint, "test_images")
+    found = scan(plan.data, train.images, test.images if test else None)
+    write_text(folder / "scan.json", json.dumps(found.to_dict(), indent=1) + "\n")
+    return lambda stage: test.folder if test and stage == "confirm" else train.folder, found
+
+
+def _paced(plan: Plan, layout: Layout, folder: Path, executor: LocalExecutor, machine: list[Slot]) -> Plan:
+    """The plan with its pace, measured now and written down unless an earlier run has done so."""
+    if plan.pace is not None:
+        return plan
+    proxies = [layout.candidate(name).proxy for name in layout.trained]
+    largest = max(proxies, key=lambda one: one.cost.activations)
+    pace = measured(
+        executor,
+        machine,
+        Probe(network=largest.network, recipe=plan.recipe),
+        due=due_at_once(plan, layout),
+        seeds=seeds_at_once(plan),
+        threads=plan.threads,
+        together=plan.together,
+    )
+    plan = replace(plan, pace=pace)
+    write_plan(folder, plan)
+    return plan
 
 
 def _concluded(plan: Plan, layout: Layout, study: Study, folder: Path, found: Scan) -> Outcome:
@@ -145,51 +197,3 @@ def _write_environment(folder: Path, slots: list[Slot]) -> None:
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     write_text(folder / "environment.json", json.dumps(found, indent=1) + "\n")
-
-
-def _refuse_what_does_not_fit(plan: Plan, side: int) -> None:
-    """The images are held in memory while they are decoded, and once by each worker."""
-    if not hasattr(os, "sysconf"):
-        return
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    count = plan.images + plan.validation_images
-    if 3 * side**2 * count > memory / 4:
-        fault = (
-            f"{count:,} images of {side} px take {3 * side**2 * count / 1e9:.1f} GB of {memory / 1e9:.1f} GB of memory"
-        )
-        raise DataError(fault, mend="take fewer with --images")
-
-
-def _prepare_images(plan: Plan, layout: Layout, folder: Path, *, download: bool) -> Images:
-    place = folder / DATA
-    try:
-        return open_images(place, verify=True)
-    except ScaleSearchError:  # not there yet, or damaged: chosen again from the source
-        side = min(plan.data.side, max(one.proxy.network.resolution for one in layout.candidates))
-        _refuse_what_does_not_fit(plan, side)
-        found = load(
-            plan.data,
-            images=plan.images,
-            validation=plan.validation_images,
-            side=side,
-            download=download,
-        )
-        save(found, place)
-        return found
-
-
-def _place(stage: Stage) -> str:
-    """The folder of a stage's images, in the run folder."""
-    return TEST_DATA if stage == "confirm" else DATA
-
-
-def _prepare_test(plan: Plan, images: Images, folder: Path, *, download: bool) -> Images:
-    """The training images with the test part in place of the validation part; no trial but a confirmation opens it."""
-    place = folder / TEST_DATA
-    try:
-        return open_images(place, verify=True)
-    except ScaleSearchError:  # not there yet, or damaged
-        side = int(images.train_images.shape[-1])
-        found = load_test(plan.data, images, side=side, download=download)
-        save(found, place)
-        return found

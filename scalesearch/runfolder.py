@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -19,8 +20,11 @@ OURS = frozenset({"checkpoints", "logs", "data", "study.db", ".lock"})
 
 
 @contextmanager
-def claimed(folder: Path, plan: Plan) -> Iterator[None]:
+def claimed(folder: Path, plan: Plan) -> Iterator[Plan]:
     """Hold a run folder for one coordinator, with the plan written down in it.
+
+    Yields:
+        The plan, with the pace that an earlier run of it has measured.
 
     Raises:
         StudyError: the folder holds another plan or another coordinator, or cannot be written.
@@ -38,8 +42,7 @@ def claimed(folder: Path, plan: Plan) -> Iterator[None]:
             f"{folder} cannot be written: {error.strerror}", mend="choose another folder with --out"
         ) from None
     try:
-        _write_plan(folder, plan)
-        yield
+        yield _stored_plan(folder, plan)
     finally:
         lock.release()
 
@@ -65,23 +68,29 @@ def is_live(folder: Path) -> bool:
         return False
 
 
-def _write_plan(folder: Path, plan: Plan) -> None:
+def _stored_plan(folder: Path, plan: Plan) -> Plan:
     path = folder / "plan.yaml"
     if not path.exists():
         if (folder / "study.db").exists():
             raise StudyError(f"{folder} holds a study without a plan", mend="choose another folder with --out")
-        write_text(path, yaml.safe_dump(plan.to_dict(), sort_keys=False, allow_unicode=True))
-        return
+        write_plan(folder, plan)
+        return plan
     stored = read_plan(folder)
-    if stored != plan:
+    if replace(stored, pace=plan.pace) != plan:
         raise StudyError(
             f"{folder} holds another plan: {_difference(stored, plan)}", mend="choose another folder with --out"
         )
+    return stored
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Write `plan.yaml`: when a folder is claimed for the first time, and once its pace is measured."""
+    write_text(folder / "plan.yaml", yaml.safe_dump(plan.to_dict(), sort_keys=False, allow_unicode=True))
 
 
 def _difference(stored: Plan, plan: Plan) -> str:
     def lines(one: Plan) -> list[str]:
-        return yaml.safe_dump(one.to_dict(), default_flow_style=None, width=10_000).splitlines()
+        return yaml.safe_dump(replace(one, pace=None).to_dict(), default_flow_style=None, width=10_000).splitlines()
 
     changed = [line for line in difflib.ndiff(lines(stored), lines(plan)) if line[0] in "+-"]
     return " · ".join(f"{line[0]} {line[1:].strip()}" for line in changed[:8])

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from scalesearch.agenda import Agenda, agenda
-from scalesearch.blueprint import Architecture
 from scalesearch.engine.work import Event, Executor, Failed, Finished, Progress, Started, Work
 from scalesearch.levelling import Scaled
+from scalesearch.pace import Group, Pace, grouped
 from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.scaling import Coefficients, Multipliers
 from scalesearch.study import Entry, Study
@@ -71,86 +71,139 @@ def search(
     folder: Path,
     observer: Observer,
     *,
-    images: Callable[[Stage], str],
+    images: Callable[[Stage], Path],
+    sharing: int = 1,
     late: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Train batch after batch, as the agenda has it, at most one trial per slot at a time, until nothing is left.
+    """Train batch after batch, as the agenda has it, at most one group of trials per slot at a time, to the end.
 
     Args:
-        plan: what to train.
+        plan: what to train, and its pace.
         layout: its candidates.
-        study: the store; trials that a coordinator left running are taken up first.
+        study: the store; trials that a coordinator left running are taken up.
         executor: where trials are trained.
         folder: the run folder.
         observer: hears of batches and events.
-        images: name of the folder of a stage's prepared images, in the run folder.
+        images: the folder of a stage's prepared images.
+        sharing: groups that share the memory of a device.
         late: whether the time is over. Running trials stay in the study and go on when the plan is resumed.
 
     Returns:
         Whether all is done; False if time was over before.
     """
-    again = deque(study.unfinished())
-    _sweep(folder / "checkpoints", {_checkpoint(folder, key) for key in again})
+    pace = plan.pace or Pace()
+
+    def work(group: Group) -> Work:
+        network = scaled(group[0], plan, layout).network
+        return Work(
+            keys=group,
+            network=network,
+            recipe=plan.recipe,
+            data=images(group[0].stage),
+            checkpoint=_checkpoint(folder, group),
+            log=folder / "logs" / f"{group[0]}.log",
+            threads=pace.threads,
+            micro_batch=pace.micro_batch,
+            sharing=sharing,
+        )
+
+    running = set(study.unfinished())
     while True:
         now = agenda(plan, layout, study.results())
         study.leave(now.search.leaves)
         if now.stage is None:
             return True
         observer.planned(now)
-        study.enqueue(entries(plan, layout, now.due))
-
-        def work(key: TrialKey) -> Work:
-            return _work(key, plan, scaled(key, plan, layout).network, folder / images(key.stage), folder)
-
-        if not _drain(again, work, study, executor, observer, late, lambda event: _store(event, plan, study, folder)):
+        groups = grouped(now.due, pace.together)
+        study.enqueue(entries(plan, layout, [key for group in groups for key in group]))
+        ended = {result.key for result in study.results() if result.has_ended}
+        waiting = [group for group in groups if not ended.issuperset(group)]
+        _sweep(folder / "checkpoints", {_checkpoint(folder, group) for group in waiting})
+        batch = _Batch(waiting, ended, running, work, plan, study, executor, observer)
+        if not batch.train(late):
             return False
 
 
-def _drain(
-    again: deque[TrialKey],
-    work: Callable[[TrialKey], Work],
-    study: Study,
-    executor: Executor,
-    observer: Observer,
-    late: Callable[[], bool],
-    store: Callable[[Event], bool],
-) -> bool:
-    """Train until no trial waits or runs; returns False when the time is over."""
-    failures: Counter[TrialKey] = Counter()
-    while not late():
-        while executor.idle and (key := again.popleft() if again else study.claim()) is not None:
-            executor.submit(work(key))
-            observer.happened(Started(key))
-        if not executor.busy:
-            return True
-        for event in executor.events():
-            judged = _judged(event, failures)
-            if isinstance(judged, Failed) and not judged.final:
-                again.append(judged.key)
-            elif store(judged):
-                del failures[judged.key]
-            observer.happened(judged)
-    return False
+class _Batch:
+    """Groups of trials up to the next decision."""
 
+    def __init__(
+        self,
+        waiting: Sequence[Group],
+        ended: set[TrialKey],
+        running: set[TrialKey],
+        work: Callable[[Group], Work],
+        plan: Plan,
+        study: Study,
+        executor: Executor,
+        observer: Observer,
+    ) -> None:
+        self._waiting = deque(waiting)
+        self._ended = ended
+        self._running = running
+        self._groups = {key: group for group in waiting for key in group}
+        self._work = work
+        self._plan = plan
+        self._study = study
+        self._executor = executor
+        self._observer = observer
+        self._failures: Counter[TrialKey] = Counter()
 
-def _judged(event: Event, failures: Counter[TrialKey]) -> Event:
-    """A failure is final at the last attempt."""
-    if not isinstance(event, Failed):
-        return event
-    failures[event.key] += 1
-    return replace(event, final=event.final or failures[event.key] >= ATTEMPTS)
+    def train(self, late: Callable[[], bool]) -> bool:
+        """Until no trial waits or runs; returns False when the time is over before."""
+        while not late():
+            while self._executor.idle and self._waiting:
+                self._start(self._waiting.popleft())
+            if not self._executor.busy:
+                return True
+            for event in self._executor.events():
+                if event.key not in self._ended:  # of a group that goes on, some may have ended before
+                    self._take(self._judged(event))
+        return False
 
+    def _start(self, group: Group) -> None:
+        for key in group:
+            if key not in self._ended:
+                self._claim(key)
+                self._observer.happened(Started(key))
+        self._executor.submit(self._work(group))
 
-def _store(event: Event, plan: Plan, study: Study, folder: Path) -> bool:
-    """Write an event to the study; returns whether the trial got farther than ever before."""
-    if isinstance(event, Progress):
-        return study.report(event.key, event.result)
-    if isinstance(event, Finished):
-        study.complete(event.key, is_short=event.key.rung < plan.epochs)
-        _checkpoint(folder, event.key).unlink(missing_ok=True)
-    elif isinstance(event, Failed):
-        study.fail(event.key, event.reason)
-    return False
+    def _claim(self, key: TrialKey) -> None:
+        """Have a trial running in the study; those before it in the queue are claimed with it."""
+        while key not in self._running:
+            claimed = self._study.claim()
+            assert claimed is not None  # it was enqueued
+            self._running.add(claimed)
+
+    def _judged(self, event: Event) -> Event:
+        """A failure is final at the last attempt."""
+        if not isinstance(event, Failed):
+            return event
+        self._failures[event.key] += 1
+        return replace(event, final=event.final or self._failures[event.key] >= ATTEMPTS)
+
+    def _take(self, event: Event) -> None:
+        group = self._groups[event.key]
+        if isinstance(event, Failed) and not event.final:
+            if group not in self._waiting:
+                self._waiting.append(group)
+        elif self._store(event):
+            del self._failures[event.key]
+        if isinstance(event, Finished) and self._ended.issuperset(group):
+            self._work(group).checkpoint.unlink(missing_ok=True)
+        self._observer.happened(event)
+
+    def _store(self, event: Event) -> bool:
+        """Write an event to the study; returns whether the trial got farther than ever before."""
+        if isinstance(event, Progress):
+            return self._study.report(event.key, event.result)
+        if isinstance(event, Finished):
+            self._study.complete(event.key, is_short=event.key.rung < self._plan.epochs)
+            self._ended.add(event.key)
+        elif isinstance(event, Failed):
+            self._study.fail(event.key, event.reason)
+            self._ended.add(event.key)
+        return False
 
 
 def _sweep(checkpoints: Path, wanted: set[Path]) -> None:
@@ -160,16 +213,5 @@ def _sweep(checkpoints: Path, wanted: set[Path]) -> None:
             path.unlink()
 
 
-def _checkpoint(folder: Path, key: TrialKey) -> Path:
-    return folder / "checkpoints" / f"{key}.safetensors"
-
-
-def _work(key: TrialKey, plan: Plan, network: Architecture, images: Path, folder: Path) -> Work:
-    return Work(
-        key=key,
-        network=network,
-        recipe=plan.recipe,
-        data=images,
-        checkpoint=_checkpoint(folder, key),
-        log=folder / "logs" / f"{key}.log",
-    )
+def _checkpoint(folder: Path, group: Group) -> Path:
+    return folder / "checkpoints" / f"{group[0]}.safetensors"

@@ -17,8 +17,8 @@ from scalesearch.proxy.checkpoint import read_checkpoint, write_checkpoint
 from scalesearch.recipe import EpochResult
 
 RESULTS = [
-    EpochResult(epoch=1, train_loss=0.1 + 0.2, accuracy=100 / 3, loss=1e-310),
-    EpochResult(epoch=2, train_loss=2.0**0.5, accuracy=0.0, loss=1.7976931348623157e308),
+    [EpochResult(epoch=1, train_loss=0.1 + 0.2, accuracy=100 / 3, loss=1e-310)],
+    [EpochResult(epoch=2, train_loss=2.0**0.5, accuracy=0.0, loss=1.7976931348623157e308)],
 ]
 TENSORS = {
     "module.weight": torch.linspace(-1, 1, 48).view(2, 4, 3, 2).to(memory_format=torch.channels_last),
@@ -126,7 +126,7 @@ from pathlib import Path
 from scalesearch.proxy.checkpoint import write_checkpoint
 from scalesearch.recipe import EpochResult
 for epoch in range(1, 100_000):
-    results = [EpochResult(epoch=epoch, train_loss=0.0, accuracy=0.0, loss=0.0)]
+    results = [[EpochResult(epoch=epoch, train_loss=0.0, accuracy=0.0, loss=0.0)]]
     write_checkpoint(Path(sys.argv[1]), {"weight": torch.full((300_000,), float(epoch))}, results, "this trial")
 """
 
@@ -144,6 +144,6 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path)
         assert writer.wait() == -signal.SIGKILL
         found = read_checkpoint(path, "this trial")
         assert found is not None
-        tensors, [result] = found
+        tensors, [[result]] = found
         assert torch.equal(tensors["weight"], torch.full((300_000,), float(result.epoch)))
-        assert result == replace(RESULTS[0], epoch=result.epoch, train_loss=0.0, accuracy=0.0, loss=0.0)
+        assert result == replace(RESULTS[0][0], epoch=result.epoch, train_loss=0.0, accuracy=0.0, loss=0.0)

@@ -15,18 +15,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from preparing import save
 from safetensors import safe_open
 
 from scalesearch.engine.local import LocalExecutor, Slot, local_slots
+from scalesearch.engine.pacing import arranged
 from scalesearch.engine.work import Event, Failed, Finished, Progress, Work
 from scalesearch.errors import StudyError
+from scalesearch.pace import Pace
 from scalesearch.proxy.checkpoint import read_checkpoint, write_checkpoint
-from scalesearch.proxy.images import Images, save
+from scalesearch.proxy.images import Images
 from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.spec import Head, Network, Stage, Stem
 from scalesearch.trials import TrialKey
 
-SLOT = Slot(device="cpu", name="cpu", threads=1)
+SLOT = Slot(device="cpu", name="cpu")
 NETWORK = Network(
     stem=Stem(width=8, stride=1),
     stages=(
@@ -76,7 +79,7 @@ def work(data: Path, folder: Path, *, seed: int = 0, epochs: int = 2) -> Work:
     key = TrialKey(proxy="tiny", seed=seed, rung=epochs)
     folder.mkdir(exist_ok=True)
     return Work(
-        key=key,
+        keys=(key,),
         network=NETWORK,
         recipe=RECIPE,
         data=data,
@@ -126,8 +129,8 @@ def test_a_trial_reports_each_epoch_in_order_and_then_its_end(one_slot: LocalExe
     one = work(data, tmp_path, epochs=3)
     *epochs, last = carried_out(one_slot, [one])
     assert [type(event) for event in epochs] == [Progress] * 3
-    assert [result.epoch for result in results(epochs, one.key)] == [1, 2, 3]
-    assert last == Finished(one.key)
+    assert [result.epoch for result in results(epochs, one.keys[0])] == [1, 2, 3]
+    assert last == Finished(one.keys[0])
     assert (one_slot.idle, one_slot.busy) == (1, 0)
 
 
@@ -156,9 +159,9 @@ def test_bits_depend_on_the_seed_but_not_on_the_executor_or_its_slots(
     finally:
         two_slots.close()
     for left, right in zip(ones, twos, strict=True):
-        assert results(in_one, left.key) == results(in_two, left.key)
+        assert results(in_one, left.keys[0]) == results(in_two, left.keys[0])
         assert same_state(left.checkpoint, right.checkpoint)
-    assert results(in_one, ones[0].key) != results(in_one, ones[1].key)
+    assert results(in_one, ones[0].keys[0]) != results(in_one, ones[1].keys[0])
 
 
 # ---- kills
@@ -168,7 +171,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_last_epoch(
     one_slot: LocalExecutor, data: Path, tmp_path: Path
 ):
     undisturbed = work(data, tmp_path / "undisturbed", epochs=12)
-    expected = results(carried_out(one_slot, [undisturbed]), undisturbed.key)
+    expected = results(carried_out(one_slot, [undisturbed]), undisturbed.keys[0])
     killed = work(data, tmp_path / "killed", epochs=12)
     before = set(multiprocessing.active_children())
     executor = LocalExecutor([SLOT])
@@ -178,21 +181,21 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_last_epoch(
         assert isinstance(executor.events()[0], Progress)
         worker.kill()
         *_, last = iter(executor.events, [])
-        assert last == [Failed(killed.key, "worker killed by SIGKILL", final=False)]
+        assert last == [Failed(killed.keys[0], "worker killed by SIGKILL", final=False)]
         assert executor.idle == 1
         # what was stored is taken up: an accuracy written over by hand comes back, the epochs behind it are trained
         found = read_checkpoint(killed.checkpoint, identity(killed.checkpoint))
         assert found is not None
         tensors, stored = found
         assert 1 <= len(stored) < 12
-        changed = [*stored[:-1], replace(stored[-1], accuracy=-1.0)]
+        changed = [*stored[:-1], [replace(stored[-1][0], accuracy=-1.0)]]
         write_checkpoint(killed.checkpoint, tensors, changed, identity(killed.checkpoint))
         events = carried_out(executor, [killed])
     finally:
         executor.close()
-    assert events[-1] == Finished(killed.key)
-    assert results(events, killed.key) == changed + expected[len(changed) :]
-    assert stored == expected[: len(stored)]
+    assert events[-1] == Finished(killed.keys[0])
+    assert results(events, killed.keys[0]) == [result for [result] in changed] + expected[len(changed) :]
+    assert [result for [result] in stored] == expected[: len(stored)]
     assert same_state(killed.checkpoint, undisturbed.checkpoint)
 
 
@@ -205,8 +208,8 @@ def test_a_worker_that_died_between_trials_costs_its_next_trial_one_attempt(data
         worker.join()
         one = work(data, tmp_path)
         executor.submit(one)
-        assert executor.events() == [Failed(one.key, "worker killed by SIGTERM", final=False)]
-        assert carried_out(executor, [one])[-1] == Finished(one.key)
+        assert executor.events() == [Failed(one.keys[0], "worker killed by SIGTERM", final=False)]
+        assert carried_out(executor, [one])[-1] == Finished(one.keys[0])
     finally:
         executor.close()
 
@@ -224,8 +227,8 @@ def test_ctrl_c_does_not_reach_the_trial_of_a_worker(data: Path, tmp_path: Path)
         rest = carried_out(executor, [])
     finally:
         executor.close()
-    assert len(results([*first, *rest], one.key)) == 4
-    assert rest[-1] == Finished(one.key)
+    assert len(results([*first, *rest], one.keys[0])) == 4
+    assert rest[-1] == Finished(one.keys[0])
 
 
 def test_close_ends_the_workers_at_once_and_keeps_the_checkpoint(data: Path, tmp_path: Path):
@@ -297,7 +300,7 @@ def test_a_trial_whose_images_are_gone_fails_for_good_and_the_next_one_is_traine
     assert isinstance(failed, Failed)
     assert failed.final
     assert str(gone) in failed.reason
-    assert rest[-1] == Finished(good.key)
+    assert rest[-1] == Finished(good.keys[0])
 
 
 def test_a_loss_that_is_not_finite_fails_for_good(one_slot: LocalExecutor, data: Path, tmp_path: Path):
@@ -320,7 +323,7 @@ def test_an_unforeseen_failure_is_worth_another_try_and_leaves_its_traceback(
     assert "\n" not in failed.reason
     assert "Traceback" in one.log.read_text()
     one.checkpoint.rmdir()
-    assert carried_out(one_slot, [one])[-1] == Finished(one.key)
+    assert carried_out(one_slot, [one])[-1] == Finished(one.keys[0])
 
 
 @pytest.mark.parametrize("harm", ["cut", "garbage", "another recipe", "another seed"])
@@ -328,7 +331,7 @@ def test_a_checkpoint_that_is_not_this_trials_is_trained_anew(
     one_slot: LocalExecutor, data: Path, tmp_path: Path, harm: str
 ):
     one = work(data, tmp_path / "one")
-    expected = results(carried_out(one_slot, [one]), one.key)
+    expected = results(carried_out(one_slot, [one]), one.keys[0])
     if harm == "cut":
         one.checkpoint.write_bytes(one.checkpoint.read_bytes()[:-100])
     elif harm == "garbage":
@@ -338,7 +341,7 @@ def test_a_checkpoint_that_is_not_this_trials_is_trained_anew(
         other = changed.get(harm, work(data, tmp_path / "two", seed=9))
         carried_out(one_slot, [replace(other, checkpoint=tmp_path / "other.safetensors")])
         (tmp_path / "other.safetensors").replace(one.checkpoint)
-    assert results(carried_out(one_slot, [one]), one.key) == expected
+    assert results(carried_out(one_slot, [one]), one.keys[0]) == expected
 
 
 # ---- slots
@@ -347,13 +350,19 @@ def test_a_checkpoint_that_is_not_this_trials_is_trained_anew(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU, and then a slot per GPU")
 @pytest.mark.parametrize("threads", [1, 2, 10_000])
 def test_slots_share_the_cores_that_the_process_may_use(threads: int):
-    slots = local_slots(threads, need_gpu=False)
+    slots = local_slots(need_gpu=False)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    assert len(slots) == max(1, cores // threads)
-    assert {(slot.device, slot.threads) for slot in slots} == {("cpu", threads)}
+    assert len(slots) == cores
+    assert {slot.device for slot in slots} == {"cpu"}
+    assert len(arranged(slots, Pace(threads=threads))) == max(1, cores // threads)
+
+
+def test_packed_gpus_are_slots_several_times_over():
+    slots = [Slot(device=f"cuda:{index}", name="gpu") for index in range(2)]
+    assert [slot.device for slot in arranged(slots, Pace(packed=2))] == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_plan_that_counts_on_a_gpu_stops_with_the_mend_where_torch_has_none():
     with pytest.raises(StudyError, match=r"torch cannot use it; .*--preset quick"):
-        local_slots(1, need_gpu=True)
+        local_slots(need_gpu=True)

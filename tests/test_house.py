@@ -24,6 +24,7 @@ FLOORS = {
     "yamlfile": 1,
     "spec": 2,
     "recipe": 2,
+    "kernels": 2,  # know tensors alone
     "dataset": 2,  # what proxy.data opens and a plan describes
     "scaling": 3,
     "levelling": 3,
@@ -37,6 +38,8 @@ FLOORS = {
     "nets.network": 4,
     "nets.measure": 4,
     "nets.builder": 4,
+    "nets.fused": 4,
+    "nets.stacked": 4,
     "nets.architecture": 4,
     "nets.library_names": 4,
     "nets.naming": 4,
@@ -52,6 +55,7 @@ FLOORS = {
     "bases": 4,
     "limits": 4,
     "plan": 5,
+    "pace": 5,
     "request": 5,
     "trials": 5,
     "members": 5,
@@ -69,6 +73,7 @@ FLOORS = {
     "outcome": 6,
     "findings": 6,
     "study": 6,
+    "prepared": 6,
     "runfolder": 6,
     "search": 6,
     "emit": 7,
@@ -85,20 +90,22 @@ FLOORS = {
 # Each library outside the standard one, and the only modules that may import it, even inside a function. An import
 # under TYPE_CHECKING loads nothing and needs no door.
 DOORS = {
-    "torch": ("nets", "proxy", "emit", "engine"),
+    "torch": ("nets", "proxy", "emit", "engine", "kernels"),
+    "triton": ("kernels",),
     "torchvision": ("proxy.data",),
     "fvcore": ("nets.measure",),
     "safetensors": ("proxy.checkpoint", "emit"),
     "optuna": ("study",),
     "sqlalchemy": ("study",),
-    "filelock": ("runfolder",),
+    "filelock": ("runfolder", "prepared"),
     "pandas": ("tables",),
     "scipy": ("means", "surface"),
     "numpy": (
         *("means", "surface", "optimum", "ranking", "policies", "fidelity"),
-        *("nets.builder", "dataset.archives", "proxy.data", "proxy.images", "proxy.scan"),
+        *("nets.builder", "engine.probe", "dataset.archives", "proxy.data", "proxy.images", "proxy.scan"),
+        *("proxy.choice", "proxy.pixels", "proxy.decoding"),
     ),
-    "PIL": ("dataset.faults", "dataset.folders", "proxy.data"),
+    "PIL": ("dataset.faults", "dataset.folders", "proxy.data", "proxy.pixels", "proxy.decoding"),
     "pydantic": ("request",),
     "yaml": ("yamlfile", "emit", "runfolder"),
     "typer": ("cli",),
@@ -125,6 +132,7 @@ LOADS = {
     "study": ("optuna", *STATISTICS),
     "stored": ("optuna", *STATISTICS),
     "tables": ("pandas", "numpy"),
+    "prepared": ("numpy", "PIL"),
     "cli": ("typer",),
     "cli.progress": ("typer", "rich"),
     "__main__": ("typer",),
@@ -132,7 +140,7 @@ LOADS = {
 }
 
 # Distributions whose name is not that of their module, and what comes with another one.
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "triton": "torch"}
 
 REFUSED_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc"}
 LONGEST_FILE = 320

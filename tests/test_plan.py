@@ -17,6 +17,7 @@ from scalesearch.dataset import Dataset, describe
 from scalesearch.documents import plan_document
 from scalesearch.errors import DataError, PlanError, ScaleSearchError, SpaceError, SpecError, StudyError
 from scalesearch.families import base_names, find_base, own_network
+from scalesearch.pace import Pace
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
 from scalesearch.presets import PRESETS, PolicyName
 from scalesearch.proxy_base import narrowed, native_side, relaxed
@@ -385,6 +386,7 @@ OTHER = {
     "images": 1000,
     "validation_images": 1000,
     "threads": 2,
+    "together": 2,
 }
 
 
@@ -408,12 +410,13 @@ def changed() -> dict[str, Plan]:
 
 def test_every_field_of_a_plan_is_in_its_digest():
     plan, plans = planned()[0], changed()
-    assert {name.split(".")[0] for name in plans} == {field.name for field in dataclasses.fields(Plan)}
+    assert {name.split(".")[0] for name in plans} | {"pace"} == {field.name for field in dataclasses.fields(Plan)}
     for part in ("space", "data", "limits"):
         fields = {field.name for field in dataclasses.fields(getattr(plan, part))}
         assert {name.split(".")[1] for name in plans if name.startswith(f"{part}.")} == fields
     digests = {plan.digest, *(one.digest for one in plans.values())}
     assert len(digests) == len(plans) + 1
+    assert dataclasses.replace(plan, pace=Pace(threads=7)).digest == plan.digest  # measured, not asked for
 
 
 def test_the_run_folder_is_named_after_base_budget_data_and_digest():

@@ -18,24 +18,24 @@ from typing import get_args
 
 import pytest
 import sqlalchemy
+from preparing import load
 
 from scalesearch.agenda import Agenda, agenda
 from scalesearch.documents import rank_document
 from scalesearch.engine.local import LocalExecutor, Slot
 from scalesearch.engine.work import Event, Failed, Finished, Progress, Work
 from scalesearch.outcome import conclude
+from scalesearch.pace import Group, Pace
 from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.presets import PolicyName
-from scalesearch.proxy.data import load
-from scalesearch.proxy.images import save
 from scalesearch.recipe import EpochResult
 from scalesearch.request import Request, resolve
 from scalesearch.search import ATTEMPTS, entries, scaled, search
 from scalesearch.study import Study
 from scalesearch.tables import trials_table
-from scalesearch.trials import TrialKey, TrialResult
+from scalesearch.trials import Stage, TrialKey, TrialResult
 
-SLOT = Slot(device="cpu", name="cpu", threads=1)
+SLOT = Slot(device="cpu", name="cpu")
 ENOUGH = 5
 """Failures of one trial after which a test stops the search."""
 
@@ -71,7 +71,7 @@ def prepared(plan: tuple[Plan, Layout], tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("search") / "run"
     for name in ("checkpoints", "logs"):
         (folder / name).mkdir(parents=True)
-    save(load(plan[0].data, images=256, validation=60, side=12), folder / "data")
+    load(plan[0].data, folder / "data", images=256, validation=60, side=12)
     return folder
 
 
@@ -99,6 +99,9 @@ class Searched:
     def keys(self) -> list[TrialKey]:
         return list(agenda(self.plan, self.layout, []).due)
 
+    def images(self, stage: Stage) -> Path:
+        return self.folder / "data"
+
     def checkpoint(self, key: TrialKey) -> Path:
         return self.folder / "checkpoints" / f"{key}.safetensors"
 
@@ -113,7 +116,7 @@ class Searched:
                 raise EndlessError
 
         try:
-            assert search(self.plan, self.layout, study, executor, self.folder, Heard(heard), images=lambda _: "data")
+            assert search(self.plan, self.layout, study, executor, self.folder, Heard(heard), images=self.images)
         finally:
             executor.close()
         return study.results()
@@ -268,8 +271,8 @@ class Unruly:
 
     def __init__(self, slots: int, order: random.Random) -> None:
         self.slots, self.order = slots, order
-        self.running: dict[TrialKey, int] = {}
-        self.deaths: set[TrialKey] = set()
+        self.running: dict[Group, int] = {}
+        self.deaths: set[Group] = set()
 
     @property
     def idle(self) -> int:
@@ -281,25 +284,26 @@ class Unruly:
 
     def submit(self, work: Work) -> None:
         assert self.idle
-        assert work.key not in self.running
-        self.running[work.key] = 0
+        assert work.keys not in self.running
+        self.running[work.keys] = 0
 
     def events(self) -> list[Event]:
-        return [
-            self._event(self.order.choice(sorted(self.running))) for _ in range(self.order.randint(1, 3)) if self.busy
-        ]
+        rounds = range(self.order.randint(1, 3))
+        return [event for _ in rounds if self.busy for event in self._on(self.order.choice(sorted(self.running)))]
 
-    def _event(self, key: TrialKey) -> Event:
-        done = self.running.pop(key)
+    def _on(self, group: Group) -> list[Event]:
+        done = self.running.pop(group)
+        if group not in self.deaths and self.order.random() < 0.02:
+            self.deaths.add(group)
+            return [Failed(key, "worker killed by SIGKILL", final=False) for key in group]
+        if done < group[0].rung:
+            self.running[group] = done + 1
+        return [self._event(key, done) for key in group]
+
+    def _event(self, key: TrialKey, done: int) -> Event:
         if chance("diverges", key) < 0.05:
             return Failed(key, "diverged: the training loss of epoch 1 is not finite", final=True)
-        if key not in self.deaths and self.order.random() < 0.02:
-            self.deaths.add(key)
-            return Failed(key, "worker killed by SIGKILL", final=False)
-        if done == key.rung:
-            return Finished(key)
-        self.running[key] = done + 1
-        return Progress(key, result_of(key, done + 1))
+        return Finished(key) if done == key.rung else Progress(key, result_of(key, done + 1))
 
     def close(self) -> None: ...
 
@@ -334,7 +338,7 @@ def carried_out(found: tuple[Plan, Layout], folder: Path, slots: int, order: ran
 
         study, engine = Study(folder / "study.db"), Unruly(slots, order)
         with suppress(StoppedError):
-            is_done = search(plan, layout, study, engine, folder, Heard(observe), images=lambda _: "data", late=late)
+            is_done = search(plan, layout, study, engine, folder, Heard(observe), images=lambda _: folder, late=late)
     results = Study(folder / "study.db").results()
     assert all(result.has_ended for result in results)
     ranking = json.dumps(rank_document(conclude(plan, layout, results)), indent=1)
@@ -356,14 +360,19 @@ def unsynced() -> Iterator[None]:
 REQUESTS: dict[PolicyName, Request] = {
     "fit": replace(REQUEST, policy="fit", confirm=2, check_phi=2.0),
     "race": replace(REQUEST, policy="race", seeds=2),
-    "grid": replace(REQUEST, policy="grid"),
+    "grid": replace(REQUEST, policy="grid", seeds=2),
 }
+
+
+TOGETHER: dict[PolicyName, int] = {"fit": 2, "race": 1, "grid": 3}
+"""Seeds trained as one network."""
 
 
 @pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize("policy", get_args(PolicyName))
 def test_neither_slots_nor_order_nor_interruptions_change_a_byte(policy: PolicyName, tmp_path: Path):
-    found = resolve(REQUESTS[policy])
+    plan, layout = resolve(REQUESTS[policy])
+    found = replace(plan, pace=Pace(together=TOGETHER[policy])), layout
     expected = carried_out(found, tmp_path / "plain", 1, random.Random(0), stops=0)
     document = json.JSONDecoder().raw_decode(expected)[0]
     assert document["search"]["policy"] == policy

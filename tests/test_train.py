@@ -1,5 +1,6 @@
 """The training loop of a proxy: what is repeatable, what a checkpoint holds, what augmentation and norms do."""
 
+import copy
 import math
 from dataclasses import replace
 from itertools import islice
@@ -15,7 +16,10 @@ from scalesearch.errors import DataError, PlanError, TrialDivergedError
 from scalesearch.nets.blocks import start_near_identity
 from scalesearch.nets.network import build
 from scalesearch.proxy.device import on_device, resized
-from scalesearch.proxy.train import EVALUATION_BATCH, evaluate, norm_batches, steps_per_epoch, train
+from scalesearch.proxy.draws import augmented, draw, steps_per_epoch
+from scalesearch.proxy.evaluate import BATCH, evaluate, norm_batches
+from scalesearch.proxy.images import Images
+from scalesearch.proxy.train import Training, train
 from scalesearch.recipe import Recipe, Schedule
 from scalesearch.spec import Head, Network, Stage, Stem
 
@@ -52,16 +56,35 @@ def stripes(count, *, channels=1, side=8, seed=0):
     return (255 * (0.5 * patterns[labels].unsqueeze(1) + 0.5 * noise)).byte(), labels
 
 
-def images(count=96, *, channels=1, validation=60):
-    return on_device(
-        stripes(count, channels=channels), stripes(validation, channels=channels, seed=1), resolution=8, device=CPU
+def placed(train, validation, *, resolution=8, memory=2**30):
+    """Two pairs (images, labels) on the CPU; `memory` of 0 bytes has them streamed."""
+    (train_images, train_labels), (held, held_labels) = (
+        (part.numpy() for part in pair) for pair in (train, validation)
     )
+    found = Images(
+        train_images=train_images,
+        train_labels=train_labels,
+        validation_images=held,
+        validation_labels=held_labels,
+        fingerprint="",
+    )
+    return on_device(found, resolution=resolution, device=CPU, memory=memory)
+
+
+def images(count=96, *, channels=1, validation=60, memory=2**30):
+    return placed(stripes(count, channels=channels), stripes(validation, channels=channels, seed=1), memory=memory)
 
 
 def started(data, recipe=RECIPE, *, epochs=3, seed=5, network=NETWORK):
     module = build(network, seed=seed)
     start_near_identity(module)
     return train(module, data, recipe, epochs=epochs, seed=seed)
+
+
+def draws_of(seed, recipe, count):
+    """Order, shifts and mirrored images of an epoch, by step and seed."""
+    found = draw([seed], 0, images=count, side=8, recipe=recipe)
+    return found.order, found.shifts, found.mirrored
 
 
 def copied(tensors):
@@ -87,7 +110,7 @@ def test_the_same_seed_gives_the_same_bits(recipe):
     data = images()
     (first, results), (second, again) = started(data, recipe), started(data, recipe)
     assert list(results) == list(again)
-    assert same(first.tensors(), second.tensors())
+    assert same(first.state.tensors(), second.state.tensors())
 
 
 def test_another_seed_gives_another_run():
@@ -104,19 +127,19 @@ def test_a_training_restored_after_any_epoch_ends_as_if_it_had_never_stopped(rec
     states = []
     for result in results:
         expected.append(result)
-        states.append({name: as_in_a_file(value) for name, value in whole.tensors().items()})
+        states.append({name: as_in_a_file(value) for name, value in whole.state.tensors().items()})
     for epoch in (1, 2):
         resumed, rest = started(data, recipe, seed=5)
         resumed.restore(states[epoch - 1], epoch)
         assert list(rest) == expected[epoch:]
-        assert same(resumed.tensors(), whole.tensors())
+        assert same(resumed.state.tensors(), whole.state.tensors())
 
 
 def test_restoring_takes_copies():
     data = images()
     training, results = started(data)
     next(results)
-    state = copied(training.tensors())
+    state = copied(training.state.tensors())
     kept = copied(state)
     resumed, rest = started(data)
     resumed.restore(state, 1)
@@ -129,9 +152,9 @@ def test_an_evaluation_leaves_the_run_as_it_is():
     plain, results = started(data)
     looked_at, others = started(data)
     for result in others:
-        assert (result.accuracy, result.loss) == evaluate(looked_at, data)
+        assert ([result.accuracy], [result.loss]) == evaluate(looked_at.state, data)
         assert result == next(results)
-    assert same(plain.tensors(), looked_at.tensors())
+    assert same(plain.state.tensors(), looked_at.state.tensors())
 
 
 # The steps
@@ -162,9 +185,11 @@ def test_the_learning_rate_of_every_step_is_the_schedule_at_the_middle_of_the_st
     data, recipe = images(), replace(RECIPE, schedule=Schedule((0.0, 0.5, 1.0), (0.0, 1.0, 0.0)))
     training, results = started(data, recipe, epochs=2)
     rates = []
-    original = training.optimizer.step
+    original = training.state.optimizer.step
     monkeypatch.setattr(
-        training.optimizer, "step", lambda: (rates.append(training.optimizer.param_groups[0]["lr"]), original())
+        training.state.optimizer,
+        "step",
+        lambda: (rates.append(float(training.state.optimizer.param_groups[0]["lr"])), original()),
     )
     list(results)
     assert len(rates) == 2 * 96 // 16
@@ -185,11 +210,11 @@ def test_the_fused_step_is_adamw_as_it_is_written_down():
     training, results = started(data, recipe, epochs=1, network=network)
     reference = build(network, seed=5)
     start_near_identity(reference)
-    normal = data.normalised(data.train_images)
+    normal = data.normalised(data.train.images)
     functional.cross_entropy(reference(normal), data.train_labels, label_smoothing=recipe.label_smoothing).backward()
     next(results)
     rate = recipe.learning_rate * recipe.schedule(0.5)
-    trained = dict(training.module.named_parameters())
+    trained = dict(training.state.module.named_parameters())
     for name, weight in reference.named_parameters():
         gradient = weight.grad
         decay = recipe.weight_decay if weight.ndim > 1 else 0.0
@@ -202,17 +227,17 @@ def test_the_average_is_a_plain_mean_first_and_exponential_from_its_horizon_on(m
     data, recipe = images(), replace(RECIPE, average=0.25)  # 12 steps, horizon 3
     training, results = started(data, recipe, epochs=2)
     trail = []
-    original = training.optimizer.step
+    original = training.state.optimizer.step
     monkeypatch.setattr(
-        training.optimizer,
+        training.state.optimizer,
         "step",
-        lambda: (original(), trail.append([weight.detach().clone() for weight in training.module.parameters()])),
+        lambda: (original(), trail.append([weight.detach().clone() for weight in training.state.module.parameters()])),
     )
     list(results)
     mean = [torch.stack(values).mean(0) for values in zip(*trail[:3], strict=True)]
     for weights in trail[3:]:
         mean = [old + (new - old) / 3 for old, new in zip(mean, weights, strict=True)]
-    for expected, average in zip(mean, training.averaged.parameters(), strict=True):
+    for expected, average in zip(mean, training.state.averaged.parameters(), strict=True):
         torch.testing.assert_close(average, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -221,7 +246,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial():
     with pytest.raises(TrialDivergedError) as caught:
         list(results)
     assert caught.value.epoch == training.epoch
-    assert not math.isfinite(sum(float(weight.detach().sum()) for weight in training.module.parameters()))
+    assert not math.isfinite(sum(float(weight.detach().sum()) for weight in training.state.module.parameters()))
 
 
 def test_weights_that_the_last_step_ruins_end_the_trial_too():
@@ -255,38 +280,56 @@ def test_a_single_image_is_refused():
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3]))
 def test_a_crop_is_a_shift_with_black_let_in(seed, channels):
-    data = images(12, channels=channels)
-    recipe = replace(RECIPE, crop=0.25, flip=False)  # 2 px of 8
-    batch = torch.tensor([3, 7, 7, 0])
-    changed = data.augmented(batch, recipe, torch.Generator().manual_seed(seed))
-    for index, found in zip(batch, changed, strict=True):
-        black = functional.pad(data.train_images[index], (2, 2, 2, 2))
-        shifts = [black[:, row : row + 8, column : column + 8] for row in range(5) for column in range(5)]
-        assert any(torch.equal(found, data.normalised(shift[None])[0]) for shift in shifts)
+    pixels, _ = stripes(12, channels=channels)
+    recipe = replace(RECIPE, crop=0.25, flip=False, batch_size=12)  # 2 px of 8
+    [[shifts]], [[mirrored]] = draws_of(seed, recipe, 12)[1:]
+    for image, found in zip(pixels, augmented(pixels, shifts, mirrored, recipe), strict=True):
+        black = functional.pad(image, (2, 2, 2, 2))
+        moved = [black[:, row : row + 8, column : column + 8] for row in range(5) for column in range(5)]
+        assert any(torch.equal(found, shift) for shift in moved)
 
 
 def test_a_flip_mirrors_about_half_of_the_images_and_touches_no_other():
-    data = images(96)
-    batch = torch.arange(96)
-    changed = data.augmented(batch, replace(RECIPE, crop=0.0), torch.Generator().manual_seed(0))
-    plain = data.normalised(data.train_images)
+    plain, _ = stripes(96)
+    recipe = replace(RECIPE, crop=0.0, batch_size=96)
+    [[shifts]], [[drawn]] = draws_of(0, recipe, 96)[1:]
+    changed = augmented(plain, shifts, drawn, recipe)
     mirrored = [torch.equal(found, image.flip(-1)) for found, image in zip(changed, plain, strict=True)]
     kept = [torch.equal(found, image) for found, image in zip(changed, plain, strict=True)]
+    assert mirrored == drawn.tolist()
     assert all(one != other for one, other in zip(mirrored, kept, strict=True))
     assert 24 < sum(mirrored) < 72
 
 
 def test_without_crop_and_flip_images_stay_as_they_are():
-    data = images()
-    batch = torch.tensor([5, 1, 1])
-    changed = data.augmented(batch, replace(RECIPE, crop=0.0, flip=False), torch.Generator())
-    assert torch.equal(changed, data.normalised(data.train_images[batch]))
+    pixels, _ = stripes(16)
+    recipe = replace(RECIPE, crop=0.0, flip=False)
+    [[shifts]], [[mirrored]] = draws_of(0, recipe, 16)[1:]
+    assert torch.equal(augmented(pixels, shifts, mirrored, recipe), pixels)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(2, 200), st.integers(2, 64), st.lists(st.integers(0, 999), min_size=1, max_size=4, unique=True))
+def test_an_epoch_takes_no_image_twice_and_a_seed_draws_the_same_beside_any_others(count, batch, seeds):
+    recipe = replace(RECIPE, batch_size=batch)
+    found = draw(seeds, 3, images=count, side=8, recipe=recipe)
+    for column, seed in enumerate(seeds):
+        order = found.order[:, column].flatten()
+        assert len(order.unique()) == len(order) == min(count, count // batch * batch or count)
+        alone = draw([seed], 3, images=count, side=8, recipe=recipe)
+        for together, one in (
+            (found.order, alone.order),
+            (found.shifts, alone.shifts),
+            (found.mirrored, alone.mirrored),
+        ):
+            assert torch.equal(together[:, column], one[:, 0])
+    assert not torch.equal(found.order, draw(seeds, 4, images=count, side=8, recipe=recipe).order) or count < 8
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_normalised_training_images_have_mean_0_and_deviation_1_in_three_channels(channels):
     data = images(60, channels=channels)
-    values = data.normalised(data.train_images)
+    values = data.normalised(data.train.images)
     assert values.shape == (60, 3, 8, 8)
     assert values.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(values.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
@@ -296,7 +339,7 @@ def test_normalised_training_images_have_mean_0_and_deviation_1_in_three_channel
 def test_a_sorted_set_is_normalised_by_all_of_its_classes():
     dark, bright = torch.zeros(5000, 1, 2, 2, dtype=torch.uint8), torch.full((5000, 1, 2, 2), 200, dtype=torch.uint8)
     pair = torch.cat([dark, bright]), torch.zeros(10000, dtype=torch.int64)
-    assert on_device(pair, pair, resolution=2, device=CPU).mean.item() == pytest.approx(100, abs=0.1)
+    assert placed(pair, pair, resolution=2).mean.item() == pytest.approx(100, abs=0.1)
 
 
 def test_resizing_keeps_bytes_flat_images_and_the_right_side():
@@ -332,10 +375,10 @@ def test_norms_are_evaluated_with_the_plain_mean_of_the_batches_statistics(avera
     data, recipe = images(600), replace(RECIPE, average=average, norm_images=300)
     training, results = started(data, recipe, epochs=1, network=network)
     list(results)
-    module = training.module if training.averaged is None else training.averaged
+    module = training.state.module if training.state.averaged is None else training.state.averaged
     estimated = copied(module.state_dict())
     order = torch.randperm(600, generator=torch.Generator().manual_seed(0))[:300]
-    batches = [data.normalised(data.train_images[part]) for part in (order[:150], order[150:])]
+    batches = [data.normalised(data.train.images[part]) for part in (order[:150], order[150:])]
     inputs = norm_inputs(module.train(), batches)
     assert inputs
     for name, values in inputs.items():
@@ -348,10 +391,10 @@ def test_norms_are_evaluated_with_the_plain_mean_of_the_batches_statistics(avera
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 700), st.integers(2, 600))
 def test_no_batch_of_the_norms_is_too_small_to_have_a_variance(count, asked):
-    data = on_device(stripes(count, side=2), stripes(2, side=2), resolution=2, device=CPU)
+    data = placed(stripes(count, side=2), stripes(2, side=2), resolution=2)
     sizes = [len(batch) for batch in norm_batches(data, Recipe(norm_images=asked))]
     assert sum(sizes) == min(count, asked)
-    assert max(sizes) <= EVALUATION_BATCH
+    assert max(sizes) <= BATCH["cpu"]
     assert max(sizes) - min(sizes) <= 1
     assert min(sizes) >= 2
 
@@ -359,7 +402,7 @@ def test_no_batch_of_the_norms_is_too_small_to_have_a_variance(count, asked):
 def test_the_momentum_of_the_norms_outlives_the_evaluation():
     training, results = started(images())
     list(islice(results, 1))
-    assert {layer.momentum for layer in training.averaged.modules() if isinstance(layer, nn.BatchNorm2d)} == {0.1}
+    assert {layer.momentum for layer in training.state.averaged.modules() if isinstance(layer, nn.BatchNorm2d)} == {0.1}
 
 
 # The recipe
@@ -379,3 +422,36 @@ def test_a_recipe_names_all_its_faults_at_once():
 def test_a_recipe_refuses_a_key_that_is_none():
     with pytest.raises(PlanError, match="learning_rte"):
         Recipe.from_dict({"learning_rte": 1.0})
+
+
+# Ways of training that come to the same
+
+
+def test_streamed_images_train_to_the_same_bits_as_resident_ones():
+    (first, results), (second, again) = started(images()), started(images(memory=0))
+    assert list(results) == list(again)
+    assert same(first.state.tensors(), second.state.tensors())
+
+
+def test_streamed_images_are_resized_to_the_proxys_side():
+    pair = stripes(30, side=12)
+    resident, streamed = (placed(pair, pair, memory=memory) for memory in (2**30, 0))
+    [found] = streamed.train.feed([torch.tensor([7, 3, 3])])
+    assert torch.equal(found, resident.train.images[[7, 3, 3]])
+    assert (streamed.mean, streamed.deviation) == (resident.mean, resident.deviation)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 5, 8, 15])
+def test_micro_batches_sum_to_the_gradient_of_the_whole_batch(micro_batch):
+    # without batch norm, which sees one micro-batch at a time, the parts of a batch are independent
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 3))
+    data, recipe = images(48), replace(RECIPE, norm_images=2)
+    whole, parts = (
+        Training(copy.deepcopy(module), data, recipe, epochs=2, seeds=[0], micro_batch=most)
+        for most in (None, micro_batch)
+    )
+    for [one], [other] in zip(whole.results(), parts.results(), strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-5)
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+    for one, other in zip(whole.state.module.parameters(), parts.state.module.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)

@@ -4,14 +4,46 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scalesearch.cli.counting import Counting
+from scalesearch.cli.options import (
+    BASES,
+    BaseName,
+    Budget,
+    Cache,
+    CheckPhi,
+    Confirm,
+    Data,
+    DataRoot,
+    Epochs,
+    FromWeights,
+    Images,
+    Json,
+    Margin,
+    MaxActivations,
+    MaxEpochs,
+    MaxMemory,
+    MaxParams,
+    Naming,
+    PolicyOption,
+    PresetOption,
+    ProxyResolution,
+    Quiet,
+    Rounding,
+    RunFolder,
+    Seeds,
+    Step,
+    StudyFile,
+    Threads,
+    Together,
+    Tolerance,
+    Trained,
+    Weights,
+)
 from scalesearch.errors import PlanError
-from scalesearch.presets import PolicyName, PresetName
-from scalesearch.space import Policy
 
 if TYPE_CHECKING:
     from scalesearch.outcome import Outcome
@@ -23,64 +55,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Compound-scaling search for ConvNets: candidates of equal compute, honest rankings, built families.",
 )
-
-BASES = "b0 … l2, lite0 … 4, resnet18 … 152, mobilenet_v1 … v3_large, mnasnet_b1, FILE.yaml or package.module:function"
-BaseName = Annotated[str | None, typer.Option("--base", help=f"Network to scale; default b0. {BASES}.")]
-Budget = Annotated[
-    str | None, typer.Option("--budget", help="Growth (2x, 0.5x) or multiply-adds (800M, 1.2G); default 2x.")
-]
-Rounding = Annotated[
-    Policy | None, typer.Option("--rounding", help="level (default): equal compute; paper: the paper's way.")
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all text on stderr.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
-Step = Annotated[float | None, typer.Option("--step", help="Step of the grid.")]
-Tolerance = Annotated[float | None, typer.Option("--tolerance", help="Of the constraint alpha·beta²·gamma² = budget.")]
-Data = Annotated[
-    str | None, typer.Option("--data", help="ImageFolder, FILE.npz or torchvision:NAME; default: Fashion-MNIST subset.")
-]
-DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of torchvision datasets.")]
-PresetOption = Annotated[PresetName | None, typer.Option("--preset", help="Default: standard with a GPU, else quick.")]
-ProxyResolution = Annotated[int | None, typer.Option("--proxy-resolution", help="Of the proxy base, in pixels.")]
-Trained = Annotated[int | None, typer.Option("--candidates", help="Distinct proxies in the search, references first.")]
-Seeds = Annotated[
-    int | None, typer.Option("--seeds", help="Trainings of each proxy: under grid, in the confirmation, of the base.")
-]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Full length of a training.")]
-PolicyOption = Annotated[
-    PolicyName | None,
-    typer.Option("--policy", help="fit (default): full trainings where they tell most; race: rungs; grid: all."),
-]
-Margin = Annotated[float | None, typer.Option("--margin", help="Points of accuracy that do not matter; default 0.1.")]
-MaxEpochs = Annotated[
-    int | None, typer.Option("--max-epochs-total", help="Epochs of all trainings of the search together.")
-]
-Confirm = Annotated[
-    int | None, typer.Option("--confirm", help="Leading candidates to train again with new seeds, for the test part.")
-]
-CheckPhi = Annotated[
-    float | None, typer.Option("--check-phi", help="Exponent at which the leading shares are ranked again, such as 2.")
-]
-Images = Annotated[int | None, typer.Option("--images", help="Training images, the same for all.")]
-StudyFile = Annotated[Path | None, typer.Option("--study", help="study.yaml; options on the command line win.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
-
-
-MaxParams = Annotated[str | None, typer.Option("--max-params", help="Most parameters of a network, such as 20M.")]
-MaxActivations = Annotated[str | None, typer.Option("--max-activations", help="Most activations, such as 30M.")]
-MaxMemory = Annotated[
-    str | None, typer.Option("--max-memory", help="Most bytes of a training step, with its batch: 16G@64.")
-]
-
-
-Weights = Annotated[bool, typer.Option("--weights", help="Write the initial (untrained) weights too.")]
-FromWeights = Annotated[
-    Path | None,
-    typer.Option("--from-weights", help="Trained weights (ours, torchvision's, timm's) for members of their shape."),
-]
-Naming = Annotated[
-    Literal["torchvision", "timm"] | None, typer.Option("--naming", help="Whose names written weights have.")
-]
 
 
 @app.callback()
@@ -110,6 +84,8 @@ def run(
     seeds: Seeds = None,
     epochs: Epochs = None,
     images: Images = None,
+    threads: Threads = None,
+    together: Together = None,
     proxy_resolution: ProxyResolution = None,
     max_params: MaxParams = None,
     max_activations: MaxActivations = None,
@@ -118,6 +94,7 @@ def run(
         float | None, typer.Option("--max-hours", min=0.0, help="Stop then; the result depends on the machine's pace.")
     ] = None,
     study: StudyFile = None,
+    cache: Cache = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<named after the plan>.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -135,7 +112,7 @@ def run(
     folder = out or Path("runs") / plan.folder_name
     display = RunDisplay(folder, quiet=quiet, on_stderr=as_json)
     with display:
-        outcome, manifest = carry_out(plan, layout, folder, display, download=download, hours=max_hours)
+        outcome, manifest = carry_out(plan, layout, folder, display, cache=cache, download=download, hours=max_hours)
     show.run(folder, outcome, manifest, as_json=as_json)
     if outcome.failed:
         raise typer.Exit(3)
@@ -160,6 +137,8 @@ def plan(
     seeds: Seeds = None,
     epochs: Epochs = None,
     images: Images = None,
+    threads: Threads = None,
+    together: Together = None,
     proxy_resolution: ProxyResolution = None,
     max_params: MaxParams = None,
     max_activations: MaxActivations = None,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from scalesearch.agenda import Agenda
     from scalesearch.direct import AskedFamily
     from scalesearch.outcome import Outcome
+    from scalesearch.pace import Pace
+    from scalesearch.proxy.choice import Step
     from scalesearch.proxy.scan import Scan
 
 
@@ -29,6 +31,13 @@ STAGES: dict[Stage, str] = {
     "confirm": "confirmation on the test part",
     "travel": "the rule at another budget",
 }
+STEPS: dict[Step, str] = {
+    "awaited": "images that another run is preparing",
+    "read": "images read",
+    "decoded": "images decoded",
+}
+MOMENT = 10.0
+"""Preparing images is worth a line where there is no terminal if it takes longer [s]."""
 
 
 class Display:
@@ -82,6 +91,28 @@ class RunDisplay(Display):
         self.done = self.total = self.ended_here = 0
         self.stage: Stage | None = None
         self.start = 0.0
+        self.step: Step | None = None
+        self.images = TaskID(0)
+        self.is_told = False
+
+    def prepared(self, step: Step, done: int, total: int) -> None:
+        """So many images of those that are to be prepared are: a bar, or elsewhere a line if it takes a while."""
+        if step != self.step:
+            self._begin(step, total)
+        self.bars.update(self.images, completed=done)
+        seconds = time.monotonic() - self.start
+        if seconds > MOMENT and not (self.is_told or self.console.is_terminal):
+            self.is_told = True
+            self.say(f"{STEPS[step]}: {done:,} of {total:,}, {duration(seconds * (total - done) / done)} left")
+        if done == total:
+            self.bars.remove_task(self.images)
+            self.step = None
+
+    def _begin(self, step: Step, total: int) -> None:
+        self.step, self.start, self.images = step, time.monotonic(), self.add(STEPS[step], total)
+        self.is_told = step == "awaited"
+        if self.is_told:
+            self.say(f"waiting for {total:,} {STEPS[step]}")
 
     def scanned(self, found: Scan) -> None:
         """The images are ready and looked over."""
@@ -94,7 +125,7 @@ class RunDisplay(Display):
         self.say(stamp(plan.evidence, plan.base.name))
         kept = f", trials done before: {self.done}" if self.done else ""
         what = f"{plan.base.name} at {plan.budget} on {plan.data.name}"
-        self.say(f"{what}: policy {plan.policy} on {slots} slots{kept}, in {self.folder}")
+        self.say(f"{what}: policy {plan.policy}, {slots} trainings at a time{_ways(plan.pace)}{kept}, in {self.folder}")
         self.overall = self.add("all trials", 0, self.done)
 
     def planned(self, now: Agenda) -> None:
@@ -149,3 +180,15 @@ class EmitDisplay(Display):
         """A member is written and proved."""
         super().emitted(row)
         self.bars.advance(self.bar)
+
+
+def _ways(pace: Pace | None) -> str:
+    """How each of them is trained, where it is not as one would think."""
+    if pace is None:
+        return ""
+    ways = [
+        f"{pace.threads} threads each" if pace.threads > 1 else "",
+        f"up to {pace.together} seeds in one" if pace.together > 1 else "",
+        f"in micro-batches of {pace.micro_batch}" if pace.micro_batch else "",
+    ]
+    return "".join(f", {way}" for way in ways if way)

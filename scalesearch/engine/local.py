@@ -15,8 +15,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from scalesearch.engine.work import Event, Failed, Finished, Progress, Work
-from scalesearch.errors import DataError, StudyError, TrialDivergedError
+from scalesearch.engine.memory import keep_freed_memory
+from scalesearch.engine.work import Event, Failed, Probe, Work
+from scalesearch.errors import DataError, StudyError
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -29,12 +30,10 @@ class Slot:
     """`cpu` or `cuda:<index>`."""
     name: str
     """What the hardware calls itself."""
-    threads: int
-    """CPU threads of torch."""
 
 
-def local_slots(threads: int, *, need_gpu: bool) -> list[Slot]:
-    """A slot per GPU that torch can use, else as many CPU slots as this process has cores for.
+def local_slots(*, need_gpu: bool) -> list[Slot]:
+    """A slot per GPU that torch can use, else one per core that this process may use.
 
     Raises:
         StudyError: a GPU is needed (the plan counts on one) and torch cannot use it.
@@ -48,11 +47,9 @@ def local_slots(threads: int, *, need_gpu: bool) -> list[Slot]:
             mend="install the CUDA build of torch that fits the driver, or give --preset quick",
         )
     if gpus:
-        names = [torch.cuda.get_device_name(index) for index in range(gpus)]
-        return [Slot(device=f"cuda:{index}", name=name, threads=threads) for index, name in enumerate(names)]
+        return [Slot(device=f"cuda:{index}", name=torch.cuda.get_device_name(index)) for index in range(gpus)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    slot = Slot(device="cpu", name=processor_name(), threads=threads)
-    return [slot] * max(1, cores // threads)
+    return [Slot(device="cpu", name=processor_name())] * cores
 
 
 def processor_name() -> str:
@@ -65,17 +62,45 @@ def processor_name() -> str:
 
 @dataclass(slots=True)
 class _Worker:
+    slot: Slot
     process: SpawnProcess
     pipe: Connection
     work: Work | None = None
 
 
 class LocalExecutor:
-    """Spawned workers, one per slot; a worker that dies is replaced and its trial reported as failed."""
+    """Spawned workers, one per slot; a worker that dies is replaced and its trials reported as failed."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
-        self._slots = list(slots)
-        self._workers = [_spawn(slot) for slot in self._slots]
+        self._workers: list[_Worker] = []
+        self.arrange(slots)
+
+    def arrange(self, slots: Sequence[Slot]) -> None:
+        """Have one worker per slot, all idle: those that fit are kept, others stopped, missing ones started."""
+        before, self._workers = self._workers, []
+        for slot in slots:
+            fitting = next((worker for worker in before if worker.slot == slot), None)
+            if fitting is not None:
+                before.remove(fitting)
+            self._workers.append(fitting or _spawn(slot))
+        _stop(before)
+
+    def measure(self, probe: Probe, slots: Sequence[Slot]) -> float:
+        """Images per second [1/s] of so many probes at once, one on each slot; 0 where one of them cannot be run."""
+        rates = []
+        asked: list[int] = []
+        for slot in slots:
+            free = (index for index, worker in enumerate(self._workers) if worker.slot == slot and index not in asked)
+            asked.append(next(free))
+            with suppress(OSError):
+                self._workers[asked[-1]].pipe.send(probe)
+        for index in asked:
+            try:
+                rates.append(float(self._workers[index].pipe.recv()))
+            except (EOFError, OSError):
+                self._bury(index)
+                rates.append(0.0)
+        return sum(rates) if all(rates) else 0.0
 
     @property
     def idle(self) -> int:
@@ -101,37 +126,41 @@ class LocalExecutor:
             ready = wait([worker.pipe for worker in self._workers if worker.work is not None])
             for index, worker in enumerate(self._workers):
                 if worker.pipe in ready:
-                    found.append(self._receive(index))
+                    found += self._receive(index)
         return found
 
-    def _receive(self, index: int) -> Event:
+    def _receive(self, index: int) -> list[Event]:
         worker = self._workers[index]
         assert worker.work is not None
         try:
-            event: Event = worker.pipe.recv()
+            events, is_over = worker.pipe.recv()
         except (EOFError, OSError):
-            event = Failed(worker.work.key, self._bury(index), final=False)
-        else:
-            if isinstance(event, Finished | Failed):
-                worker.work = None
-        return event
+            reason = self._bury(index)
+            return [Failed(key, reason, final=False) for key in worker.work.keys]
+        if is_over:
+            worker.work = None
+        return events
 
     def _bury(self, index: int) -> str:
         """Replace a dead worker; returns what killed it."""
         worker = self._workers[index]
         worker.process.join()
         worker.pipe.close()
-        self._workers[index] = _spawn(self._slots[index])
+        self._workers[index] = _spawn(worker.slot)
         code = worker.process.exitcode or 0
         return f"worker killed by {signal.Signals(-code).name}" if code < 0 else f"worker ended with exit code {code}"
 
     def close(self) -> None:
         """Stop every worker at once; checkpoints stay."""
-        for worker in self._workers:
-            worker.process.kill()
-        for worker in self._workers:
-            worker.process.join()
-            worker.pipe.close()
+        _stop(self._workers)
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    for worker in workers:
+        worker.process.kill()
+    for worker in workers:
+        worker.process.join()
+        worker.pipe.close()
 
 
 def _spawn(slot: Slot) -> _Worker:
@@ -139,23 +168,26 @@ def _spawn(slot: Slot) -> _Worker:
     process = SPAWN.Process(target=_serve, args=(theirs, slot), daemon=True)
     process.start()
     theirs.close()
-    return _Worker(process, ours)
+    return _Worker(slot, process, ours)
 
 
 def _serve(pipe: Connection, slot: Slot) -> None:
-    """A worker's life: receive work, send events, until the coordinator is gone."""
+    """A worker's life: receive works and probes, send what comes of them, until the coordinator is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    keep_freed_memory()
     import torch
 
-    torch.set_num_threads(slot.threads)
     device = torch.device(slot.device)
     while True:
         try:
-            work: Work = pipe.recv()
+            asked: Work | Probe = pipe.recv()
         except EOFError:
             return
-        _answer(pipe, work, device)
+        if isinstance(asked, Probe):
+            pipe.send(_rate(asked, device))
+        else:
+            _answer(pipe, asked, device)
 
 
 def _die_with_parent() -> None:
@@ -165,16 +197,40 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _answer(pipe: Connection, work: Work, device: object) -> None:
-    from scalesearch.engine.trial import train_trial
+def _rate(probe: Probe, device: object) -> float:
+    """Images per second; 0 for what cannot be run, be it out of memory or a network that cannot be stacked."""
+    from scalesearch.engine.probe import images_per_second
 
     try:
-        for result in train_trial(work, device):  # type: ignore[arg-type]
-            pipe.send(Progress(work.key, result))
-        pipe.send(Finished(work.key))
-    except (TrialDivergedError, DataError) as error:
-        pipe.send(Failed(work.key, str(error), final=True))
-    except Exception as error:  # noqa: BLE001  the boundary of the process: whatever it is, the trial failed of it
+        return images_per_second(probe, device)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001  a trial that fails in the same way tells why
+        return 0.0
+    finally:
+        _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _answer(pipe: Connection, work: Work, device: object) -> None:
+    """Send pairs: events, and whether they are the last of this work."""
+    from scalesearch.engine.trial import train_trials
+
+    try:
+        for events in train_trials(work, device):  # type: ignore[arg-type]
+            pipe.send((events, False))
+        pipe.send(([], True))
+    except DataError as error:
+        pipe.send((_failed(work, str(error), final=True), True))
+    except Exception as error:  # noqa: BLE001  the boundary of the process: whatever it is, the trials failed of it
         with work.log.open("a", encoding="utf-8") as file:
             file.write(traceback.format_exc())
-        pipe.send(Failed(work.key, f"{type(error).__name__}: {' '.join(str(error).split())}", final=False))
+        pipe.send((_failed(work, f"{type(error).__name__}: {' '.join(str(error).split())}", final=False), True))
+
+
+def _failed(work: Work, reason: str, *, final: bool) -> list[Event]:
+    return [Failed(key, reason, final) for key in work.keys]

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Protocol
 
 from scalesearch.blueprint import Architecture
+from scalesearch.pace import Group
 from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.trials import TrialKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One trial, with all that a worker needs to train it."""
+    """Trials of one network, with all that a worker needs to train them."""
 
-    key: TrialKey
+    keys: Group
     network: Architecture
     recipe: Recipe
     data: Path
@@ -25,6 +26,26 @@ class Work:
     """File that the state after each epoch is written to."""
     log: Path
     """File that a traceback is appended to."""
+    threads: int = 1
+    """CPU threads."""
+    micro_batch: int | None = None
+    """Images of a seed in flight at a time; None = a whole batch."""
+    sharing: int = 1
+    """Works that share the memory of the device."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A short look at how fast a network is trained in one way; trains nothing that is kept."""
+
+    network: Architecture
+    recipe: Recipe
+    threads: int = 1
+    together: int = 1
+    """Seeds trained as one network."""
+    micro_batch: int | None = None
+    seconds: float = 0.5
+    """Time that steps are counted in, after the first ones [s]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +85,7 @@ Event = Started | Progress | Finished | Failed
 
 
 class Executor(Protocol):
-    """A pool of slots, each training one trial at a time."""
+    """A pool of slots, each training one work at a time."""
 
     @property
     def idle(self) -> int:
@@ -77,7 +98,7 @@ class Executor(Protocol):
         ...
 
     def submit(self, work: Work) -> None:
-        """Start a trial on an idle slot."""
+        """Start a work on an idle slot."""
         ...
 
     def events(self) -> Sequence[Event]:

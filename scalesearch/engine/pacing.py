@@ -1,0 +1,105 @@
+"""The pace of a plan, measured: threads and processes, trials per GPU, seeds per network, micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from scalesearch.engine.local import LocalExecutor, Slot
+from scalesearch.engine.work import Probe
+from scalesearch.pace import Pace
+
+MOST_PACKED = 4
+"""Trials tried beside each other on one GPU."""
+GAIN = 1.1
+"""What a way has to be faster by than a simpler one: measured rates vary by a few percent."""
+
+
+def measured(
+    executor: LocalExecutor,
+    slots: Sequence[Slot],
+    probe: Probe,
+    *,
+    due: int,
+    seeds: int,
+    threads: int | None = None,
+    together: int | None = None,
+) -> Pace:
+    """Measure how trials are trained fastest, each way with as many of them at once as it would have.
+
+    A simpler way is kept unless another is clearly faster. What cannot be run counts as not fast at all; if that is
+    everything, the trials themselves will tell why.
+
+    Args:
+        executor: its workers are arranged as the ways ask for.
+        slots: one per GPU, or one per core.
+        probe: the network that needs the most memory.
+        due: trials that the search asks for at a time.
+        seeds: most trials of one network among them.
+        threads: per trial, where the user says so.
+        together: seeds per network, where the user says so.
+    """
+    is_gpu = slots[0].device != "cpu"
+    pace = _on_gpu(executor, slots, probe) if is_gpu else _on_cpu(executor, slots, probe, due, threads)
+    if together is None:
+        together = _together(executor, arranged(slots, pace), replace(probe, **_ways(pace)), due, seeds)
+    return replace(pace, threads=threads or pace.threads, together=together)
+
+
+def arranged(slots: Sequence[Slot], pace: Pace) -> list[Slot]:
+    """The slots of a pace: GPUs several times over where trials are packed, as many on a CPU as its cores have room."""
+    if slots[0].device == "cpu":
+        return list(slots[: max(1, len(slots) // pace.threads)])
+    return [slot for slot in slots for _ in range(pace.packed)]
+
+
+def _ways(pace: Pace) -> dict[str, int | None]:
+    return {"threads": pace.threads, "micro_batch": pace.micro_batch}
+
+
+def _on_cpu(executor: LocalExecutor, slots: Sequence[Slot], probe: Probe, due: int, threads: int | None) -> Pace:
+    """Few processes of many threads, or many of few."""
+    cores = len(slots)
+    counts = [threads] if threads else [count for count in (1, 2, 4, 8, 16, 32) if count == 1 or count <= cores]
+    if len(counts) == 1:
+        return Pace(threads=counts[0])
+    executor.arrange(slots[:due])
+    rates = {
+        count: executor.measure(replace(probe, threads=count), slots[: min(due, max(1, cores // count))])
+        for count in counts
+    }
+    return Pace(threads=_fastest(rates))
+
+
+def _on_gpu(executor: LocalExecutor, slots: Sequence[Slot], probe: Probe) -> Pace:
+    """The largest micro-batch that fits, then as many trials beside each other as pay, tried on the first GPU."""
+    executor.arrange(slots[:1])
+    batch = probe.recipe.batch_size
+    sizes = [batch, *(batch >> halvings for halvings in range(1, batch.bit_length() - 1))]
+    fits = (size for size in sizes if executor.measure(replace(probe, micro_batch=size), slots[:1]))
+    size = next(fits, batch)
+    probe = replace(probe, micro_batch=size)
+    rates = {}
+    for packed in (1, 2, MOST_PACKED):
+        beside = [slots[0]] * packed
+        executor.arrange(beside)
+        rates[packed] = executor.measure(probe, beside)
+    return Pace(packed=_fastest(rates), micro_batch=None if size == batch else size)
+
+
+def _together(executor: LocalExecutor, slots: Sequence[Slot], probe: Probe, due: int, seeds: int) -> int:
+    """All seeds of a network as one, or each alone."""
+    if seeds == 1:
+        return 1
+    beside = {count: slots[: max(1, due // count)] for count in (1, seeds)}
+    executor.arrange(beside[1])
+    return _fastest({count: executor.measure(replace(probe, together=count), beside[count]) for count in beside})
+
+
+def _fastest(rates: dict[int, float]) -> int:
+    """The way with the highest rate, where it is clearly higher than that of a simpler one; simpler ones come first."""
+    best = next(iter(rates))
+    for way, rate in rates.items():
+        if rate > GAIN * rates[best]:
+            best = way
+    return best

@@ -29,16 +29,15 @@ SURFACE = {
     "run": [
         "--base", "--budget", "--rounding", "--step", "--tolerance", "--data", "--data-root", "--download", "--preset",
         "--policy", "--margin", "--max-epochs-total", "--confirm", "--check-phi",
-        "--candidates", "--seeds", "--epochs", "--images", "--threads", "--together",
-        "--proxy-resolution", "--max-params",
-        "--max-activations", "--max-memory", "--max-hours", "--study", "--out", "--quiet", "--json",
+        "--candidates", "--seeds", "--epochs", "--images", "--threads", "--together", "--proxy-resolution",
+        "--max-params", "--max-activations", "--max-memory", "--max-hours", "--study", "--cache", "--out", "--quiet",
+        "--json",
     ],
     "plan": [
         "--base", "--budget", "--rounding", "--step", "--tolerance", "--data", "--data-root", "--preset",
         "--policy", "--margin", "--max-epochs-total", "--confirm", "--check-phi",
-        "--candidates", "--seeds", "--epochs", "--images", "--threads", "--together",
-        "--proxy-resolution", "--max-params",
-        "--max-activations", "--max-memory", "--study", "--json",
+        "--candidates", "--seeds", "--epochs", "--images", "--threads", "--together", "--proxy-resolution",
+        "--max-params", "--max-activations", "--max-memory", "--study", "--json",
     ],
     "scale": [
         "--base", "--depth", "--width", "--resolution", "--rounding", "--budget", "--phi", "--classes", "--measure",

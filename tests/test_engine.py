@@ -167,6 +167,38 @@ def test_bits_depend_on_the_seed_but_not_on_the_executor_or_its_slots(
 # ---- kills
 
 
+def test_seeds_trained_together_come_to_what_each_comes_to_alone(data: Path, tmp_path: Path, one_slot: LocalExecutor):
+    network = replace(NETWORK, head=Head(width=16))  # a stack draws no random numbers
+    alone = [replace(work(data, tmp_path / "alone", seed=seed), network=network) for seed in (3, 5)]
+    keys = tuple(one.keys[0] for one in alone)
+    together = replace(alone[0], keys=keys, checkpoint=tmp_path / "together.safetensors")
+    expected, found = carried_out(one_slot, alone), carried_out(one_slot, [together])
+    assert [event for event in found if isinstance(event, Finished)] == [Finished(key) for key in keys]
+    for key in keys:
+        for one, other in zip(results(found, key), results(expected, key), strict=True):
+            assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+            assert one.loss == pytest.approx(other.loss, rel=1e-3)
+            assert one.accuracy == pytest.approx(other.accuracy, abs=3.4)  # one image in 30
+
+
+def test_seeds_trained_together_go_on_from_their_checkpoint(data: Path, tmp_path: Path, one_slot: LocalExecutor):
+    network = replace(NETWORK, head=Head(width=16))
+    first = replace(work(data, tmp_path / "run", seed=0, epochs=3), network=network)
+    keys = (first.keys[0], replace(first.keys[0], seed=1))
+    both = replace(first, keys=keys)
+    expected = carried_out(one_slot, [both])
+    found = read_checkpoint(both.checkpoint, identity(both.checkpoint))
+    assert found is not None
+    tensors, stored = found
+    changed = [[replace(result, accuracy=-1.0) for result in epoch] for epoch in stored]
+    write_checkpoint(both.checkpoint, tensors, changed, identity(both.checkpoint))
+    again = carried_out(one_slot, [both])
+    assert [result.accuracy for key in keys for result in results(again, key)] == [-1.0] * 6
+    assert [type(event) for event in again] == [type(event) for event in expected]
+    alone = carried_out(one_slot, [first])  # its checkpoint is another trial's
+    assert all(result.accuracy >= 0 for result in results(alone, keys[0]))
+
+
 def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_last_epoch(
     one_slot: LocalExecutor, data: Path, tmp_path: Path
 ):

@@ -125,7 +125,7 @@ class RunDisplay(Display):
         self.say(stamp(plan.evidence, plan.base.name))
         kept = f", trials done before: {self.done}" if self.done else ""
         what = f"{plan.base.name} at {plan.budget} on {plan.data.name}"
-        self.say(f"{what}: policy {plan.policy}, {slots} trainings at a time{_ways(plan.pace)}{kept}, in {self.folder}")
+        self.say(f"{what}: policy {plan.policy} on {slots} slots{_ways(plan.pace)}{kept}, in {self.folder}")
         self.overall = self.add("all trials", 0, self.done)
 
     def planned(self, now: Agenda) -> None:
@@ -183,7 +183,7 @@ class EmitDisplay(Display):
 
 
 def _ways(pace: Pace | None) -> str:
-    """How each of them is trained, where it is not as one would think."""
+    """How trials are trained on their slots, where it is not the plain way."""
     if pace is None:
         return ""
     ways = [

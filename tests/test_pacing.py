@@ -1,0 +1,126 @@
+"""The pace of a plan: measured by real workers, kept in the plan, simplest way first."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import cast
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalesearch.engine.local import LocalExecutor, Slot
+from scalesearch.engine.pacing import GAIN, _fastest, arranged, measured
+from scalesearch.engine.work import Probe
+from scalesearch.pace import Pace, grouped
+from scalesearch.recipe import Recipe
+from scalesearch.spec import Head, Network, Stage, Stem
+from scalesearch.trials import TrialKey
+
+SLOT = Slot(device="cpu", name="cpu")
+NETWORK = Network(
+    stem=Stem(width=8, stride=1),
+    stages=(Stage(block="mbconv", depth=2, width=8, stride=2, expansion=2.0, se_ratio=0.25),),
+    head=Head(width=16),
+    resolution=10,
+    num_classes=3,
+)
+PROBE = Probe(network=NETWORK, recipe=Recipe(batch_size=16), seconds=0.2)
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[LocalExecutor]:
+    found = LocalExecutor([SLOT, SLOT])
+    yield found
+    found.close()
+
+
+def test_a_probe_counts_the_images_of_all_seeds(executor: LocalExecutor):
+    for together in (1, 3):
+        rate = executor.measure(replace(PROBE, together=together), [SLOT])
+        assert 50 < rate < 1e6  # images per second, not steps and not images per batch
+
+
+def test_what_cannot_be_run_is_not_fast_and_harms_no_worker(executor: LocalExecutor):
+    random = replace(NETWORK, drop_path=0.2)  # a stack would draw other numbers than its networks
+    assert executor.measure(replace(PROBE, network=random, together=2), [SLOT]) == 0.0
+    huge = replace(PROBE, recipe=Recipe(batch_size=2**31))
+    assert executor.measure(huge, [SLOT]) == 0.0
+    assert executor.measure(PROBE, [SLOT, SLOT]) > 0
+
+
+def test_a_pace_has_threads_that_the_cores_have_and_seeds_that_are_due(executor: LocalExecutor):
+    found = measured(executor, [SLOT, SLOT], PROBE, due=4, seeds=2)
+    assert found.threads in (1, 2)
+    assert found.together in (1, 2)
+    assert (found.packed, found.micro_batch) == (1, None)
+
+
+NOBODY = cast(LocalExecutor, None)
+
+
+def test_what_the_user_says_is_not_measured():
+    said = Pace(threads=3, together=2)
+    assert measured(NOBODY, [SLOT] * 8, PROBE, due=4, seeds=3, threads=3, together=2) == said
+
+
+def test_nothing_is_measured_where_there_is_nothing_to_choose():
+    assert measured(NOBODY, [SLOT], PROBE, due=4, seeds=1) == Pace()
+
+
+def test_workers_that_fit_are_kept_and_others_stopped():
+    executor = LocalExecutor([SLOT])
+    try:
+        [kept] = executor._workers
+        other = Slot(device="cpu", name="another")
+        executor.arrange([other, SLOT])
+        assert [worker.slot for worker in executor._workers] == [other, SLOT]
+        assert executor._workers[1] is kept
+        dropped = executor._workers[0].process
+        executor.arrange([SLOT])
+        assert not dropped.is_alive()
+        assert kept.process.is_alive()
+    finally:
+        executor.close()
+
+
+def test_a_way_is_taken_only_if_it_is_clearly_faster_than_a_simpler_one():
+    assert _fastest({1: 100.0, 2: 100.0 * GAIN}) == 1
+    assert _fastest({1: 100.0, 2: 101.0 * GAIN}) == 2
+    assert _fastest({1: 100.0, 2: 120.0, 4: 125.0}) == 2
+    assert _fastest({1: 0.0, 2: 0.0}) == 1
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=6, unique=True), st.integers(1, 5), st.integers(1, 6))
+def test_groups_hold_every_trial_once_and_one_network_each(names: list[str], seeds: int, together: int):
+    keys = [TrialKey(proxy=name, seed=seed, rung=2) for seed in range(seeds) for name in names]
+    groups = grouped(keys, together)
+    assert sorted(key for group in groups for key in group) == sorted(keys)
+    assert all(len({key.proxy for key in group}) == 1 and len(group) <= together for group in groups)
+    assert len(groups) == len(names) * -(-seeds // together)
+    assert [group[0] for group in groups] == sorted((group[0] for group in groups), key=keys.index)
+
+
+def test_trials_of_other_lengths_and_stages_are_no_group():
+    key = TrialKey(proxy="a", seed=0, rung=2)
+    keys = [key, replace(key, rung=4), replace(key, stage="confirm"), replace(key, seed=1)]
+    assert [len(group) for group in grouped(keys, 4)] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(("cores", "threads", "slots"), [(8, 3, 2), (2, 8, 1), (4, 1, 4)])
+def test_a_cpu_has_as_many_slots_as_its_cores_have_room(cores: int, threads: int, slots: int):
+    assert len(arranged([SLOT] * cores, Pace(threads=threads))) == slots
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device that torch can use")
+def test_the_largest_micro_batch_that_fits_is_found_on_the_gpu():
+    gpu = Slot(device="cuda:0", name=torch.cuda.get_device_name(0))
+    executor = LocalExecutor([gpu])
+    try:
+        large = replace(PROBE, network=replace(NETWORK, resolution=256), recipe=Recipe(batch_size=2**15))
+        found = measured(executor, [gpu], large, due=4, seeds=1, together=1)
+        assert found.micro_batch is not None
+        assert 2 <= found.micro_batch < 2**15
+    finally:
+        executor.close()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scalesearch.plan import ANCHOR, Layout, Plan
-from scalesearch.policies import Leave, Rules, Standing, most_trials, standing
+from scalesearch.policies import Leave, Player, Rules, Standing, most_trials
 from scalesearch.policies.fit import BATCH
 from scalesearch.ranking import Ranking, rank
 from scalesearch.samples import Arm
@@ -79,20 +79,27 @@ def search_ranking(plan: Plan, layout: Layout, results: Sequence[TrialResult], l
     )
 
 
-def agenda(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Agenda:
+def player(plan: Plan, layout: Layout) -> Player:
+    """The policy of a plan at its beginning."""
+    found = arms(layout)
+    return Player(found, _rules(plan, len(found)))
+
+
+def agenda(plan: Plan, layout: Layout, results: Sequence[TrialResult], playing: Player | None = None) -> Agenda:
     """What comes next.
 
     Args:
         plan: what to do.
         layout: its candidates.
         results: all trials so far; those that have not ended decide nothing.
+        playing: a `player` of the plan that has heard of earlier results, which are not decided on again.
     """
     ended = {result.key: result.accuracy for result in results if result.has_ended}
     found = arms(layout)
     rules = _rules(plan, len(found))
     anchors = _keys([ANCHOR], range(plan.anchor_seeds), plan.epochs, "search")
     own = {key: value for key, value in ended.items() if key.stage == "search" and key.proxy != ANCHOR}
-    searched = standing(found, rules, own)
+    searched = (playing or player(plan, layout)).standing(own)
     most = plan.anchor_seeds + most_trials(len(found), rules) + _most_after(plan, layout)
 
     def at(stage: Stage | None, due: Sequence[TrialKey] = ()) -> Agenda:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from scalesearch.agenda import Agenda, agenda
+from scalesearch.agenda import Agenda, agenda, player
 from scalesearch.engine.work import Event, Executor, Failed, Finished, Progress, Started, Work
 from scalesearch.levelling import Scaled
 from scalesearch.pace import Group, Pace, grouped
@@ -107,9 +107,9 @@ def search(
             sharing=sharing,
         )
 
-    running = set(study.unfinished())
+    running, playing = set(study.unfinished()), player(plan, layout)
     while True:
-        now = agenda(plan, layout, study.results())
+        now = agenda(plan, layout, study.results(), playing)
         study.leave(now.search.leaves)
         if now.stage is None:
             return True
@@ -151,22 +151,27 @@ class _Batch:
 
     def train(self, late: Callable[[], bool]) -> bool:
         """Until no trial waits or runs; returns False when the time is over before."""
+        events: Sequence[Event] = ()
         while not late():
-            while self._executor.idle and self._waiting:
-                self._start(self._waiting.popleft())
+            self._fill()  # before anything is written: the next trials train meanwhile
+            self._take(events)
+            self._fill()  # with what is to be tried again
             if not self._executor.busy:
                 return True
-            for event in self._executor.events():
-                if event.key not in self._ended:  # of a group that goes on, some may have ended before
-                    self._take(self._judged(event))
+            events = self._executor.events()
+        self._take(events)
         return False
 
+    def _fill(self) -> None:
+        while self._executor.idle and self._waiting:
+            self._start(self._waiting.popleft())
+
     def _start(self, group: Group) -> None:
+        self._executor.submit(self._work(group))
         for key in group:
             if key not in self._ended:
                 self._claim(key)
                 self._observer.happened(Started(key))
-        self._executor.submit(self._work(group))
 
     def _claim(self, key: TrialKey) -> None:
         """Have a trial running in the study; those before it in the queue are claimed with it."""
@@ -182,7 +187,12 @@ class _Batch:
         self._failures[event.key] += 1
         return replace(event, final=event.final or self._failures[event.key] >= ATTEMPTS)
 
-    def _take(self, event: Event) -> None:
+    def _take(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if event.key not in self._ended:  # of a group that goes on, some may have ended before
+                self._note(self._judged(event))
+
+    def _note(self, event: Event) -> None:
         group = self._groups[event.key]
         if isinstance(event, Failed) and not event.final:
             if group not in self._waiting:

@@ -99,7 +99,7 @@ def both_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_search_that_chooses_its_trials_comes_to_the_same_killed_stopped_and_on_one_slot_or_two(
     program: Callable[..., Any], both_parts: Path, policy: str, tmp_path: Path
 ):
-    tiny = "--budget 0.5x --preset quick --images 256 --proxy-resolution 12"
+    tiny = "--budget 0.5x --preset quick --images 256 --proxy-resolution 12 --threads 1 --together 1"
     options = ["--data", both_parts, "--policy", policy, *tiny.split(), *CHOOSING[policy].split()]
     plain, folder = tmp_path / "plain", tmp_path / "run"
     undisturbed = program("run", *options, "--out", plain, cores=1)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from scalesearch.policies import Ending, Rules, most_trials, standing
+from scalesearch.policies import Ending, Player, Rules, most_trials
 from scalesearch.policies.allocation import most_telling
 from scalesearch.policies.race import rungs
 from scalesearch.ranking import rank
@@ -47,7 +47,8 @@ def played(told, accuracy, arms=ARMS):
     """Every batch of a search and where it ended."""
     results: dict[TrialKey, float | None] = {}
     batches = []
-    while (now := standing(arms, told, results)).due:
+    playing = Player(arms, told)
+    while (now := playing.standing(results)).due:
         batches.append(now.due)
         results |= {key: accuracy(key) for key in now.due}
     return batches, now, results
@@ -68,7 +69,7 @@ def test_no_policy_trains_more_than_it_may(policy, trials, epochs):
 
 
 @pytest.mark.parametrize("policy", ["grid", "fit", "race"])
-def test_an_unfinished_batch_decides_nothing(policy):
+def test_an_unfinished_batch_decides_nothing_and_a_new_player_comes_to_the_same(policy):
     told, accuracy = rules(policy), planted((0.3, 0.3, 0.4))
     batches, _, results = played(told, accuracy)
     random = np.random.default_rng(0)
@@ -77,7 +78,7 @@ def test_an_unfinished_batch_decides_nothing(policy):
         some = [key for key in batch if random.random() < 0.5][: len(batch) - 1]
         mixed = before | {key: results[key] for key in some}
         shuffled = {key: mixed[key] for key in random.permutation(np.array(list(mixed), dtype=object))} if mixed else {}
-        assert standing(ARMS, told, shuffled).due == batch
+        assert Player(ARMS, told).standing(shuffled).due == batch
 
 
 @pytest.mark.parametrize("policy", ["grid", "fit", "race"])
@@ -192,6 +193,7 @@ def test_rungs_grow_and_survivors_meet_the_same_seeds():
     assert len(gone) == len(now.leaves), "nobody leaves twice"
 
 
+@pytest.mark.slow
 def test_the_best_of_a_race_rarely_leaves():
     """The chance that anybody leaves wrongly is held at 5 %; 40 races."""
     lost = 0

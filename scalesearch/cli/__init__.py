@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import traceback
@@ -21,6 +22,8 @@ def main(arguments: list[str] | None = None) -> None:
     Exit codes: 0 done, 1 a failure inside, 2 usage, bad config or data, 3 finished with failed trials,
     130 interrupted with the state saved.
     """
+    # decisions are small products: threads of numpy's BLAS would wait for each other, and for the trainings
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     arguments = sys.argv[1:] if arguments is None else arguments
     sys.exit(_code(arguments))
 

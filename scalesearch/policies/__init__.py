@@ -4,9 +4,9 @@ A policy is a generator: it yields a batch of trials and is sent the results whe
 neither the order of arrival nor the number of slots nor an interruption can change a decision.
 """
 
+from scalesearch.policies.play import Player as Player
 from scalesearch.policies.play import Standing as Standing
 from scalesearch.policies.play import most_trials as most_trials
-from scalesearch.policies.play import standing as standing
 from scalesearch.policies.rules import Ending as Ending
 from scalesearch.policies.rules import Leave as Leave
 from scalesearch.policies.rules import Rules as Rules

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from scalesearch.policies.fit import fit
 from scalesearch.policies.grid import grid
 from scalesearch.policies.race import REPEATS, race, rungs
-from scalesearch.policies.rules import Ending, Leave, Policy, Results, Rules
+from scalesearch.policies.rules import Batch, Ending, Leave, Policy, Results, Rules
 from scalesearch.presets import PolicyName
 from scalesearch.samples import Arm
 from scalesearch.trials import TrialKey
@@ -33,28 +33,40 @@ class Standing:
     """Why no more trials are asked for; None while some are."""
 
 
-def standing(arms: Sequence[Arm], rules: Rules, results: Results) -> Standing:
-    """Play a policy against the results of ended trials.
+class Player:
+    """A policy in play: what it has decided once is not decided again."""
 
-    Args:
-        arms: the networks, in canonical order.
-        rules: how to decide.
-        results: of ended trials; batches that have not ended whole decide nothing.
-    """
-    policy = POLICIES[rules.policy](arms, rules)
-    batch = next(policy)
-    ended: dict[TrialKey, float | None] = {}
-    leaves: list[Leave] = []
-    while True:
-        leaves += batch.leaves
-        if any(key not in results for key in batch.keys):
-            return Standing(due=batch.keys, ended=tuple(ended), leaves=tuple(leaves), ending=None)
-        ended |= {key: results[key] for key in batch.keys}
+    def __init__(self, arms: Sequence[Arm], rules: Rules) -> None:
+        """Begin a search of networks in canonical order by some rules."""
+        self._policy = POLICIES[rules.policy](arms, rules)
+        self._batch: Batch | None = next(self._policy)
+        self._ended: dict[TrialKey, float | None] = {}
+        self._leaves = list(self._batch.leaves)
+        self._ending: Ending | None = None
+
+    def standing(self, results: Results) -> Standing:
+        """Play on against the results of ended trials, those told before among them.
+
+        A batch that has not ended whole decides nothing.
+        """
+        while self._batch is not None and all(key in results for key in self._batch.keys):
+            self._ended |= {key: results[key] for key in self._batch.keys}
+            self._decide()
+        return Standing(
+            due=self._batch.keys if self._batch else (),
+            ended=tuple(self._ended),
+            leaves=tuple(self._leaves),
+            ending=self._ending,
+        )
+
+    def _decide(self) -> None:
         try:
-            batch = policy.send(dict(ended))
+            self._batch = self._policy.send(dict(self._ended))
+            self._leaves += self._batch.leaves
         except StopIteration as stop:
-            ending, last = stop.value
-            return Standing(due=(), ended=tuple(ended), leaves=(*leaves, *last), ending=ending)
+            self._ending, last = stop.value
+            self._batch = None
+            self._leaves += last
 
 
 def most_trials(arms: int, rules: Rules) -> int:

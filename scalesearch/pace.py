@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scalesearch.errors import PlanError
 from scalesearch.trials import TrialKey
 
 Group = tuple[TrialKey, ...]
@@ -13,7 +14,7 @@ Group = tuple[TrialKey, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How trials are trained: each of these changes bits, though not what is computed."""
+    """How trials are trained. All but the packing changes bits, though not what is computed."""
 
     threads: int = 1
     """CPU threads of a trial."""
@@ -22,7 +23,18 @@ class Pace:
     together: int = 1
     """Most seeds of a proxy that are trained as one network."""
     micro_batch: int | None = None
-    """Images of a seed in flight at a time, where a whole batch does not fit into memory."""
+    """Most images of a seed in flight at a time, where a whole batch does not fit into memory."""
+
+    def __post_init__(self) -> None:
+        least = {"threads": 1, "packed": 1, "together": 1, "micro_batch": 2}
+        given = {name: getattr(self, name) for name in least if (name, getattr(self, name)) != ("micro_batch", None)}
+        faults = [
+            f"pace.{name} = {value!r}"
+            for name, value in given.items()
+            if not isinstance(value, int) or isinstance(value, bool) or value < least[name]
+        ]
+        if faults:
+            raise PlanError(faults, mend="restore plan.yaml, or run into a new folder")
 
 
 def grouped(keys: Sequence[TrialKey], together: int) -> list[Group]:

@@ -16,7 +16,7 @@ from scalesearch.proxy.choice import Choice, Told, key_of
 from scalesearch.proxy.data import choose, choose_test
 from scalesearch.proxy.decoding import decode
 from scalesearch.proxy.images import Images, open_images
-from scalesearch.travel import traveller
+from scalesearch.travel import every_proxy
 
 DATA = "data"
 TEST_DATA = "data-test"
@@ -82,11 +82,8 @@ def prepare_test(
 
 def side_needed(plan: Plan, layout: Layout) -> int:
     """The largest resolution that a plan may train at, as far as its images have it [px]."""
-    scaled = [one.proxy for one in layout.candidates]
-    if plan.check_phi is not None:
-        elsewhere = (traveller(layout.candidate(name), plan) for name in layout.trained)
-        scaled += [found for found in elsewhere if found is not None]
-    return min(plan.data.side, max(plan.resolution, *(one.network.resolution for one in scaled)))
+    sides = (one.network.resolution for one in every_proxy(plan, layout))
+    return min(plan.data.side, max(plan.resolution, *sides))
 
 
 def _prepared(chosen: Callable[[], Choice], own: Path, cache: Path | None, told: Told) -> Prepared:

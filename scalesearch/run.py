@@ -36,6 +36,7 @@ from scalesearch.runfolder import claimed, write_plan, write_text
 from scalesearch.search import search
 from scalesearch.study import Study
 from scalesearch.tables import candidates_table, trials_table
+from scalesearch.travel import every_proxy
 from scalesearch.trials import Stage, TrialResult
 
 LIBRARIES = ("scalesearch", "torch", "torchvision", "fvcore", "optuna", "numpy", "scipy", "pandas", "safetensors")
@@ -150,12 +151,11 @@ def _paced(plan: Plan, layout: Layout, folder: Path, executor: LocalExecutor, ma
     """The plan with its pace, measured now and written down unless an earlier run has done so."""
     if plan.pace is not None:
         return plan
-    proxies = [layout.candidate(name).proxy for name in layout.trained]
-    largest = max(proxies, key=lambda one: one.cost.activations)
+    largest = max(every_proxy(plan, layout), key=lambda one: one.cost.activations)
     pace = measured(
         executor,
         machine,
-        Probe(network=largest.network, recipe=plan.recipe),
+        Probe(network=largest.network, recipe=plan.recipe, images=plan.images + plan.validation_images),
         due=due_at_once(plan, layout),
         seeds=seeds_at_once(plan),
         threads=plan.threads,

@@ -6,7 +6,7 @@ from scalesearch.candidates import Candidate
 from scalesearch.errors import ScalingError
 from scalesearch.levelling import Scaled
 from scalesearch.members import growth_at
-from scalesearch.plan import Plan
+from scalesearch.plan import Layout, Plan
 from scalesearch.scaling import DIMENSIONS, Coefficients
 
 
@@ -14,6 +14,15 @@ def growth_checked(plan: Plan) -> float:
     """Growth of compute at the exponent that a plan checks."""
     assert plan.check_phi is not None
     return growth_at(plan.space.budget, plan.check_phi)
+
+
+def every_proxy(plan: Plan, layout: Layout) -> list[Scaled]:
+    """Every network that a plan may train but the unscaled base: the proxies, and their shares where they travel to."""
+    found = [one.proxy for one in layout.candidates]
+    if plan.check_phi is None:
+        return found
+    elsewhere = (traveller(layout.candidate(name), plan) for name in layout.trained)
+    return found + [one for one in elsewhere if one is not None]
 
 
 def traveller(one: Candidate, plan: Plan) -> Scaled | None:

@@ -1,8 +1,9 @@
 """The pace of a plan: measured by real workers, kept in the plan, simplest way first."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from scalesearch.engine.local import LocalExecutor, Slot
 from scalesearch.engine.pacing import GAIN, _fastest, arranged, measured
 from scalesearch.engine.work import Probe
+from scalesearch.errors import PlanError
 from scalesearch.pace import Pace, grouped
 from scalesearch.recipe import Recipe
 from scalesearch.spec import Head, Network, Stage, Stem
@@ -47,6 +49,36 @@ def test_what_cannot_be_run_is_not_fast_and_harms_no_worker(executor: LocalExecu
     huge = replace(PROBE, recipe=Recipe(batch_size=2**31))
     assert executor.measure(huge, [SLOT]) == 0.0
     assert executor.measure(PROBE, [SLOT, SLOT]) > 0
+
+
+def test_probes_are_counted_while_all_of_them_run():
+    """A worker that has just been spawned loads its libraries for a second; the other one waits for it."""
+    late = Slot(device="cpu", name="late")
+    executor = LocalExecutor([SLOT])
+    try:
+        alone = executor.measure(replace(PROBE, seconds=0.5), [SLOT])
+        executor.arrange([SLOT, late])
+        start = time.monotonic()
+        both = executor.measure(replace(PROBE, seconds=0.5), [SLOT, late])
+        assert time.monotonic() - start > 0.5
+        assert both > alone / 2
+        assert executor.measure(replace(PROBE, seconds=0.1), [SLOT]) > 0  # nothing is left in the pipes
+    finally:
+        executor.close()
+
+
+def test_a_probe_that_cannot_be_run_ends_those_beside_it(executor: LocalExecutor):
+    executor._workers[1].process.kill()
+    assert executor.measure(PROBE, [SLOT, SLOT]) == 0.0
+    assert executor.measure(PROBE, [SLOT, SLOT]) > 0
+
+
+@pytest.mark.parametrize(
+    "values", [{"threads": 0}, {"threads": "two"}, {"packed": -1}, {"together": True}, {"micro_batch": 1}]
+)
+def test_a_pace_that_is_none_is_refused_with_its_key(values: dict[str, Any]):
+    with pytest.raises(PlanError, match=f"pace.{next(iter(values))} = "):
+        Pace(**values)
 
 
 def test_a_pace_has_threads_that_the_cores_have_and_seeds_that_are_due(executor: LocalExecutor):

@@ -1,7 +1,9 @@
 """The training loop of a proxy: what is repeatable, what a checkpoint holds, what augmentation and norms do."""
 
 import copy
+import gc
 import math
+import weakref
 from dataclasses import replace
 from itertools import islice
 
@@ -19,6 +21,7 @@ from scalesearch.proxy.device import on_device, resized
 from scalesearch.proxy.draws import augmented, draw, steps_per_epoch
 from scalesearch.proxy.evaluate import BATCH, evaluate, norm_batches
 from scalesearch.proxy.images import Images
+from scalesearch.proxy.state import State
 from scalesearch.proxy.train import Training, train
 from scalesearch.recipe import Recipe, Schedule
 from scalesearch.spec import Head, Network, Stage, Stem
@@ -392,7 +395,7 @@ def test_norms_are_evaluated_with_the_plain_mean_of_the_batches_statistics(avera
 @given(st.integers(2, 700), st.integers(2, 600))
 def test_no_batch_of_the_norms_is_too_small_to_have_a_variance(count, asked):
     data = placed(stripes(count, side=2), stripes(2, side=2), resolution=2)
-    sizes = [len(batch) for batch in norm_batches(data, Recipe(norm_images=asked))]
+    sizes = [len(batch) for batch in norm_batches(data, State(nn.Linear(1, 1), Recipe(norm_images=asked)))]
     assert sum(sizes) == min(count, asked)
     assert max(sizes) <= BATCH["cpu"]
     assert max(sizes) - min(sizes) <= 1
@@ -455,3 +458,37 @@ def test_micro_batches_sum_to_the_gradient_of_the_whole_batch(micro_batch):
         assert one.loss == pytest.approx(other.loss, rel=1e-4)
     for one, other in zip(whole.state.module.parameters(), parts.state.module.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 300), st.integers(2, 300))
+def test_micro_batches_differ_by_one_image_at_most(count, micro_batch):
+    data = placed(stripes(count, side=2), stripes(2, side=2), resolution=2)
+    seen = []
+
+    class Seen(nn.Linear):
+        def forward(self, images):
+            seen.append(len(images))
+            return super().forward(images.flatten(1))
+
+    recipe = Recipe(batch_size=count, norm_images=2)
+    training = Training(Seen(12, 3), data, recipe, epochs=1, seeds=[0], micro_batch=micro_batch)
+    next(training.results())
+    parts = seen[: -(-count // micro_batch)]
+    assert sum(parts) == count
+    assert max(parts) <= micro_batch
+    assert max(parts) - min(parts) <= 1
+
+
+@pytest.mark.parametrize("memory", [2**30, 0])
+def test_a_training_that_is_over_is_freed_at_once_with_its_images(memory):
+    training, results = started(images(memory=memory), epochs=1)
+    list(results)
+    kept = [weakref.ref(training), weakref.ref(training.state), weakref.ref(training.state.module)]
+    gc.collect()
+    gc.disable()
+    try:
+        del training, results
+        assert [one() for one in kept] == [None] * 3
+    finally:
+        gc.enable()

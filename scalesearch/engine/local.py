@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from scalesearch.engine.memory import keep_freed_memory
 from scalesearch.engine.work import Event, Failed, Probe, Work
 from scalesearch.errors import DataError, StudyError
+
+if TYPE_CHECKING:
+    import torch
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -86,21 +90,34 @@ class LocalExecutor:
         _stop(before)
 
     def measure(self, probe: Probe, slots: Sequence[Slot]) -> float:
-        """Images per second [1/s] of so many probes at once, one on each slot; 0 where one of them cannot be run."""
-        rates = []
+        """Images per second [1/s] of so many probes, one on each slot, counted while all of them are running.
+
+        0 where one of them cannot be run.
+        """
         asked: list[int] = []
         for slot in slots:
             free = (index for index, worker in enumerate(self._workers) if worker.slot == slot and index not in asked)
             asked.append(next(free))
-            with suppress(OSError):
-                self._workers[asked[-1]].pipe.send(probe)
         for index in asked:
-            try:
-                rates.append(float(self._workers[index].pipe.recv()))
-            except (EOFError, OSError):
-                self._bury(index)
-                rates.append(0.0)
-        return sum(rates) if all(rates) else 0.0
+            self._tell(index, probe)
+        are_ready = [self._answer(index) is True for index in asked]
+        waiting = [index for index, is_ready in zip(asked, are_ready, strict=True) if is_ready]
+        for index in waiting:
+            self._tell(index, all(are_ready))
+        rates = [float(self._answer(index) or 0) for index in waiting]
+        return sum(rates) if all(are_ready) and all(rates) else 0.0
+
+    def _tell(self, index: int, what: object) -> None:
+        with suppress(OSError):  # a worker that died: its answer finds the closed pipe
+            self._workers[index].pipe.send(what)
+
+    def _answer(self, index: int) -> Any:
+        """What a worker says to a probe; None from one that died, which is replaced."""
+        try:
+            return self._workers[index].pipe.recv()
+        except (EOFError, OSError):
+            self._bury(index)
+            return None
 
     @property
     def idle(self) -> int:
@@ -179,15 +196,19 @@ def _serve(pipe: Connection, slot: Slot) -> None:
     import torch
 
     device = torch.device(slot.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     while True:
         try:
             asked: Work | Probe = pipe.recv()
         except EOFError:
             return
         if isinstance(asked, Probe):
-            pipe.send(_rate(asked, device))
+            _probe(pipe, asked, device)
         else:
-            _answer(pipe, asked, device)
+            _train(pipe, asked, device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what others on this GPU may need
 
 
 def _die_with_parent() -> None:
@@ -197,31 +218,27 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _rate(probe: Probe, device: object) -> float:
-    """Images per second; 0 for what cannot be run, be it out of memory or a network that cannot be stacked."""
+def _probe(pipe: Connection, probe: Probe, device: torch.device) -> None:
+    """Send whether the probe is warm and then, once all are, its images per second; 0 where it cannot be run."""
     from scalesearch.engine.probe import images_per_second
 
+    def all_ready() -> bool:
+        pipe.send(True)
+        return pipe.recv()
+
     try:
-        return images_per_second(probe, device)  # type: ignore[arg-type]
-    except Exception:  # noqa: BLE001  a trial that fails in the same way tells why
-        return 0.0
-    finally:
-        _give_back_memory()
+        rate = images_per_second(probe, device, all_ready)
+    except Exception:  # noqa: BLE001  out of memory, or a network that cannot be stacked; a trial would tell
+        rate = 0.0
+    pipe.send(rate)
 
 
-def _give_back_memory() -> None:
-    import torch
-
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-
-
-def _answer(pipe: Connection, work: Work, device: object) -> None:
+def _train(pipe: Connection, work: Work, device: torch.device) -> None:
     """Send pairs: events, and whether they are the last of this work."""
     from scalesearch.engine.trial import train_trials
 
     try:
-        for events in train_trials(work, device):  # type: ignore[arg-type]
+        for events in train_trials(work, device):
             pipe.send((events, False))
         pipe.send(([], True))
     except DataError as error:

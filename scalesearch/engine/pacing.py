@@ -40,10 +40,15 @@ def measured(
         together: seeds per network, where the user says so.
     """
     is_gpu = slots[0].device != "cpu"
-    pace = _on_gpu(executor, slots, probe) if is_gpu else _on_cpu(executor, slots, probe, due, threads)
+    pace = (
+        _on_gpu(executor, slots, replace(probe, threads=threads or 1))
+        if is_gpu
+        else _on_cpu(executor, slots, probe, due, threads)
+    )
     if together is None:
-        together = _together(executor, arranged(slots, pace), replace(probe, **_ways(pace)), due, seeds)
-    return replace(pace, threads=threads or pace.threads, together=together)
+        probe = replace(probe, threads=pace.threads, micro_batch=pace.micro_batch, sharing=pace.packed)
+        together = _together(executor, arranged(slots, pace), probe, due, seeds)
+    return replace(pace, together=together)
 
 
 def arranged(slots: Sequence[Slot], pace: Pace) -> list[Slot]:
@@ -51,10 +56,6 @@ def arranged(slots: Sequence[Slot], pace: Pace) -> list[Slot]:
     if slots[0].device == "cpu":
         return list(slots[: max(1, len(slots) // pace.threads)])
     return [slot for slot in slots for _ in range(pace.packed)]
-
-
-def _ways(pace: Pace) -> dict[str, int | None]:
-    return {"threads": pace.threads, "micro_batch": pace.micro_batch}
 
 
 def _on_cpu(executor: LocalExecutor, slots: Sequence[Slot], probe: Probe, due: int, threads: int | None) -> Pace:
@@ -73,7 +74,6 @@ def _on_cpu(executor: LocalExecutor, slots: Sequence[Slot], probe: Probe, due: i
 
 def _on_gpu(executor: LocalExecutor, slots: Sequence[Slot], probe: Probe) -> Pace:
     """The largest micro-batch that fits, then as many trials beside each other as pay, tried on the first GPU."""
-    executor.arrange(slots[:1])
     batch = probe.recipe.batch_size
     sizes = [batch, *(batch >> halvings for halvings in range(1, batch.bit_length() - 1))]
     fits = (size for size in sizes if executor.measure(replace(probe, micro_batch=size), slots[:1]))
@@ -82,9 +82,9 @@ def _on_gpu(executor: LocalExecutor, slots: Sequence[Slot], probe: Probe) -> Pac
     rates = {}
     for packed in (1, 2, MOST_PACKED):
         beside = [slots[0]] * packed
-        executor.arrange(beside)
-        rates[packed] = executor.measure(probe, beside)
-    return Pace(packed=_fastest(rates), micro_batch=None if size == batch else size)
+        executor.arrange([*beside, *slots[1:]])
+        rates[packed] = executor.measure(replace(probe, sharing=packed), beside)
+    return Pace(threads=probe.threads, packed=_fastest(rates), micro_batch=None if size == batch else size)
 
 
 def _together(executor: LocalExecutor, slots: Sequence[Slot], probe: Probe, due: int, seeds: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 
@@ -23,10 +24,14 @@ from scalesearch.proxy.device import on_device
 from scalesearch.proxy.images import open_images
 from scalesearch.proxy.train import Training, finite
 from scalesearch.recipe import EpochResult, Recipe
+from scalesearch.spec import Network
+
+CHECKPOINTS = 0.05
+"""Most of the time that is spent on checkpoints: epochs that are over sooner have none, the first and last apart."""
 
 
 def train_trials(work: Work, device: torch.device) -> Iterator[list[Event]]:
-    """Train from the last checkpoint, or from the start; yields the events of every epoch, checkpointed ones first.
+    """Train from the last checkpoint, or from the start; yields the events of every epoch, those of before first.
 
     A trial whose loss is no longer finite has failed; the others go on beside it.
 
@@ -58,7 +63,15 @@ def _epochs(work: Work, device: torch.device) -> Iterator[list[EpochResult]]:
     memory = memory_of(device) // work.sharing
     data = on_device(images, resolution=work.network.resolution, device=device, memory=memory)
     epochs = work.keys[0].rung
-    training = Training(module, data, work.recipe, epochs=epochs, seeds=seeds, micro_batch=work.micro_batch)
+    training = Training(
+        module,
+        data,
+        work.recipe,
+        epochs=epochs,
+        seeds=seeds,
+        micro_batch=work.micro_batch,
+        capture=isinstance(work.network, Network),  # what a user's module does may differ from step to step
+    )
     results: Results = []
     identity = _identity(work, images.fingerprint)
     stored = read_checkpoint(work.checkpoint, identity)
@@ -66,9 +79,13 @@ def _epochs(work: Work, device: torch.device) -> Iterator[list[EpochResult]]:
         tensors, results = stored
         training.restore(tensors, len(results))
         yield from results
+    due = 0.0
     for found in training.results():
         results = [*results, found]
-        write_checkpoint(work.checkpoint, training.state.tensors(), results, identity)
+        start = time.monotonic()
+        if start >= due or len(results) == epochs:
+            write_checkpoint(work.checkpoint, training.state.tensors(), results, identity)
+            due = time.monotonic() + (time.monotonic() - start) / CHECKPOINTS
         yield found
 
 
@@ -90,7 +107,7 @@ def memory_of(device: torch.device) -> int:
 
 
 def _identity(work: Work, fingerprint: str) -> str:
-    """Of a state: the trials, their network, their recipe, their images, and what else their bits depend on."""
+    """Of a state: the trials, their network, their recipe, their images, and the ways of training that change bits."""
     recipe = json.dumps(work.recipe.to_dict(), sort_keys=True)
     ways = [str(work.threads), str(work.micro_batch)]
     parts = [*map(str, map(astuple, work.keys)), work.network.digest, recipe, fingerprint, *ways]

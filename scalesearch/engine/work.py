@@ -44,6 +44,10 @@ class Probe:
     together: int = 1
     """Seeds trained as one network."""
     micro_batch: int | None = None
+    images: int = 0
+    """Images of the study, which take memory beside the training."""
+    sharing: int = 1
+    """Probes that share the memory of the device."""
     seconds: float = 0.5
     """Time that steps are counted in, after the first ones [s]."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,8 +19,8 @@ NORMALISATION_IMAGES = 4096
 """At most so many images, evenly spread over the set, measure its mean and deviation."""
 AHEAD = 4
 """Batches that are read before they are needed."""
-CHUNK = 4096
-"""Images resized at a time."""
+CHUNK_BYTES = 2**28
+"""Memory of the images resized at a time, as floats [bytes]."""
 
 
 class Pixels(Protocol):
@@ -71,16 +71,16 @@ class Streamed:
 
     def feed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """See `Pixels`; threads read while the device works on what it has."""
-        coming = iter(batches)
         stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        used: deque[torch.cuda.Event] = deque()
         with ThreadPoolExecutor(AHEAD) as pool:
-            waiting: deque[Future[Tensor]] = deque()
-            for batch in coming:
-                waiting.append(pool.submit(self._read, batch))
-                if len(waiting) > AHEAD:
-                    yield self._moved(waiting.popleft().result(), stream)
-            while waiting:
-                yield self._moved(waiting.popleft().result(), stream)
+            for read in _ahead(pool, self._read, batches):
+                yield self._moved(read, stream)
+                if stream is not None:  # no more batches on the device than there are on the way to it
+                    used.append(torch.cuda.Event())
+                    used[-1].record(torch.cuda.current_stream(self.device))
+                    if len(used) > AHEAD:
+                        used.popleft().synchronize()
 
     def _read(self, batch: Tensor) -> Tensor:
         read = torch.from_numpy(self.source[batch.numpy()])
@@ -95,6 +95,17 @@ class Streamed:
         now.wait_stream(stream)
         moved.record_stream(now)
         return resized(moved, self.resolution)
+
+
+def _ahead(pool: ThreadPoolExecutor, read: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """What is read of the batches, in order, some of them before they are asked for."""
+    waiting: deque[Future[Tensor]] = deque()
+    for batch in batches:
+        waiting.append(pool.submit(read, batch))
+        if len(waiting) > AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +144,14 @@ def resized(images: Tensor, resolution: int) -> Tensor:
     side = (resolution, resolution)
     chunks = [
         functional.interpolate(chunk.float(), side, mode="bilinear", antialias=True).round_().clamp_(0, 255).byte()
-        for chunk in images.split(CHUNK)
+        for chunk in images.split(_chunk(images.shape[1], max(resolution, images.shape[-1])))
     ]
     return torch.cat(chunks)
+
+
+def _chunk(channels: int, side: int) -> int:
+    """Images that are resized at a time."""
+    return max(1, CHUNK_BYTES // (4 * channels * side**2))
 
 
 def on_device(images: Images, *, resolution: int, device: torch.device, memory: int) -> DeviceImages:
@@ -148,7 +164,7 @@ def on_device(images: Images, *, resolution: int, device: torch.device, memory: 
         memory: bytes that the images may take on the device; a larger set is streamed.
     """
     evenly = images.train_images[:: math.ceil(len(images.train_images) / NORMALISATION_IMAGES)]
-    pixels = resized(_moved(evenly, device), resolution).float()
+    mean, deviation = _normalisation(evenly, resolution, device)
     parts = images.train_images, images.validation_images
     taken = sum(len(part) * part.shape[1] for part in parts) * resolution**2
     train, validation = (
@@ -159,18 +175,39 @@ def on_device(images: Images, *, resolution: int, device: torch.device, memory: 
         train_labels=_moved(images.train_labels, device),
         validation=validation,
         validation_labels=_moved(images.validation_labels, device),
-        mean=pixels.mean((0, 2, 3)),
-        deviation=pixels.std((0, 2, 3)).clamp_min(1.0),
+        mean=mean,
+        deviation=deviation,
     )
+
+
+def _normalisation(source: Array, resolution: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel at the resolution, in whole numbers until the end: exact, however chunked."""
+    sums = torch.zeros(2, source.shape[1], dtype=torch.int64, device=device)
+    for chunk in _chunks(source, resolution, device):
+        values = chunk.long()
+        sums += torch.stack([values.sum((0, 2, 3)), (values * values).sum((0, 2, 3))])
+    count = len(source) * resolution**2
+    mean, square = sums.double() / count
+    variance = (square - mean**2).clamp_min(0) * count / max(1, count - 1)
+    return mean.float(), variance.sqrt().clamp_min(1.0).float()
 
 
 def _resident(source: Array, resolution: int, device: torch.device) -> Resident:
     """All images at the resolution, moved in chunks: at no time twice on the device."""
     count, channels = source.shape[:2]
     images = torch.empty((count, channels, resolution, resolution), dtype=torch.uint8, device=device)
-    for start in range(0, count, CHUNK):
-        images[start : start + CHUNK] = resized(_moved(source[start : start + CHUNK], device), resolution)
+    start = 0
+    for chunk in _chunks(source, resolution, device):
+        images[start : start + len(chunk)] = chunk
+        start += len(chunk)
     return Resident(images)
+
+
+def _chunks(source: Array, resolution: int, device: torch.device) -> Iterator[Tensor]:
+    """The images at the resolution, some at a time."""
+    size = _chunk(source.shape[1], max(resolution, source.shape[-1]))
+    for start in range(0, len(source), size):
+        yield resized(_moved(source[start : start + size], device), resolution)
 
 
 def _moved(array: Array, device: torch.device) -> Tensor:

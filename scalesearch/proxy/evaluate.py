@@ -12,10 +12,17 @@ from torch.nn import functional
 from scalesearch.proxy.device import DeviceImages
 from scalesearch.proxy.state import State
 from scalesearch.proxy.step import by_seed, numerics
-from scalesearch.recipe import Recipe
 
 BATCH = {"cpu": 250, "cuda": 1000}
-"""Images per step without gradients: more of them where a step costs launches."""
+"""Most images of all seeds per step without gradients: more of them where a step costs launches."""
+WITHOUT_GRADIENTS = 4
+"""Times the images of a micro-batch that surely fit where nothing is kept for a backward pass."""
+
+
+def batch_of(state: State, device: torch.device) -> int:
+    """Images per step without gradients."""
+    most = BATCH[device.type] // state.seeds
+    return most if state.micro_batch is None else max(2, min(most, WITHOUT_GRADIENTS * state.micro_batch))
 
 
 @torch.no_grad()
@@ -26,7 +33,7 @@ def evaluate(state: State, data: DeviceImages) -> tuple[list[float], list[float]
     module.eval()
     correct = torch.zeros(state.seeds, dtype=torch.int64, device=device)
     loss = torch.zeros(state.seeds, dtype=torch.float64, device=device)
-    parts = torch.arange(len(data.validation_labels)).split(BATCH[device.type])
+    parts = torch.arange(len(data.validation_labels)).split(batch_of(state, device))
     for part, pixels in zip(parts, data.validation.feed(parts), strict=True):
         labels = data.validation_labels[part[0] : part[-1] + 1].expand(state.seeds, -1)
         with numerics(device):
@@ -53,7 +60,7 @@ def _estimate_norms(module: nn.Module, data: DeviceImages, state: State) -> None
     for norm in norms:
         norm.reset_running_stats()
         norm.train()
-    for batches, images in enumerate(norm_batches(data, state.recipe)):
+    for batches, images in enumerate(norm_batches(data, state)):
         for norm in norms:
             norm.momentum = 1 / (batches + 1)  # a plain mean; torch's own way to it asks the device for its count
         with numerics(images.device):
@@ -62,8 +69,8 @@ def _estimate_norms(module: nn.Module, data: DeviceImages, state: State) -> None
         norm.momentum = momentum
 
 
-def norm_batches(data: DeviceImages, recipe: Recipe) -> Iterator[Tensor]:
+def norm_batches(data: DeviceImages, state: State) -> Iterator[Tensor]:
     """The normalised images that batch-norm statistics are measured on, in batches that differ by one image at most."""
-    chosen = data.sample(recipe.norm_images)
-    parts = chosen.tensor_split(math.ceil(len(chosen) / BATCH[data.device.type]))
+    chosen = data.sample(state.recipe.norm_images)
+    parts = chosen.tensor_split(math.ceil(len(chosen) / batch_of(state, data.device)))
     return map(data.normalised, data.train.feed(parts))

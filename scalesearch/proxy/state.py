@@ -13,17 +13,19 @@ from scalesearch.recipe import Recipe
 class State:
     """A module with its optimizer and average; `tensors` is all that a checkpoint needs."""
 
-    def __init__(self, module: nn.Module, recipe: Recipe, *, seeds: int = 1) -> None:
+    def __init__(self, module: nn.Module, recipe: Recipe, *, seeds: int = 1, micro_batch: int | None = None) -> None:
         """Start from the weights that the module has.
 
         Args:
             module: one network, or as many as there are seeds, stacked; on the device of its training.
             recipe: hyper-parameters.
             seeds: networks in the module.
+            micro_batch: most images of a seed in flight at a time; None = a whole batch.
         """
         self.module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.recipe = recipe
         self.seeds = seeds
+        self.micro_batch = micro_batch
         device = next(module.parameters()).device
         self._rate = torch.zeros((), device=device)
         self._toward = torch.zeros((), device=device)

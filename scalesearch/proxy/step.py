@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -27,18 +28,18 @@ def numerics(device: torch.device) -> AbstractContextManager[object]:
 class Step:
     """Forward, backward, optimizer and average over one batch of each seed."""
 
-    def __init__(self, state: State, data: DeviceImages, *, batch: int, micro_batch: int) -> None:
+    def __init__(self, state: State, data: DeviceImages, *, batch: int, capture: bool) -> None:
         """Make room for a batch.
 
         Args:
-            state: what is trained.
+            state: what is trained; the gradients of its micro-batches are summed.
             data: where the batches come from.
             batch: images of each seed.
-            micro_batch: images of each seed that are in flight at a time; their gradients are summed.
+            capture: whether a GPU may repeat the step from a graph: its module must do the same at every step.
         """
         _, channels, side = data.train.shape
         self._state, self._data = state, data
-        self._spans = [slice(start, start + micro_batch) for start in range(0, batch, micro_batch)]
+        self._parts = torch.arange(batch).tensor_split(-(-batch // (state.micro_batch or batch)))
         with data.device:
             self._pixels = torch.empty((state.seeds, batch, channels, side, side), dtype=torch.uint8)
             self._labels = torch.empty((state.seeds, batch), dtype=torch.int64)
@@ -46,7 +47,8 @@ class Step:
             self._mirrored = torch.empty((state.seeds, batch), dtype=torch.bool)
             self.losses = torch.zeros(state.seeds)
             """(seeds,): sum over the steps since it was last set to zero."""
-        self._run = _Captured(self._work, data.device) if data.device.type == "cuda" else self._work
+        # no reference back to the step: a cycle would keep images and graph alive until the next full collection
+        self._graph = Graph(data.device) if capture and data.device.type == "cuda" else None
 
     def __call__(self, pixels: Tensor, labels: Tensor, shifts: Tensor, mirrored: Tensor) -> None:
         """Train on a batch: pixels (seeds * batch, channels, side, side), the others by (seeds, batch)."""
@@ -54,12 +56,15 @@ class Step:
         self._labels.copy_(labels)
         self._shifts.copy_(shifts)
         self._mirrored.copy_(mirrored)
-        self._run()
+        if self._graph is None:
+            self._work()
+        else:
+            self._graph.run(self._work)
 
     def _work(self) -> None:
         self._state.optimizer.zero_grad(set_to_none=True)
-        for span in self._spans:
-            losses = self._forward(span)
+        for part in self._parts:
+            losses = self._forward(slice(int(part[0]), int(part[-1]) + 1))
             losses.sum().backward()
             self.losses += losses.detach()
         self._state.optimizer.step()
@@ -99,33 +104,38 @@ def by_seed(logits: Tensor, seeds: int) -> Tensor:
     return logits.unsqueeze(0) if seeds == 1 else logits.transpose(0, 1)
 
 
-class _Captured:
-    """Work that is run kernel by kernel at first, then captured as a CUDA graph and repeated from it."""
+class Graph:
+    """Work on a GPU that is run kernel by kernel at first, then captured once and repeated."""
 
-    def __init__(self, work: Callable[[], None], device: torch.device) -> None:
-        self._work = work
-        self._device = device
-        self._graph: torch.cuda.CUDAGraph | None = None
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)
+        """Of the first runs and of the capture: they share its memory."""
+        self._captured: torch.cuda.CUDAGraph | None = None
         self._runs = 0
 
-    def __call__(self) -> None:
-        if self._graph is None and self._runs == WARM_UP:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._work()
-        if self._graph is not None:
-            self._graph.replay()
+    def run(self, work: Callable[[], None]) -> None:
+        """Do the work once; it must be the same at every call."""
+        if self._captured is None and self._runs == WARM_UP:
+            self._captured = self._capture(work)
+        if self._captured is not None:
+            self._captured.replay()
             return
         self._runs += 1
-        with _aside(self._device):
-            self._work()
+        with self._beside(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*capturable.*", category=UserWarning)  # it will be captured
+            work()
 
+    def _capture(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        # other threads of this process may pin memory meanwhile, for the batches to come
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            work()
+        return graph
 
-@contextmanager
-def _aside(device: torch.device) -> Iterator[None]:
-    """A side stream, as a capture asks of the runs before it."""
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream(device).wait_stream(stream)
+    @contextmanager
+    def _beside(self) -> Iterator[None]:
+        """On the stream of the capture, as it asks of the runs before it."""
+        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        with torch.cuda.stream(self._stream):
+            yield
+        torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)

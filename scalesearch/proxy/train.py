@@ -1,7 +1,7 @@
 """One short training as a generator of `EpochResult`; several seeds of one architecture may be trained as one.
 
-Numerics: bf16 autocast on a GPU, fp32 on a CPU, channels_last on both. Every random number comes from (seed, epoch),
-so a training resumed at an epoch continues with the bits it would have had.
+Numerics: bf16 autocast on a GPU, fp32 on a CPU, channels_last on both. Every random number comes from (seed, epoch), so
+a training resumed at an epoch draws what it would have drawn, and on a CPU continues with the bits it would have had.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Training:
         epochs: int,
         seeds: Sequence[int],
         micro_batch: int | None = None,
+        capture: bool = False,
     ) -> None:
         """Set up trainings from the weights that the module has.
 
@@ -42,7 +43,8 @@ class Training:
             recipe: hyper-parameters.
             epochs: length of the run.
             seeds: of each training: fixes its order and augmentation, and the first one's dropout.
-            micro_batch: images of a seed in flight at a time; None = a whole batch.
+            micro_batch: most images of a seed in flight at a time; None = a whole batch.
+            capture: whether a GPU may repeat a step from a graph: not if the module's forward pass is anybody's code.
 
         Raises:
             DataError: fewer than two training images, of which batch norm knows no statistics.
@@ -51,11 +53,11 @@ class Training:
         if images < 2:
             raise DataError(f"{images} training images", mend="a proxy needs at least 2")
         batch = min(recipe.batch_size, images)
-        self.state = State(module, recipe, seeds=len(seeds))
+        self.state = State(module, recipe, seeds=len(seeds), micro_batch=micro_batch)
         self.epoch = 0
         self._data, self._epochs, self._seeds = data, epochs, tuple(seeds)
         self._steps = steps_per_epoch(images, recipe)
-        self._step = Step(self.state, data, batch=batch, micro_batch=micro_batch or batch)
+        self._step = Step(self.state, data, batch=batch, capture=capture)
 
     def restore(self, tensors: dict[str, Tensor], epoch: int) -> None:
         """Go on from copies of what `state.tensors` gave after `epoch` epochs."""

@@ -39,6 +39,7 @@ FLOORS = {
     "nets.measure": 4,
     "nets.builder": 4,
     "nets.fused": 4,
+    "nets.lean": 4,
     "nets.stacked": 4,
     "nets.architecture": 4,
     "nets.library_names": 4,

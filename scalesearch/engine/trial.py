@@ -18,6 +18,7 @@ from scalesearch.errors import TrialDivergedError
 from scalesearch.nets.architecture import build
 from scalesearch.nets.blocks import start_near_identity
 from scalesearch.nets.fused import fuse
+from scalesearch.nets.lean import slim
 from scalesearch.nets.stacked import stack
 from scalesearch.proxy.checkpoint import Results, read_checkpoint, write_checkpoint
 from scalesearch.proxy.device import on_device
@@ -90,13 +91,13 @@ def _epochs(work: Work, device: torch.device) -> Iterator[list[EpochResult]]:
 
 
 def module_of(network: Architecture, recipe: Recipe, seeds: Sequence[int], device: torch.device) -> nn.Module:
-    """The network as the recipe starts it from a seed, those of several seeds stacked; on a GPU with our kernels."""
+    """The network as the recipe starts it from a seed, several seeds stacked, in the form for the device."""
     each = [build(network, seed=seed) for seed in seeds]
     if recipe.near_identity:
         for module in each:
             start_near_identity(module)
     module = each[0] if len(each) == 1 else stack(each)
-    return (fuse(module) if device.type == "cuda" else module).to(device)
+    return (fuse if device.type == "cuda" else slim)(module).to(device)
 
 
 def memory_of(device: torch.device) -> int:

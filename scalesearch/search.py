@@ -115,27 +115,34 @@ def search(
             return True
         observer.planned(now)
         groups = grouped(now.due, pace.together)
-        study.enqueue(entries(plan, layout, [key for group in groups for key in group]))
         ended = {result.key for result in study.results() if result.has_ended}
         waiting = [group for group in groups if not ended.issuperset(group)]
         _sweep(folder / "checkpoints", {_checkpoint(folder, group) for group in waiting})
-        batch = _Batch(waiting, ended, running, work, plan, study, executor, observer)
-        if not batch.train(late):
+        batch = _Batch(waiting, ended, running, work=work, epochs=plan.epochs, study=study, observer=observer)
+        if late():
+            return False
+        batch.fill(executor)
+        study.enqueue(entries(plan, layout, [key for group in groups for key in group]))
+        if not batch.train(executor, late):
             return False
 
 
 class _Batch:
-    """Groups of trials up to the next decision."""
+    """Groups of trials up to the next decision.
+
+    Slots are filled before anything is written, so that they train meanwhile. What is lost with a coordinator that ends
+    in between is trained again: the study knows of no trial more than it was told.
+    """
 
     def __init__(
         self,
         waiting: Sequence[Group],
         ended: set[TrialKey],
         running: set[TrialKey],
+        *,
         work: Callable[[Group], Work],
-        plan: Plan,
+        epochs: int,
         study: Study,
-        executor: Executor,
         observer: Observer,
     ) -> None:
         self._waiting = deque(waiting)
@@ -143,35 +150,42 @@ class _Batch:
         self._running = running
         self._groups = {key: group for group in waiting for key in group}
         self._work = work
-        self._plan = plan
+        self._epochs = epochs
         self._study = study
-        self._executor = executor
         self._observer = observer
         self._failures: Counter[TrialKey] = Counter()
+        self._started: deque[TrialKey] = deque()
 
-    def train(self, late: Callable[[], bool]) -> bool:
+    def train(self, executor: Executor, late: Callable[[], bool]) -> bool:
         """Until no trial waits or runs; returns False when the time is over before."""
         events: Sequence[Event] = ()
-        while not late():
-            self._fill()  # before anything is written: the next trials train meanwhile
-            self._take(events)
-            self._fill()  # with what is to be tried again
-            if not self._executor.busy:
+        while True:
+            self._write(events)
+            if late():
+                return False
+            self.fill(executor)
+            if not executor.busy:
                 return True
-            events = self._executor.events()
-        self._take(events)
-        return False
+            self._write(())
+            events = executor.events()
+            if not late():
+                self.fill(executor)
 
-    def _fill(self) -> None:
-        while self._executor.idle and self._waiting:
-            self._start(self._waiting.popleft())
+    def fill(self, executor: Executor) -> None:
+        """Hand waiting groups to idle slots."""
+        while executor.idle and self._waiting:
+            group = self._waiting.popleft()
+            executor.submit(self._work(group))
+            self._started += (key for key in group if key not in self._ended)
 
-    def _start(self, group: Group) -> None:
-        self._executor.submit(self._work(group))
-        for key in group:
-            if key not in self._ended:
-                self._claim(key)
-                self._observer.happened(Started(key))
+    def _write(self, events: Sequence[Event]) -> None:
+        """Have the study know what was started since, and then what happened."""
+        while self._started:
+            self._claim(self._started[0])
+            self._observer.happened(Started(self._started.popleft()))
+        for event in events:
+            if event.key not in self._ended:  # of a group that goes on, some may have ended before
+                self._note(self._judged(event))
 
     def _claim(self, key: TrialKey) -> None:
         """Have a trial running in the study; those before it in the queue are claimed with it."""
@@ -186,11 +200,6 @@ class _Batch:
             return event
         self._failures[event.key] += 1
         return replace(event, final=event.final or self._failures[event.key] >= ATTEMPTS)
-
-    def _take(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if event.key not in self._ended:  # of a group that goes on, some may have ended before
-                self._note(self._judged(event))
 
     def _note(self, event: Event) -> None:
         group = self._groups[event.key]
@@ -208,7 +217,7 @@ class _Batch:
         if isinstance(event, Progress):
             return self._study.report(event.key, event.result)
         if isinstance(event, Finished):
-            self._study.complete(event.key, is_short=event.key.rung < self._plan.epochs)
+            self._study.complete(event.key, is_short=event.key.rung < self._epochs)
             self._ended.add(event.key)
         elif isinstance(event, Failed):
             self._study.fail(event.key, event.reason)

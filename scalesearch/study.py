@@ -74,6 +74,7 @@ class Study:
             reason = " ".join(str(error).split())[:200]
             raise StudyError(f"{path} cannot be read as a study: {reason}", mend="run into a new folder") from None
         self._trials: dict[TrialKey, optuna.Trial] = {}
+        self._waiting = 0  # trials that wait at least: this is the only writer
 
     def bind(self, fingerprint: str, part: str = "images") -> None:
         """Tie the study to the images of its first trial, or to those of its confirmation.
@@ -96,9 +97,11 @@ class Study:
 
     def claim(self) -> TrialKey | None:
         """The next waiting trial, now running; None when none waits."""
-        waiting = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
-        if not waiting:
+        if not self._waiting:
+            self._waiting = len(self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)))
+        if not self._waiting:
             return None
+        self._waiting -= 1
         return self._take_up(self._study.ask(fixed_distributions=DISTRIBUTIONS))
 
     def unfinished(self) -> list[TrialKey]:

@@ -4,24 +4,30 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas
 import pytest
 import torch
 
-from scalesearch.nets.blocks import start_near_identity
-from scalesearch.nets.network import build
+from scalesearch.engine.trial import module_of
+from scalesearch.errors import TrialDivergedError
 from scalesearch.proxy.device import DeviceImages, on_device
-from scalesearch.proxy.train import train
-from scalesearch.recipe import Recipe
+from scalesearch.proxy.draws import draw
+from scalesearch.proxy.images import Images
+from scalesearch.proxy.train import Training, finite
+from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.spec import Head, Network, Stage, Stem
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device that torch can use"),
 ]
+GPU = torch.device("cuda", 0)
 NETWORK = Network(
     stem=Stem(width=16, stride=1),
     stages=(
@@ -35,56 +41,147 @@ NETWORK = Network(
 RECIPE = Recipe(batch_size=32, norm_images=64, crop=0.1, flip=True)
 
 
-def images() -> DeviceImages:
-    """Three classes that differ in colour, on the GPU."""
+def images(*, memory: int = 2**30) -> DeviceImages:
+    """Three classes that differ in colour, on the GPU; `memory` of 0 bytes has them streamed there."""
     generator = torch.Generator().manual_seed(0)
 
-    def part(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def part(count: int) -> tuple[np.ndarray, np.ndarray]:
         labels = torch.arange(count) % 3
         pixels = torch.randint(0, 128, (count, 3, 16, 16), generator=generator)
-        return (pixels + 100 * torch.eye(3, dtype=torch.int64)[labels].view(count, 3, 1, 1)).byte(), labels
+        tinted = pixels + 100 * torch.eye(3, dtype=torch.int64)[labels].view(count, 3, 1, 1)
+        return tinted.byte().numpy(), labels.numpy()
 
-    return on_device(part(256), part(90), resolution=16, device=torch.device("cuda"))
+    (train_images, train_labels), (held, held_labels) = part(256), part(90)
+    found = Images(
+        train_images=train_images,
+        train_labels=train_labels,
+        validation_images=held,
+        validation_labels=held_labels,
+        fingerprint="",
+    )
+    return on_device(found, resolution=16, device=GPU, memory=memory)
 
 
-def module_of(seed: int = 0) -> torch.nn.Module:
-    module = build(NETWORK, seed=seed)
-    start_near_identity(module)
-    return module.to("cuda")
+def training(
+    recipe: Recipe = RECIPE,
+    *,
+    epochs: int = 3,
+    seeds: Sequence[int] = (0,),
+    capture: bool = True,
+    network: Network = NETWORK,
+    **how: Any,
+) -> Training:
+    module = module_of(network, recipe, seeds, GPU)
+    memory = how.pop("memory", 2**30)
+    return Training(module, images(memory=memory), recipe, epochs=epochs, seeds=seeds, capture=capture, **how)
+
+
+def results(one: Training) -> list[EpochResult]:
+    """Of the first seed."""
+    return [found[0] for found in one.results()]
+
+
+def close(found: Sequence[EpochResult], expected: Sequence[EpochResult]) -> None:
+    """Equal within what bf16 and sums without a fixed order leave."""
+    assert [result.epoch for result in found] == [result.epoch for result in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, abs=0.03)
+        assert one.accuracy == pytest.approx(other.accuracy, abs=5)
 
 
 def test_training_runs_in_bf16_with_finite_losses_and_learns():
-    module = module_of()
+    one = training(epochs=4)
     types = set[torch.dtype]()
-    module.get_submodule("stem").register_forward_hook(lambda layer, inputs, output: types.add(output.dtype))
-    results = list(train(module, images(), RECIPE, epochs=4, seed=0)[1])
-    assert all(math.isfinite(result.train_loss + result.loss) for result in results)
-    assert results[-1].accuracy > 80
+    one.state.module.get_submodule("stem").register_forward_hook(lambda layer, inputs, output: types.add(output.dtype))
+    found = results(one)
+    assert all(math.isfinite(result.train_loss + result.loss) for result in found)
+    assert found[-1].accuracy > 80
     assert types == {torch.bfloat16}
-    assert {weight.dtype for weight in module.parameters()} == {torch.float32}
+    assert {weight.dtype for weight in one.state.module.parameters()} == {torch.float32}
+
+
+RECIPES = pytest.mark.parametrize(
+    "recipe",
+    [RECIPE, replace(RECIPE, average=0.0), replace(RECIPE, optimizer="sgd", learning_rate=0.1, momentum=0.8)],
+    ids=["adamw-averaged", "adamw", "sgd-averaged"],
+)
+
+
+@RECIPES
+@pytest.mark.parametrize("micro_batch", [None, 12])
+def test_a_captured_step_does_what_the_same_step_does_kernel_by_kernel(recipe: Recipe, micro_batch: int | None):
+    captured, plain = (training(recipe, capture=capture, micro_batch=micro_batch) for capture in (True, False))
+    close(results(captured), results(plain))
+    for one, other in zip(captured.state.module.parameters(), plain.state.module.parameters(), strict=True):
+        assert (one - other).norm() <= 0.05 * other.norm() + 1e-3
+
+
+def test_dropout_differs_from_step_to_step_of_a_graph_and_is_the_same_for_a_seed():
+    network = replace(NETWORK, head=Head(width=32, dropout=0.5))
+    one, other = (training(network=network) for _ in range(2))
+    close(results(one), results(other))
+    still = training(replace(RECIPE, learning_rate=1e-12), epochs=1, network=network)
+    next(still.results())
+    losses = []
+    for _ in range(4):
+        before = float(still._step.losses)
+        assert still._step._graph is not None
+        still._step._graph.run(still._step._work)
+        losses.append(float(still._step.losses) - before)
+    assert len(set(losses)) == 4
+
+
+def test_an_epoch_waits_for_the_device_nowhere():
+    one = training(epochs=2)
+    iterator = one.results()
+    next(iterator)  # captures
+    draws = draw([0], 1, images=256, side=16, recipe=RECIPE)
+    labels = one._data.train_labels[draws.order.to(GPU)]
+    shifts, mirrored = draws.shifts.to(GPU), draws.mirrored.to(GPU)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step, pixels in enumerate(one._data.train.feed(draws.order.flatten(1))):
+            one.state.advance(8 + step, 16)
+            one._step(pixels, labels[step], shifts[step], mirrored[step])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_streamed_images_train_as_resident_ones_do_across_the_capture():
+    close(results(training(memory=0)), results(training()))
+
+
+def test_stacked_seeds_train_through_our_kernels_from_a_graph_as_each_does_alone():
+    together = list(training(seeds=(0, 1, 2)).results())
+    for index in range(3):
+        close([found[index] for found in together], results(training(seeds=(index,))))
 
 
 def test_a_training_restored_on_the_gpu_goes_on_where_it_was():
-    data = images()
-    whole, epochs = train(module_of(), data, RECIPE, epochs=3, seed=0)
-    first = next(epochs)
-    stored = {name: value.cpu().contiguous().clone() for name, value in whole.tensors().items()}
-    expected = [first, *epochs]
-    resumed, rest = train(module_of(seed=9), data, RECIPE, epochs=3, seed=0)
+    whole = training()
+    iterator = whole.results()
+    first = next(iterator)
+    stored = {name: value.cpu().contiguous().clone() for name, value in whole.state.tensors().items()}
+    expected = [first[0], *(found[0] for found in iterator)]
+    resumed = training(seeds=(0,))
     resumed.restore(stored, 1)
-    again = list(rest)
-    assert [result.epoch for result in again] == [2, 3]
-    for found, one in zip(again, expected[1:], strict=True):
-        assert found.train_loss == pytest.approx(one.train_loss, abs=0.05)  # sums on a GPU have no fixed order
-        assert found.accuracy == pytest.approx(one.accuracy, abs=5)
-    assert {value.device.type for value in resumed.tensors().values() if value.ndim} == {"cuda"}
+    close(results(resumed), expected[1:])
+    assert {value.device.type for value in resumed.state.tensors().values() if value.ndim} == {"cuda"}
 
 
 def test_a_diverging_training_is_noticed_on_the_gpu():
-    from scalesearch.errors import TrialDivergedError
-
     with pytest.raises(TrialDivergedError):
-        list(train(module_of(), images(), replace(RECIPE, learning_rate=1e30), epochs=2, seed=0)[1])
+        list(map(finite, results(training(replace(RECIPE, learning_rate=1e30), epochs=2))))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+def test_every_gpu_trains_its_own_trials(tmp_path: Path):
+    options = "--preset standard --policy grid --base b0 --budget 2x --candidates 2 --seeds 2 --epochs 1 --images 512"
+    command = [sys.executable, "-m", "scalesearch", "run", *options.split(), "--out", "run", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    trials = pandas.read_csv(tmp_path / "run" / "trials.csv")
+    assert trials["train_loss"].nunique() == len(trials)
 
 
 @pytest.mark.slow

@@ -381,7 +381,8 @@ def test_norms_are_evaluated_with_the_plain_mean_of_the_batches_statistics(avera
     module = training.state.module if training.state.averaged is None else training.state.averaged
     estimated = copied(module.state_dict())
     order = torch.randperm(600, generator=torch.Generator().manual_seed(0))[:300]
-    batches = [data.normalised(data.train.images[part]) for part in (order[:150], order[150:])]
+    parts = order.tensor_split(300 // BATCH["cpu"])
+    batches = [data.normalised(data.train.images[part]) for part in parts]
     inputs = norm_inputs(module.train(), batches)
     assert inputs
     for name, values in inputs.items():

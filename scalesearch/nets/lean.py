@@ -101,6 +101,8 @@ def slim(module: nn.Module) -> nn.Module:
             module.set_submodule(name, LeanSqueezeExcite(layer))
         elif isinstance(layer, nn.Conv2d) and _is_wide_depthwise(layer):
             module.set_submodule(name, LeanDepthwise(layer))
+        elif isinstance(layer, nn.SiLU):
+            layer.inplace = False  # in place, autograd keeps a copy of what it had
     return module
 
 

@@ -13,8 +13,9 @@ from scalesearch.proxy.device import DeviceImages
 from scalesearch.proxy.state import State
 from scalesearch.proxy.step import by_seed, numerics
 
-BATCH = {"cpu": 250, "cuda": 1000}
-"""Most images of all seeds per step without gradients: more of them where a step costs launches."""
+BATCH = {"cpu": 50, "cuda": 1000}
+"""Most images of all seeds per step without gradients: maps that a CPU's caches hold (250 images take twice the time of
+50, each), more of them where a step costs launches."""
 WITHOUT_GRADIENTS = 4
 """Times the images of a micro-batch that surely fit where nothing is kept for a backward pass."""
 

@@ -94,18 +94,7 @@ def search(
     pace = plan.pace or Pace()
 
     def work(group: Group) -> Work:
-        network = scaled(group[0], plan, layout).network
-        return Work(
-            keys=group,
-            network=network,
-            recipe=plan.recipe,
-            data=images(group[0].stage),
-            checkpoint=_checkpoint(folder, group),
-            log=folder / "logs" / f"{group[0]}.log",
-            threads=pace.threads,
-            micro_batch=pace.micro_batch,
-            sharing=sharing,
-        )
+        return _work(group, plan, layout, images(group[0].stage), folder, sharing)
 
     running, playing = set(study.unfinished()), player(plan, layout)
     while True:
@@ -234,3 +223,18 @@ def _sweep(checkpoints: Path, wanted: set[Path]) -> None:
 
 def _checkpoint(folder: Path, group: Group) -> Path:
     return folder / "checkpoints" / f"{group[0]}.safetensors"
+
+
+def _work(group: Group, plan: Plan, layout: Layout, images: Path, folder: Path, sharing: int) -> Work:
+    pace = plan.pace or Pace()
+    return Work(
+        keys=group,
+        network=scaled(group[0], plan, layout).network,
+        recipe=plan.recipe,
+        data=images,
+        checkpoint=_checkpoint(folder, group),
+        log=folder / "logs" / f"{group[0]}.log",
+        threads=pace.threads,
+        micro_batch=pace.micro_batch,
+        sharing=sharing,
+    )

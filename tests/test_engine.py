@@ -181,6 +181,19 @@ def test_seeds_trained_together_come_to_what_each_comes_to_alone(data: Path, tmp
             assert one.accuracy == pytest.approx(other.accuracy, abs=3.4)  # one image in 30
 
 
+def test_a_slot_is_free_as_soon_as_its_trial_has_ended(data: Path, tmp_path: Path):
+    executor = LocalExecutor([SLOT, SLOT])
+    try:
+        short, long = work(data, tmp_path / "short", epochs=1), work(data, tmp_path / "long", seed=1, epochs=400)
+        executor.submit(long)
+        executor.submit(short)
+        while Finished(short.keys[0]) not in executor.events():
+            pass
+        assert (executor.idle, executor.busy) == (1, 1)
+    finally:
+        executor.close()
+
+
 def test_seeds_trained_together_go_on_from_their_checkpoint(data: Path, tmp_path: Path, one_slot: LocalExecutor):
     network = replace(NETWORK, head=Head(width=16))
     first = replace(work(data, tmp_path / "run", seed=0, epochs=3), network=network)

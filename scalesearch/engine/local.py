@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalesearch.engine.memory import keep_freed_memory
-from scalesearch.engine.work import Event, Failed, Probe, Work
+from scalesearch.engine.work import Event, Failed, Finished, Probe, Work
 from scalesearch.errors import DataError, StudyError
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class LocalExecutor:
         except (EOFError, OSError):
             reason = self._bury(index)
             return [Failed(key, reason, final=False) for key in worker.work.keys]
-        if is_over:
+        if is_over:  # with the last events: a slot that is free must not wait for those of another
             worker.work = None
         return events
 
@@ -237,10 +237,11 @@ def _train(pipe: Connection, work: Work, device: torch.device) -> None:
     """Send pairs: events, and whether they are the last of this work."""
     from scalesearch.engine.trial import train_trials
 
+    left = set(work.keys)
     try:
         for events in train_trials(work, device):
-            pipe.send((events, False))
-        pipe.send(([], True))
+            left -= {event.key for event in events if isinstance(event, Finished | Failed)}
+            pipe.send((events, not left))
     except DataError as error:
         pipe.send((_failed(work, str(error), final=True), True))
     except Exception as error:  # noqa: BLE001  the boundary of the process: whatever it is, the trials failed of it

@@ -65,7 +65,7 @@ class OurWay(Ours):
     """Our step, with gradients to compare."""
 
     def __init__(self, network: Network, recipe: Recipe, data: DeviceImages, *, kernels: bool, graph: bool) -> None:
-        module = module_of(network, recipe, [0], data.device) if kernels else build(network, seed=0).to(data.device)
+        module = _ours(network, recipe, data.device) if kernels else build(network, seed=0).to(data.device)
         super().__init__(module, recipe, data, graph=graph)
         self._network = network
 
@@ -125,6 +125,11 @@ def timm_model(network: Network, device: torch.device) -> nn.Module:
     return model.to(device).to(memory_format=torch.channels_last).train()
 
 
+def _ours(network: Network, recipe: Recipe, device: torch.device) -> nn.Module:
+    """The network as a GPU trains it; a dry run has plain layers, as those for a CPU are another matter."""
+    return module_of(network, recipe, [0], device) if device.type == "cuda" else build(network, seed=0)
+
+
 def _gradients(module: nn.Module) -> Gradients:
     """By the module's own names."""
     return {name: weight.grad for name, weight in module.named_parameters() if weight.grad is not None}
@@ -158,7 +163,7 @@ def timms_exact(network: Network, recipe: Recipe, data: DeviceImages) -> Exact:
 
 def our_exact(network: Network, recipe: Recipe, data: DeviceImages) -> Exact:
     """By our network, on a GPU through our kernels: in bf16 rounding would hide what they do wrong."""
-    module = module_of(network, recipe, [0], data.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = _ours(network, recipe, data.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss = _fp32_loss(module.train(), recipe, data)
     return Exact(loss, _gradients_by_timms_names(network, module))
 

@@ -100,11 +100,11 @@ def run(
     end = math.inf if hours is None else time.monotonic() + 3600 * hours
     machine = local_slots(need_gpu=plan.preset == "standard" and gpu_listed())
     with claimed(folder, plan) as plan:
-        study = Study(folder / "study.db")
-        now = agenda(plan, layout, study.results())
+        stored = folder / "study.db"
+        now = agenda(plan, layout, Study(stored).results() if stored.is_file() else [])
         # workers load their libraries while the images are prepared
         with closing(LocalExecutor(machine[: due_at_once(plan, layout)] if now.stage else [])) as executor:
-            images, found = _prepared(plan, layout, folder, study, observer, cache=cache, download=download)
+            images, found, study = _prepared(plan, layout, folder, observer, cache=cache, download=download)
             if now.stage:
                 plan = _paced(plan, layout, folder, executor, machine)
             slots = arranged(machine, plan.pace or Pace())[: now.most]
@@ -128,15 +128,15 @@ def _prepared(
     plan: Plan,
     layout: Layout,
     folder: Path,
-    study: Study,
     observer: Observer,
     *,
     cache: Path | None,
     download: bool,
-) -> tuple[Callable[[Stage], Path], Scan]:
-    """The folder of each stage's images, and what is to be said of them; the study is tied to them."""
+) -> tuple[Callable[[Stage], Path], Scan, Study]:
+    """The folder of each stage's images, what is to be said of them, and the study, which is tied to them."""
     train = prepare_images(plan, layout, folder, observer.prepared, cache=cache, download=download)
     write_text(folder / "candidates.csv", candidates_table(plan, layout))
+    study = Study(folder / "study.db")
     study.bind(train.images.fingerprint)
     test = None
     if plan.confirm:  # before the training, so that a fault shows early
@@ -144,7 +144,7 @@ def _prepared(
         study.bind(test.images.fingerprint, "test_images")
     found = scan(plan.data, train.images, test.images if test else None)
     write_text(folder / "scan.json", json.dumps(found.to_dict(), indent=1) + "\n")
-    return lambda stage: test.folder if test and stage == "confirm" else train.folder, found
+    return lambda stage: test.folder if test and stage == "confirm" else train.folder, found, study
 
 
 def _paced(plan: Plan, layout: Layout, folder: Path, executor: LocalExecutor, machine: list[Slot]) -> Plan:

@@ -243,6 +243,8 @@ seeds: 2
 epochs: 3
 images: 256
 proxy_resolution: 12
+threads: 1
+together: 1
 """
 
 

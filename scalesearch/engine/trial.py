@@ -1,4 +1,4 @@
-"""Trials inside a worker: build the network of each seed, train them epoch by epoch, checkpoint after each."""
+"""Trials inside a worker: build the network of each seed, train them epoch by epoch, checkpoint as often as pays."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Work:
     data: Path
     """Folder of the prepared images."""
     checkpoint: Path
-    """File that the state after each epoch is written to."""
+    """File that the state is written to, behind epochs."""
     log: Path
     """File that a traceback is appended to."""
     threads: int = 1
@@ -61,7 +61,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """An epoch of a trial is trained, evaluated and checkpointed."""
+    """An epoch of a trial is trained and evaluated; a checkpoint of it may come later, or not at all."""
 
     key: TrialKey
     result: EpochResult

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,20 +27,24 @@ TINY_OPTIONS = (
 )
 """8 trials of a second each, and a family of two small members; bits are the same in every run."""
 
+ENTRY = ("-m", "scalesearch")
+
 
 class Program:
     """`python -m scalesearch` on the CPU with a slot per core, in a process group of its own; output goes to files."""
 
-    def __init__(self, *arguments: object, place: Path, cores: int = 2) -> None:
+    def __init__(
+        self, *arguments: object, place: Path, cores: int = 2, entry: Sequence[str] = ENTRY, **environment: str
+    ) -> None:
         place.mkdir(parents=True, exist_ok=True)
         self.out, self.err = place / "out.txt", place / "err.txt"
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "scalesearch", *map(str, arguments)],
+                [sys.executable, *entry, *map(str, arguments)],
                 stdout=out,
                 stderr=err,
                 cwd=place,
-                env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"},
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200", **environment},
                 start_new_session=True,
                 preexec_fn=partial(_confined, cores),
             )
@@ -94,8 +99,8 @@ def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
     """Starts the program; whatever of it is left at the end of the test is killed."""
     started: list[Program] = []
 
-    def start(*arguments: object, cores: int = 2) -> Program:
-        started.append(Program(*arguments, place=tmp_path / f"program-{len(started)}", cores=cores))
+    def start(*arguments: object, **options: Any) -> Program:
+        started.append(Program(*arguments, place=tmp_path / f"program-{len(started)}", **options))
         return started[-1]
 
     yield start

@@ -242,7 +242,7 @@ class Journal:
         self._settle()
 
     def _seconds(self, key: TrialKey) -> float:
-        return round(time.monotonic() - self._since[key], 3)
+        return round(time.monotonic() - self._since[key], 6)
 
     def _note(self, kind: str, key: TrialKey, **said: object) -> bool:
         row = {"kind": kind, **asdict(key), **said}

@@ -12,6 +12,7 @@ import typer
 
 from scalesearch.cli.commands import app
 from scalesearch.errors import CostMismatchError, EmitError, ScaleSearchError, SearchFailedError
+from scalesearch.storage import redacted
 
 USAGE, INSIDE, INTERRUPTED = 2, 1, 130
 
@@ -63,6 +64,6 @@ def _tell(error: ScaleSearchError, arguments: list[str], code: int) -> int:
     if "--json" in arguments:
         from scalesearch.documents import error_document
 
-        print(json.dumps(error_document(error), indent=1))
-    print(f"scalesearch: {error}", file=sys.stderr)
+        print(redacted(json.dumps(error_document(error), indent=1)))
+    print(f"scalesearch: {redacted(str(error))}", file=sys.stderr)
     return code

@@ -36,6 +36,7 @@ from scalesearch.cli.options import (
     RunFolder,
     Seeds,
     Step,
+    StorageUrl,
     StudyFile,
     Threads,
     Together,
@@ -94,6 +95,7 @@ def run(
         float | None, typer.Option("--max-hours", min=0.0, help="Stop then; the result depends on the machine's pace.")
     ] = None,
     study: StudyFile = None,
+    storage: StorageUrl = None,
     cache: Cache = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<named after the plan>.")] = None,
     quiet: Quiet = False,
@@ -112,7 +114,8 @@ def run(
     folder = out or Path("runs") / plan.folder_name
     display = RunDisplay(folder, quiet=quiet, on_stderr=as_json)
     with display:
-        outcome, manifest = carry_out(plan, layout, folder, display, cache=cache, download=download, hours=max_hours)
+        given = {"cache": cache, "download": download, "hours": max_hours, "storage": storage}
+        outcome, manifest = carry_out(plan, layout, folder, display, **given)
     show.run(folder, outcome, manifest, as_json=as_json)
     if outcome.failed:
         raise typer.Exit(3)

@@ -34,7 +34,7 @@ from scalesearch.prepared import prepare_images, prepare_test
 from scalesearch.presets import gpu_listed
 from scalesearch.proxy.choice import Step
 from scalesearch.proxy.scan import Scan, scan
-from scalesearch.runfolder import claimed, placed, write_plan, write_text
+from scalesearch.runfolder import bind_storage, claimed, placed, write_plan, write_text
 from scalesearch.search import mirrored, search
 from scalesearch.storage import Storage
 from scalesearch.tables import candidates_table, trials_table
@@ -138,8 +138,7 @@ def _followed(
         from scalesearch.study import try_out
 
         try_out(place)
-        journal.bind("study", place.study)
-        journal.bind("storage", place.shown)
+        bind_storage(journal, place)
     study = mirrored(place, plan, layout)
     try:
         yield study

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from scalesearch.errors import StudyError
 from scalesearch.files import write_whole
-from scalesearch.journal import NAME, Record, read_journal
+from scalesearch.journal import NAME, Journal, Record, read_journal
 from scalesearch.plan import Plan, read_plan
 from scalesearch.storage import Storage, in_folder, on_server
 
@@ -124,6 +124,13 @@ def placed(folder: Path, url: str | None) -> Storage:
             mend="keep it on a server with --storage postgresql://user@host/database, or use a local --out",
         )
     return in_folder(folder)
+
+
+def bind_storage(journal: Journal, place: Storage) -> None:
+    """Have a run remember the server that its study is on, without a password."""
+    if place.file is None:
+        journal.bind("study", place.study)
+        journal.bind("storage", place.shown)
 
 
 def recorded(folder: Path) -> Record:

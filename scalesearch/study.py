@@ -7,6 +7,7 @@ and what it holds is looked up.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,9 @@ class Study:
 
     def __contains__(self, key: TrialKey) -> bool:
         return key in self._trials
+
+    def __iter__(self) -> Iterator[TrialKey]:
+        return iter(self._trials)
 
     def __len__(self) -> int:
         return len(self._trials)

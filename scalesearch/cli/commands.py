@@ -212,6 +212,15 @@ def status(folder: RunFolder, as_json: Json = False) -> None:
 
 
 @app.command()
+def repair(folder: RunFolder, storage: StorageUrl = None, as_json: Json = False) -> None:
+    """Bring the Optuna study of a run to its journal; what is damaged is kept aside."""
+    from scalesearch.cli import show
+    from scalesearch.repair import repair as mend
+
+    show.repaired(folder, mend(folder, storage), as_json=as_json)
+
+
+@app.command()
 def emit(
     folder: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run folder, for its rule.")] = None,
     candidate: Annotated[str | None, typer.Option("--candidate", help="Id whose rule to take.")] = None,

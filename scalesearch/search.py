@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Protocol
 
 from scalesearch.agenda import Agenda, agenda, player
-from scalesearch.engine.work import Event, Executor, Failed, Finished, Progress, Started, Work
+from scalesearch.engine.work import (
+    Event,
+    Executor,
+    Failed,
+    Finished,
+    Kept,
+    Noticed,
+    Progress,
+    Started,
+    TrialEvent,
+    Work,
+)
 from scalesearch.levelling import Scaled
 from scalesearch.pace import Group, Pace, grouped
 from scalesearch.plan import ANCHOR, Layout, Plan
@@ -143,6 +154,7 @@ class _Batch:
         self._study = study
         self._observer = observer
         self._failures: Counter[TrialKey] = Counter()
+        self._kept: Counter[TrialKey] = Counter()
         self._started: deque[TrialKey] = deque()
 
     def train(self, executor: Executor, late: Callable[[], bool]) -> bool:
@@ -173,7 +185,9 @@ class _Batch:
             self._claim(self._started[0])
             self._observer.happened(Started(self._started.popleft()))
         for event in events:
-            if event.key not in self._ended:  # of a group that goes on, some may have ended before
+            if isinstance(event, Noticed):
+                self._observer.happened(event)
+            elif event.key not in self._ended:  # of a group that goes on, some may have ended before
                 self._note(self._judged(event))
 
     def _claim(self, key: TrialKey) -> None:
@@ -183,14 +197,14 @@ class _Batch:
             assert claimed is not None  # it was enqueued
             self._running.add(claimed)
 
-    def _judged(self, event: Event) -> Event:
+    def _judged(self, event: TrialEvent) -> TrialEvent:
         """A failure is final at the last attempt."""
-        if not isinstance(event, Failed):
+        if not isinstance(event, Failed) or not event.counts:
             return event
         self._failures[event.key] += 1
         return replace(event, final=event.final or self._failures[event.key] >= ATTEMPTS)
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: TrialEvent) -> None:
         group = self._groups[event.key]
         if isinstance(event, Failed) and not event.final:
             if group not in self._waiting:
@@ -201,8 +215,12 @@ class _Batch:
             self._work(group).checkpoint.unlink(missing_ok=True)
         self._observer.happened(event)
 
-    def _store(self, event: Event) -> bool:
+    def _store(self, event: TrialEvent) -> bool:
         """Write an event to the study; returns whether the trial got farther than ever before."""
+        if isinstance(event, Kept):
+            farther = event.step > self._kept[event.key]
+            self._kept[event.key] = max(event.step, self._kept[event.key])
+            return farther
         if isinstance(event, Progress):
             return self._study.report(event.key, event.result)
         if isinstance(event, Finished):

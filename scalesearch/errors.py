@@ -76,6 +76,10 @@ class SearchFailedError(ScaleSearchError, RuntimeError):
     """A search that ended without anything to rank."""
 
 
+class EngineError(ScaleSearchError, RuntimeError):
+    """Workers that end before they take up any work, again and again."""
+
+
 class DataError(ScaleSearchError, ValueError):
     """Images that cannot be used: the path and what is wrong with it."""
 

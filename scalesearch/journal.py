@@ -244,11 +244,11 @@ class Journal:
             StudyError: see `read_journal`; or it cannot be written.
         """
         self._found = _read(path)
-        self._tell = tell
+        self._path, self._tell = path, tell
         self._since: dict[TrialKey, float] = {}
         try:
             if not path.exists():
-                patiently(partial(write_whole, path, b""), tell)
+                write_whole(path, b"", tell)
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
             os.ftruncate(self._file, self._found.whole)
         except OSError as error:
@@ -307,10 +307,10 @@ class Journal:
     def _write(self, row: Row) -> None:
         left = _line(row)
         while left:
-            left = left[patiently(partial(os.write, self._file, left), self._tell) :]
+            left = left[patiently(partial(os.write, self._file, left), self._path, self._tell) :]
 
     def _settle(self) -> None:
-        patiently(partial(os.fsync, self._file), self._tell)
+        patiently(partial(os.fsync, self._file), self._path, self._tell)
 
 
 def _now() -> str:

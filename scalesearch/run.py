@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +23,7 @@ from scalesearch.engine.local import LocalExecutor, Slot, local_slots
 from scalesearch.engine.pacing import arranged, measured
 from scalesearch.engine.work import Event, Noticed, Probe
 from scalesearch.errors import SearchFailedError, StudyError
+from scalesearch.files import Told
 from scalesearch.journal import NAME, Journal
 from scalesearch.members import members
 from scalesearch.mirror import Mirror
@@ -36,6 +36,7 @@ from scalesearch.proxy.choice import Step
 from scalesearch.proxy.scan import Scan, scan
 from scalesearch.runfolder import bind_storage, claimed, placed, write_plan, write_text
 from scalesearch.search import mirrored, search
+from scalesearch.stopping import Asked, noting
 from scalesearch.storage import Storage
 from scalesearch.tables import candidates_table, trials_table
 from scalesearch.travel import every_proxy
@@ -60,7 +61,7 @@ class Observer(Protocol):
         """A batch of trials is due."""
 
     def happened(self, event: Event) -> None:
-        """A trial went on, finished or failed; or there is a notice."""
+        """A trial went on, finished or failed, or a person should hear of something."""
 
     def ranked(self, outcome: Outcome) -> None:
         """All trials have ended, or the time is over."""
@@ -99,7 +100,9 @@ def run(
     Raises:
         StudyError: the folder holds another plan, or another process works in it; or there is no place for the study.
         SearchFailedError: every trial that could be ranked failed.
-        DataError: the images cannot be used.
+        DataError: the images cannot be used, or are damaged by now.
+        EngineError: workers cannot begin.
+        KeyboardInterrupt, TerminatedError: a signal came; trials that were running have a checkpoint.
     """
     end = math.inf if hours is None else time.monotonic() + 3600 * hours
     machine = local_slots(need_gpu=plan.preset == "standard" and gpu_listed())
@@ -114,17 +117,16 @@ def run(
         with closing(LocalExecutor(machine[: due_at_once(plan, layout)] if now.stage else [])) as executor:
             images, found = _prepared(plan, layout, folder, journal, observer, cache=cache, download=download)
             if now.stage:
-                plan = _paced(plan, layout, folder, executor, machine)
+                plan = _paced(plan, layout, folder, executor, machine, observer)
             slots = arranged(machine, plan.pace or Pace())[: now.most]
             executor.arrange(slots if now.stage else [])
-            _write_environment(folder, slots)
+            _write_environment(folder, slots, observer)
             observer.started(plan, journal.results, len(slots))
             observer.scanned(found)
-            sharing = max(1, sum(slot.device == slots[0].device for slot in slots))
-            late = partial(_is_over, end)
-            told = {"images": images, "sharing": sharing, "late": late}
-            search(plan, layout, journal, study, executor, folder, observer, **told)
-        outcome = _concluded(plan, layout, journal.results, folder, found)
+            ways = {"images": images, "sharing": max(1, sum(slot.device == slots[0].device for slot in slots))}
+            with noting() as asked:
+                _search(end, asked, plan, layout, journal, study, executor, folder, observer, **ways)
+        outcome = _concluded(plan, layout, journal.results, folder, found, observer)
         observer.ranked(outcome)
         return outcome, _emit(outcome, folder, observer)
 
@@ -150,8 +152,14 @@ def _followed(
         observer.happened(Noticed(text))
 
 
-def _is_over(end: float) -> bool:
-    return time.monotonic() >= end
+def _search(end: float, asked: Asked, *what: Any, **ways: Any) -> None:
+    """Search until all is done, the time is over, or a signal asks for an end."""
+    search(*what, **ways, late=lambda: bool(asked) or time.monotonic() >= end, grace=lambda: asked.grace)
+
+
+def _heard(observer: Observer) -> Told:
+    """Tells an observer what a person should hear."""
+    return lambda text: observer.happened(Noticed(text))
 
 
 def _prepared(
@@ -166,14 +174,14 @@ def _prepared(
 ) -> tuple[Callable[[Stage], Path], Scan]:
     """The folder of each stage's images, to which the run is tied, and what is to be said of them."""
     train = prepare_images(plan, layout, folder, observer.prepared, cache=cache, download=download)
-    write_text(folder / "candidates.csv", candidates_table(plan, layout))
+    write_text(folder / "candidates.csv", candidates_table(plan, layout), _heard(observer))
     _bind(journal, "images", train.images.fingerprint)
     test = None
     if plan.confirm:  # before the training, so that a fault shows early
         test = prepare_test(plan, train, folder, observer.prepared, cache=cache, download=download)
         _bind(journal, "test_images", test.images.fingerprint)
     found = scan(plan.data, train.images, test.images if test else None)
-    write_text(folder / "scan.json", json.dumps(found.to_dict(), indent=1) + "\n")
+    write_text(folder / "scan.json", json.dumps(found.to_dict(), indent=1) + "\n", _heard(observer))
     return lambda stage: test.folder if test and stage == "confirm" else train.folder, found
 
 
@@ -184,7 +192,9 @@ def _bind(journal: Journal, part: str, fingerprint: str) -> None:
     journal.bind(part, fingerprint)
 
 
-def _paced(plan: Plan, layout: Layout, folder: Path, executor: LocalExecutor, machine: list[Slot]) -> Plan:
+def _paced(
+    plan: Plan, layout: Layout, folder: Path, executor: LocalExecutor, machine: list[Slot], observer: Observer
+) -> Plan:
     """The plan with its pace, measured now and written down unless an earlier run has done so."""
     if plan.pace is not None:
         return plan
@@ -199,15 +209,18 @@ def _paced(plan: Plan, layout: Layout, folder: Path, executor: LocalExecutor, ma
         together=plan.together,
     )
     plan = replace(plan, pace=pace)
-    write_plan(folder, plan)
+    write_plan(folder, plan, _heard(observer))
     return plan
 
 
-def _concluded(plan: Plan, layout: Layout, results: list[TrialResult], folder: Path, found: Scan) -> Outcome:
+def _concluded(
+    plan: Plan, layout: Layout, results: list[TrialResult], folder: Path, found: Scan, observer: Observer
+) -> Outcome:
     """The outcome, with its tables and `ranking.json` written."""
     outcome = conclude(plan, layout, results, found.remarks())
-    write_text(folder / "trials.csv", trials_table(outcome.trials))
-    write_text(folder / "ranking.json", json.dumps(documents.rank_document(outcome), indent=1) + "\n")
+    write_text(folder / "trials.csv", trials_table(outcome.trials), _heard(observer))
+    ranking = json.dumps(documents.rank_document(outcome), indent=1) + "\n"
+    write_text(folder / "ranking.json", ranking, _heard(observer))
     if outcome.leader is None and outcome.failed:
         reasons = "; ".join(sorted({trial.reason for trial in outcome.failed}))
         raise SearchFailedError(f"no trial of a candidate on budget has finished: {reasons}", mend=f"see {folder}/logs")
@@ -220,10 +233,11 @@ def _emit(outcome: Outcome, folder: Path, observer: Observer) -> dict[str, Any]:
     rule = outcome.rule()
     base = outcome.plan.base
     found = members(rule, base, base.growths(rule.budget), classes=None, limits=outcome.plan.limits)
-    return emit.write(found, rule, base.name, folder / "family", observer.emitted, weights=False)
+    return emit.write(found, rule, base.name, folder / "family", observer.emitted, weights=False, full=_heard(observer))
 
 
-def _write_environment(folder: Path, slots: list[Slot]) -> None:
+def _write_environment(folder: Path, slots: list[Slot], observer: Observer) -> None:
+    """Note the versions and the hardware of this run, those of earlier runs behind them."""
     found = {
         "versions": {name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),
@@ -232,4 +246,14 @@ def _write_environment(folder: Path, slots: list[Slot]) -> None:
         "slots": [asdict(slot) for slot in slots],
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    write_text(folder / "environment.json", json.dumps(found, indent=1) + "\n")
+    path = folder / "environment.json"
+    try:
+        last = json.loads(path.read_bytes())
+        before = [last, *last.pop("before", [])]
+        then = dict(last["versions"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        before, then = [], found["versions"]
+    changed = [f"{name} {then.get(name)} → {now}" for name, now in found["versions"].items() if then.get(name) != now]
+    if changed:
+        _heard(observer)(f"other versions than when this folder was last at work: {', '.join(changed)}")
+    write_text(path, json.dumps({**found, "before": before}, indent=1) + "\n", _heard(observer))

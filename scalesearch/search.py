@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from scalesearch.agenda import Agenda, agenda, player
-from scalesearch.engine.work import Event, Executor, Failed, Finished, Noticed, Progress, Started, TrialEvent, Work
+from scalesearch.engine.work import (
+    Event,
+    Executor,
+    Failed,
+    Finished,
+    Kept,
+    Noticed,
+    Progress,
+    Started,
+    TrialEvent,
+    Work,
+)
+from scalesearch.errors import DataError, EngineError
+from scalesearch.files import generations
 from scalesearch.journal import Journal
 from scalesearch.levelling import Scaled
 from scalesearch.mirror import Mirror
@@ -23,6 +37,8 @@ from scalesearch.trials import Stage, TrialKey, TrialState
 if TYPE_CHECKING:
     from scalesearch.study import Entry
 
+GRACE = 20.0
+"""Time that running trials are given to end behind a step [s]."""
 ATTEMPTS = 3
 """A trial is given up when it fails this often without finishing an epoch in between."""
 
@@ -87,6 +103,7 @@ def search(
     images: Callable[[Stage], Path],
     sharing: int = 1,
     late: Callable[[], bool] = lambda: False,
+    grace: Callable[[], float] = lambda: GRACE,
 ) -> bool:
     """Train batch after batch, as the agenda has it, at most one group of trials per slot at a time, to the end.
 
@@ -100,10 +117,15 @@ def search(
         observer: hears of batches and events.
         images: the folder of a stage's prepared images.
         sharing: groups that share the memory of a device.
-        late: whether the time is over. Running trials stay as they are and go on when the plan is resumed.
+        late: whether the time is over. Running trials write a checkpoint and go on when the plan is resumed.
+        grace: time that they are given for it [s].
 
     Returns:
         Whether all is done; False if time was over before.
+
+    Raises:
+        DataError: the prepared images are damaged.
+        EngineError: workers cannot begin.
     """
     pace = plan.pace or Pace()
 
@@ -124,9 +146,9 @@ def search(
         observer.planned(now)
         ended = {result.key for result in results if result.has_ended}
         waiting = [group for group in grouped(now.due, pace.together) if not ended.issuperset(group)]
-        _sweep(folder / "checkpoints", {_checkpoint(folder, group) for group in waiting})
+        _sweep(folder / "checkpoints", {path for one in waiting for path in generations(_checkpoint(folder, one))})
         batch = _Batch(waiting, ended, work=work, epochs=plan.epochs, journal=journal, study=study, observer=observer)
-        if late() or not batch.train(executor, late):
+        if late() or not batch.train(executor, late, grace):
             return False
 
 
@@ -157,22 +179,37 @@ class _Batch:
         self._study = study
         self._observer = observer
         self._failures: Counter[TrialKey] = Counter()
+        self._kept: Counter[TrialKey] = Counter()
         self._started: deque[TrialKey] = deque()
 
-    def train(self, executor: Executor, late: Callable[[], bool]) -> bool:
+    def train(self, executor: Executor, late: Callable[[], bool], grace: Callable[[], float]) -> bool:
         """Until no trial waits or runs; returns False when the time is over before."""
         events: Sequence[Event] = ()
         while True:
             self._write(events)
             if late():
+                self._halt(executor, grace())
                 return False
             self.fill(executor)
             if not executor.busy:
                 return True
             self._write(())
-            events = executor.events()
+            try:
+                events = executor.events()
+            except (DataError, EngineError):
+                self._halt(executor, GRACE)
+                raise
             if not late():
                 self.fill(executor)
+
+    def _halt(self, executor: Executor, within: float) -> None:
+        """Have running trials end behind a step, and write what they still tell."""
+        if executor.busy:
+            self._observer.happened(Noticed("stopping: each running trial writes a checkpoint behind its next step"))
+        executor.stop(within)
+        while executor.busy:
+            with suppress(DataError, EngineError):
+                self._write(executor.events())
 
     def fill(self, executor: Executor) -> None:
         """Hand waiting groups to idle slots."""
@@ -196,7 +233,7 @@ class _Batch:
 
     def _judged(self, event: TrialEvent) -> TrialEvent:
         """A failure is final at the last attempt."""
-        if not isinstance(event, Failed):
+        if not isinstance(event, Failed) or not event.counts:
             return event
         self._failures[event.key] += 1
         return replace(event, final=event.final or self._failures[event.key] >= ATTEMPTS)
@@ -209,11 +246,16 @@ class _Batch:
         elif self._store(event):
             del self._failures[event.key]
         if isinstance(event, Finished) and self._ended.issuperset(group):
-            self._work(group).checkpoint.unlink(missing_ok=True)
+            for generation in generations(self._work(group).checkpoint):
+                generation.unlink(missing_ok=True)
         self._observer.happened(event)
 
     def _store(self, event: TrialEvent) -> bool:
         """Write an event down; returns whether the trial got farther than ever before."""
+        if isinstance(event, Kept):
+            farther = event.step > self._kept[event.key]
+            self._kept[event.key] = max(event.step, self._kept[event.key])
+            return farther
         if isinstance(event, Progress):
             is_farther = self._journal.report(event.key, event.result)
         else:

@@ -21,6 +21,7 @@ FLOORS = {
     "errors": 1,
     "files": 1,
     "storage": 1,
+    "stopping": 1,
     "declared": 1,
     "yamlfile": 1,
     "spec": 2,

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from scalesearch.cli.console import duration
 from scalesearch.cli.show import stamp
-from scalesearch.engine.work import Event, Failed, Noticed, Started
+from scalesearch.engine.work import Event, Failed, Kept, Noticed, Started
 from scalesearch.engine.work import Progress as EpochDone
 from scalesearch.plan import Plan
 from scalesearch.trials import Stage, TrialKey, TrialResult
@@ -137,7 +137,7 @@ class RunDisplay(Display):
             self.say(f"{STAGES[self.stage]}: at most {now.most} trials in all" if self.stage else "")
 
     def happened(self, event: Event) -> None:
-        """A trial started, went on, finished or failed; or a notice."""
+        """A trial started, went on, finished or failed; or a person should hear of something."""
         if isinstance(event, Noticed):
             self.say(event.text)
         elif isinstance(event, Started):
@@ -148,8 +148,8 @@ class RunDisplay(Display):
                 self.trials[event.key], completed=event.result.epoch, note=f"{event.result.accuracy:.1f} %"
             )
         elif isinstance(event, Failed) and not event.final:
-            self.say(f"{event.key}: {event.reason}; tried again")
-        else:
+            self.say(f"{event.key}: {event.reason}; {'tried again' if event.counts else 'it goes on later'}")
+        elif not isinstance(event, Kept):
             if isinstance(event, Failed):
                 self.say(f"{event.key}: {event.reason}; given up")
             self._ended(event.key)

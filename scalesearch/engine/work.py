@@ -82,6 +82,17 @@ class Failed:
     reason: str
     final: bool
     """Whether trying again would end the same way."""
+    counts: bool = True
+    """Whether it is one of the trial's attempts: not if it was stopped, or lost with a machine that was taken away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A checkpoint holds the first steps of a trial; one that holds more of them than ever before is progress."""
+
+    key: TrialKey
+    step: int
+    """Steps trained, of all epochs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +103,7 @@ class Noticed:
     """One line: what happened, and what comes of it."""
 
 
-TrialEvent = Started | Progress | Finished | Failed
+TrialEvent = Started | Progress | Kept | Finished | Failed
 """The coordinator tells of starts, an engine of the rest."""
 Event = TrialEvent | Noticed
 
@@ -115,7 +126,23 @@ class Executor(Protocol):
         ...
 
     def events(self) -> Sequence[Event]:
-        """What happened since the last call, waiting for at least one event while any slot is busy."""
+        """What happened since the last call: maybe nothing, after a second at most; at once while no slot is busy.
+
+        Raises:
+            DataError: the prepared images are damaged; no trial can go on.
+            EngineError: workers end before they take up any work, again and again.
+        """
+        ...
+
+    def stop(self, within: float) -> None:
+        """Have every running work end behind its next step, with a checkpoint of it; returns at once.
+
+        `events` tells the rest until no slot is busy: a stopped trial has failed for now, uncounted. What has not
+        ended in time is killed.
+
+        Args:
+            within: time for it [s].
+        """
         ...
 
     def close(self) -> None:

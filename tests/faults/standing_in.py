@@ -94,5 +94,7 @@ if __name__ == "__main__":
 
     if "DIE_AT" in os.environ or "COUNT_IN" in os.environ:
         place = os.environ.get("COUNT_IN")
-        die_inside(("write", "fsync", "replace", "mkdir", "unlink"), int(os.environ.get("DIE_AT", "0")), place and Path(place))
+        die_inside(
+            ("write", "fsync", "replace", "mkdir", "unlink"), int(os.environ.get("DIE_AT", "0")), place and Path(place)
+        )
     main(sys.argv[1:])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from scalesearch.bases import find, halvings_to_fit
+from scalesearch.blueprint import is_builder
 from scalesearch.dataset import Dataset, describe
 from scalesearch.errors import PlanError, ScaleSearchError
 from scalesearch.levelling import Scaled
@@ -102,6 +103,9 @@ def read_request(path: Path) -> Request:
     faults += [f"{path}: {fault}" for fault in _wrong_types(given)]
     if faults:
         raise PlanError(faults, mend=f"keys: {', '.join(known)}")
+    if is_builder(given.get("base", "")):
+        fault = f"{path}: base: {given['base']} is code, which a file may not run"
+        raise PlanError(fault, mend=f"take it out, and give --base {given['base']}")
     return Request(**given)
 
 

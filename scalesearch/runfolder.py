@@ -80,7 +80,7 @@ def _stored_plan(folder: Path, plan: Plan) -> Plan:
         raise StudyError(
             f"{folder} holds another plan: {_difference(stored, plan)}", mend="choose another folder with --out"
         )
-    return stored
+    return replace(plan, pace=stored.pace)  # what a person asked for now, builders included, not what a file says
 
 
 def write_plan(folder: Path, plan: Plan) -> None:

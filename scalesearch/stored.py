@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import cast
 
 from scalesearch.agenda import Agenda, agenda
 from scalesearch.errors import StudyError
+from scalesearch.jsonfile import read_object
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
 from scalesearch.runfolder import is_live
@@ -94,6 +95,7 @@ def read_outcome(folder: Path) -> Outcome:
 def _remarks(path: Path) -> list[str]:
     """What the look over the images found; nothing where its file is gone or damaged."""
     try:
-        return [str(remark) for remark in json.loads(path.read_text(encoding="utf-8"))["remarks"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        remarks = read_object(path)["remarks"]
+    except (OSError, ValueError, KeyError):
         return []
+    return [str(remark) for remark in cast("list[object]", remarks)] if isinstance(remarks, list) else []

@@ -22,6 +22,7 @@ FLOORS = {
     "files": 1,
     "declared": 1,
     "yamlfile": 1,
+    "jsonfile": 1,
     "spec": 2,
     "recipe": 2,
     "kernels": 2,  # know tensors alone

@@ -11,6 +11,7 @@ import traceback
 import typer
 
 from scalesearch.cli.commands import app
+from scalesearch.cli.console import plain
 from scalesearch.errors import CostMismatchError, EmitError, ScaleSearchError, SearchFailedError
 
 USAGE, INSIDE, INTERRUPTED = 2, 1, 130
@@ -64,5 +65,5 @@ def _tell(error: ScaleSearchError, arguments: list[str], code: int) -> int:
         from scalesearch.documents import error_document
 
         print(json.dumps(error_document(error), indent=1))
-    print(f"scalesearch: {error}", file=sys.stderr)
+    print(f"scalesearch: {plain(str(error))}", file=sys.stderr)
     return code

@@ -15,6 +15,7 @@ import numpy as np
 
 from scalesearch.errors import DataError
 from scalesearch.files import write_whole
+from scalesearch.jsonfile import read_object
 
 SUMMARY = "images.json"
 
@@ -72,7 +73,7 @@ def open_images(folder: Path, *, verify: bool = False) -> Images:
         DataError: a file is missing, cut short, or not what the summary says.
     """
     try:
-        summary = json.loads((folder / SUMMARY).read_bytes())
+        summary = read_object(folder / SUMMARY)
         shapes, fingerprint = summary["shapes"], str(summary["fingerprint"])
         arrays = {name: _mapped(folder / f"{name}.npy", name, tuple(shapes[name])) for name in ARRAYS}
         if verify and fingerprinted(**arrays).fingerprint != fingerprint:

@@ -8,7 +8,7 @@ from statistics import median
 from typing import cast
 
 from scalesearch.agenda import Agenda, agenda
-from scalesearch.errors import StudyError
+from scalesearch.errors import ScaleSearchError, StudyError
 from scalesearch.jsonfile import read_object
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
@@ -75,9 +75,17 @@ def read_run(folder: Path) -> StoredRun:
     plan = read_plan(folder)
     file = folder / "study.db"
     results = tuple(Study(file).results()) if file.is_file() and file.stat().st_size else ()
-    layout = lay_out(plan)
+    layout = _laid_out(plan, folder)
     now = agenda(plan, layout, results)
     return StoredRun(folder=folder, plan=plan, layout=layout, results=results, now=now, is_live=is_live(folder))
+
+
+def _laid_out(plan: Plan, folder: Path) -> Layout:
+    try:
+        return lay_out(plan)
+    except ScaleSearchError as error:  # of a plan that was laid out before it was written
+        fault = f"{folder / 'plan.yaml'} is damaged: {error.message}"
+        raise StudyError(fault, mend=error.mend or "restore the file, or run into a new folder") from None
 
 
 def read_outcome(folder: Path) -> Outcome:

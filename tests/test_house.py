@@ -23,6 +23,7 @@ FLOORS = {
     "declared": 1,
     "yamlfile": 1,
     "jsonfile": 1,
+    "typed": 1,
     "spec": 2,
     "recipe": 2,
     "kernels": 2,  # know tensors alone

@@ -86,7 +86,7 @@ def test_a_plan_names_a_builder_in_one_form_alone(builder: object, run_of_builde
     values = yaml.safe_load((run_of_builder / "plan.yaml").read_text())
     values["base"]["builder"] = builder
     (run_of_builder / "plan.yaml").write_text(yaml.safe_dump(values))
-    assert "package.module:function" in call("status", run_of_builder).refusal
+    assert "plan.yaml is damaged: base.builder = " in call("status", run_of_builder).refusal
 
 
 def test_a_study_file_names_no_code(tmp_path: Path, call: Call, gadget: Callable[[], bool]):

@@ -17,6 +17,8 @@ def read_object(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
         ValueError: it is too large or nested too deeply, or holds no JSON object.
     """
+    if not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError(f"there is no file {path}")
     with path.open("rb") as file:
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:

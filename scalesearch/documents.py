@@ -19,6 +19,7 @@ from scalesearch.trials import TrialState
 if TYPE_CHECKING:
     from scalesearch.direct import ScaledBase
     from scalesearch.outcome import Outcome, Travel
+    from scalesearch.repair import Repaired
     from scalesearch.stored import StoredRun
 
 VERSION = {"schema_version": 2}
@@ -201,6 +202,21 @@ def _travel(travel: Travel) -> Document:
         "growth": round(travel.growth, 4),
         "ranking": travel.ranking.to_dict(),
         "fidelity": travel.fidelity.to_dict(),
+    }
+
+
+def repair_document(folder: Path, found: Repaired) -> Document:
+    """Of `repair`: what was damaged, and what the study has got."""
+    return {
+        **VERSION,
+        "folder": str(folder),
+        "storage": found.storage,
+        "study": found.study,
+        "damaged_lines": list(found.damaged),
+        "trials": found.trials,
+        "added": found.added,
+        "changed": found.changed,
+        "kept_aside": [str(path) for path in found.aside],
     }
 
 

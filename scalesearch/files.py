@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
+
+Answer = TypeVar("Answer")
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What a write fails of where a disk or a quota is full."""
+PAUSE = 2.0
+"""Time between two tries to write on a full disk [s]."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -32,6 +40,21 @@ def whole_file(path: Path) -> Generator[IO[bytes]]:
         _settle(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def patiently(write: Callable[[], Answer], tell: Callable[[str], None]) -> Answer:
+    """What a write returns, tried again while the disk or the quota is full, which is told once."""
+    is_told = False
+    while True:
+        try:
+            return write()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if not is_told:
+                tell(f"{error.strerror}: waiting for room, nothing is lost; free some space and the run goes on")
+            is_told = True
+            time.sleep(PAUSE)
 
 
 def _settle(folder: Path) -> None:

@@ -10,8 +10,8 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -22,9 +22,11 @@ from scalesearch import documents, emit
 from scalesearch.agenda import Agenda, agenda, due_at_once, seeds_at_once
 from scalesearch.engine.local import LocalExecutor, Slot, local_slots
 from scalesearch.engine.pacing import arranged, measured
-from scalesearch.engine.work import Event, Probe
+from scalesearch.engine.work import Event, Noticed, Probe
 from scalesearch.errors import SearchFailedError, StudyError
+from scalesearch.journal import NAME, Journal
 from scalesearch.members import members
+from scalesearch.mirror import Mirror
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.pace import Pace
 from scalesearch.plan import Layout, Plan
@@ -32,9 +34,9 @@ from scalesearch.prepared import prepare_images, prepare_test
 from scalesearch.presets import gpu_listed
 from scalesearch.proxy.choice import Step
 from scalesearch.proxy.scan import Scan, scan
-from scalesearch.runfolder import claimed, write_plan, write_text
-from scalesearch.search import search
-from scalesearch.study import Study
+from scalesearch.runfolder import bind_storage, claimed, placed, write_plan, write_text
+from scalesearch.search import mirrored, search
+from scalesearch.storage import Storage
 from scalesearch.tables import candidates_table, trials_table
 from scalesearch.travel import every_proxy
 from scalesearch.trials import Stage, TrialResult
@@ -58,7 +60,7 @@ class Observer(Protocol):
         """A batch of trials is due."""
 
     def happened(self, event: Event) -> None:
-        """A trial went on, finished or failed."""
+        """A trial went on, finished or failed; or there is a notice."""
 
     def ranked(self, outcome: Outcome) -> None:
         """All trials have ended, or the time is over."""
@@ -76,6 +78,7 @@ def run(
     cache: Path | None = None,
     download: bool = False,
     hours: float | None = None,
+    storage: str | None = None,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Carry out a plan in its run folder.
 
@@ -88,36 +91,63 @@ def run(
         download: whether torchvision may fetch the dataset.
         hours: the time after which training stops at the end of an epoch and what there is is ranked; the only
             argument that makes a result depend on the machine's pace. The same plan goes on from there.
+        storage: URL of a PostgreSQL database for the study; None = where it is, at first a file in the folder.
 
     Returns:
         The ranking, and the manifest of the family.
 
     Raises:
-        StudyError: the folder holds another plan, or another process works in it.
+        StudyError: the folder holds another plan, or another process works in it; or there is no place for the study.
         SearchFailedError: every trial that could be ranked failed.
         DataError: the images cannot be used.
     """
     end = math.inf if hours is None else time.monotonic() + 3600 * hours
     machine = local_slots(need_gpu=plan.preset == "standard" and gpu_listed())
-    with claimed(folder, plan) as plan:
-        stored = folder / "study.db"
-        now = agenda(plan, layout, Study(stored).results() if stored.is_file() else [])
+    place = placed(folder, storage)
+    with (
+        claimed(folder, plan) as plan,
+        closing(Journal(folder / NAME, lambda text: observer.happened(Noticed(text)))) as journal,
+        _followed(place, journal, plan, layout, folder, observer) as study,
+    ):
+        now = agenda(plan, layout, journal.results)
         # workers load their libraries while the images are prepared
         with closing(LocalExecutor(machine[: due_at_once(plan, layout)] if now.stage else [])) as executor:
-            images, found, study = _prepared(plan, layout, folder, observer, cache=cache, download=download)
+            images, found = _prepared(plan, layout, folder, journal, observer, cache=cache, download=download)
             if now.stage:
                 plan = _paced(plan, layout, folder, executor, machine)
             slots = arranged(machine, plan.pace or Pace())[: now.most]
             executor.arrange(slots if now.stage else [])
             _write_environment(folder, slots)
-            observer.started(plan, study.results(), len(slots))
+            observer.started(plan, journal.results, len(slots))
             observer.scanned(found)
             sharing = max(1, sum(slot.device == slots[0].device for slot in slots))
             late = partial(_is_over, end)
-            search(plan, layout, study, executor, folder, observer, images=images, sharing=sharing, late=late)
-        outcome = _concluded(plan, layout, study, folder, found)
+            told = {"images": images, "sharing": sharing, "late": late}
+            search(plan, layout, journal, study, executor, folder, observer, **told)
+        outcome = _concluded(plan, layout, journal.results, folder, found)
         observer.ranked(outcome)
         return outcome, _emit(outcome, folder, observer)
+
+
+@contextmanager
+def _followed(
+    place: Storage, journal: Journal, plan: Plan, layout: Layout, folder: Path, observer: Observer
+) -> Iterator[Mirror]:
+    """The study, which follows the journal; at the end it has some time to come up with it."""
+    if place.file is None and journal.bound.get("storage") != place.shown:
+        from scalesearch.study import try_out
+
+        try_out(place)
+        bind_storage(journal, place)
+    study = mirrored(place, plan, layout)
+    try:
+        yield study
+    except BaseException:
+        study.close(within=1)
+        raise
+    if not study.close():
+        text = f"the study in {place.shown} is behind; `scalesearch repair {folder}` brings it up"
+        observer.happened(Noticed(text))
 
 
 def _is_over(end: float) -> bool:
@@ -128,23 +158,30 @@ def _prepared(
     plan: Plan,
     layout: Layout,
     folder: Path,
+    journal: Journal,
     observer: Observer,
     *,
     cache: Path | None,
     download: bool,
-) -> tuple[Callable[[Stage], Path], Scan, Study]:
-    """The folder of each stage's images, what is to be said of them, and the study, which is tied to them."""
+) -> tuple[Callable[[Stage], Path], Scan]:
+    """The folder of each stage's images, to which the run is tied, and what is to be said of them."""
     train = prepare_images(plan, layout, folder, observer.prepared, cache=cache, download=download)
     write_text(folder / "candidates.csv", candidates_table(plan, layout))
-    study = Study(folder / "study.db")
-    study.bind(train.images.fingerprint)
+    _bind(journal, "images", train.images.fingerprint)
     test = None
     if plan.confirm:  # before the training, so that a fault shows early
         test = prepare_test(plan, train, folder, observer.prepared, cache=cache, download=download)
-        study.bind(test.images.fingerprint, "test_images")
+        _bind(journal, "test_images", test.images.fingerprint)
     found = scan(plan.data, train.images, test.images if test else None)
     write_text(folder / "scan.json", json.dumps(found.to_dict(), indent=1) + "\n")
-    return lambda stage: test.folder if test and stage == "confirm" else train.folder, found, study
+    return lambda stage: test.folder if test and stage == "confirm" else train.folder, found
+
+
+def _bind(journal: Journal, part: str, fingerprint: str) -> None:
+    """Tie a run to its images, and refuse others."""
+    if journal.bound.get(part, fingerprint) != fingerprint:
+        raise StudyError("the images are not those that the study began with", mend="restore them, or use --out")
+    journal.bind(part, fingerprint)
 
 
 def _paced(plan: Plan, layout: Layout, folder: Path, executor: LocalExecutor, machine: list[Slot]) -> Plan:
@@ -166,11 +203,10 @@ def _paced(plan: Plan, layout: Layout, folder: Path, executor: LocalExecutor, ma
     return plan
 
 
-def _concluded(plan: Plan, layout: Layout, study: Study, folder: Path, found: Scan) -> Outcome:
+def _concluded(plan: Plan, layout: Layout, results: list[TrialResult], folder: Path, found: Scan) -> Outcome:
     """The outcome, with its tables and `ranking.json` written."""
-    results = study.results()
     outcome = conclude(plan, layout, results, found.remarks())
-    write_text(folder / "trials.csv", trials_table(results))
+    write_text(folder / "trials.csv", trials_table(outcome.trials))
     write_text(folder / "ranking.json", json.dumps(documents.rank_document(outcome), indent=1) + "\n")
     if outcome.leader is None and outcome.failed:
         reasons = "; ".join(sorted({trial.reason for trial in outcome.failed}))

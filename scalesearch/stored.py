@@ -7,13 +7,12 @@ from pathlib import Path
 from statistics import median
 from typing import cast
 
-from scalesearch.agenda import Agenda, agenda
+from scalesearch.agenda import Agenda, agenda, in_order
 from scalesearch.errors import ScaleSearchError, StudyError
 from scalesearch.jsonfile import read_object
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
-from scalesearch.runfolder import is_live
-from scalesearch.study import Study
+from scalesearch.runfolder import is_live, recorded
 from scalesearch.trials import TrialResult, TrialState
 
 
@@ -73,11 +72,11 @@ def read_run(folder: Path) -> StoredRun:
         StudyError: no run in that folder, or a damaged one.
     """
     plan = read_plan(folder)
-    file = folder / "study.db"
-    results = tuple(Study(file).results()) if file.is_file() and file.stat().st_size else ()
+    results = recorded(folder).results
     layout = _laid_out(plan, folder)
     now = agenda(plan, layout, results)
-    return StoredRun(folder=folder, plan=plan, layout=layout, results=results, now=now, is_live=is_live(folder))
+    kept = tuple(in_order(now.planned, results))
+    return StoredRun(folder=folder, plan=plan, layout=layout, results=kept, now=now, is_live=is_live(folder))
 
 
 def _laid_out(plan: Plan, folder: Path) -> Layout:
@@ -97,7 +96,7 @@ def read_outcome(folder: Path) -> Outcome:
     stored = read_run(folder)
     if not any(result.accuracy is not None for result in stored.results):
         raise StudyError(f"{folder} has no finished trial yet", mend="run the same command to go on")
-    return conclude(stored.plan, stored.layout, stored.results, _remarks(folder / "scan.json"))
+    return conclude(stored.plan, stored.layout, stored.results, _remarks(folder / "scan.json"), now=stored.now)
 
 
 def _remarks(path: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
@@ -56,7 +57,11 @@ class TrialResult:
     reason: str = ""
     """Why a failed trial failed."""
     seconds: float | None = None
-    """Wall time from its start to its end, pauses included [s]; None while it has not ended."""
+    """Time that it was in training, up to its last epoch while it has not ended, by a clock that nobody sets [s]."""
+    started: datetime | None = None
+    """When it was started first (UTC)."""
+    ended: datetime | None = None
+    """When it ended (UTC)."""
 
     @property
     def accuracy(self) -> float | None:

@@ -20,7 +20,16 @@ from scalesearch.spec import Network
 
 FilesOf = Callable[[Path], dict[str, str]]
 Finished = tuple[Path, Any]
-FOLDER = {"study.db", "plan.yaml", "scan.json", "candidates.csv", "trials.csv", "ranking.json", "environment.json"}
+FOLDER = {
+    "journal.jsonl",
+    "study.db",
+    "plan.yaml",
+    "scan.json",
+    "candidates.csv",
+    "trials.csv",
+    "ranking.json",
+    "environment.json",
+}
 """Files of a run folder, by docs/design.md, section 6; the report page comes later."""
 FOLDERS = {"family", "checkpoints", "logs"}
 TRIALS = 8

@@ -9,29 +9,29 @@ import json
 import multiprocessing
 import random
 import shutil
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import optuna
 import pytest
-import sqlalchemy
 from preparing import load
 
-from scalesearch.agenda import Agenda, agenda
+from scalesearch.agenda import Agenda, agenda, in_order
 from scalesearch.documents import rank_document
 from scalesearch.engine.local import LocalExecutor, Slot
 from scalesearch.engine.work import Event, Failed, Finished, Progress, Work
+from scalesearch.journal import NAME, Journal, read_journal
 from scalesearch.outcome import conclude
 from scalesearch.pace import Group, Pace
 from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.presets import PolicyName
 from scalesearch.recipe import EpochResult
 from scalesearch.request import Request, resolve
-from scalesearch.search import ATTEMPTS, entries, scaled, search
-from scalesearch.study import Study
+from scalesearch.search import ATTEMPTS, entries, mirrored, scaled, search
+from scalesearch.storage import in_folder
 from scalesearch.tables import trials_table
 from scalesearch.trials import Stage, TrialKey, TrialResult
 
@@ -106,7 +106,7 @@ class Searched:
         return self.folder / "checkpoints" / f"{key}.safetensors"
 
     def carry_out(self, observe: Callable[[Event], None] = lambda event: None, *, slots: int = 1) -> list[TrialResult]:
-        study = Study(self.folder / "study.db")
+        study = mirrored(in_folder(self.folder), self.plan, self.layout)
         executor = LocalExecutor([SLOT] * slots)
 
         def heard(event: Event) -> None:
@@ -116,10 +116,14 @@ class Searched:
                 raise EndlessError
 
         try:
-            assert search(self.plan, self.layout, study, executor, self.folder, Heard(heard), images=self.images)
+            with closing(Journal(self.folder / NAME)) as journal:
+                observer, found = Heard(heard), (self.plan, self.layout)
+                assert search(*found, journal, study, executor, self.folder, observer, images=self.images)
+                assert study.close()
         finally:
             executor.close()
-        return study.results()
+            study.close(0)
+        return in_order(agenda(*found, journal.results).planned, journal.results)
 
     def kill_worker(self) -> None:
         for worker in multiprocessing.active_children():
@@ -336,25 +340,29 @@ def carried_out(found: tuple[Plan, Layout], folder: Path, slots: int, order: ran
         def late(left: int | None = left, heard: list = heard) -> bool:
             return left is not None and len(heard) >= left
 
-        study, engine = Study(folder / "study.db"), Unruly(slots, order)
-        with suppress(StoppedError):
-            is_done = search(plan, layout, study, engine, folder, Heard(observe), images=lambda _: folder, late=late)
-    results = Study(folder / "study.db").results()
-    assert all(result.has_ended for result in results)
-    ranking = json.dumps(rank_document(conclude(plan, layout, results)), indent=1)
-    return ranking + trials_table(results)
+        study, engine = mirrored(in_folder(folder), plan, layout), Unruly(slots, order)
+        with suppress(StoppedError), closing(Journal(folder / NAME)) as journal:
+            told = {"images": lambda _: folder, "late": late}
+            is_done = search(plan, layout, journal, study, engine, folder, Heard(observe), **told)
+        assert study.close() or not is_done
+    outcome = conclude(plan, layout, read_journal(folder / NAME).results)
+    assert all(result.has_ended for result in outcome.trials)
+    assert mirrored_trials(folder) == [(one.key, one.state.name, one.accuracy) for one in outcome.trials]
+    return json.dumps(rank_document(outcome), indent=1) + trials_table(outcome.trials)
 
 
-@pytest.fixture
-def unsynced() -> Iterator[None]:
-    """SQLite does not wait for the disk: nothing here outlives the process anyway."""
-
-    def connected(connection: sqlite3.Connection, _: object) -> None:
-        connection.execute("PRAGMA synchronous = OFF")
-
-    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", connected)
-    yield
-    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", connected)
+def mirrored_trials(folder: Path) -> list[tuple[TrialKey, str, float | None]]:
+    """What plain Optuna sees of a study, by number."""
+    study = optuna.load_study(study_name="scalesearch", storage=f"sqlite:///{folder / 'study.db'}")
+    names = {"FAIL": "FAILED"}
+    return [
+        (
+            TrialKey(**{name: trial.user_attrs[name] for name in ("proxy", "seed", "rung", "stage")}),
+            names.get(trial.state.name, trial.state.name),
+            trial.value,
+        )
+        for trial in study.trials
+    ]
 
 
 REQUESTS: dict[PolicyName, Request] = {
@@ -368,7 +376,6 @@ TOGETHER: dict[PolicyName, int] = {"fit": 2, "race": 1, "grid": 3}
 """Seeds trained as one network."""
 
 
-@pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize("policy", get_args(PolicyName))
 def test_neither_slots_nor_order_nor_interruptions_change_a_byte(policy: PolicyName, tmp_path: Path):
     plan, layout = resolve(REQUESTS[policy])

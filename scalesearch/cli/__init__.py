@@ -13,6 +13,7 @@ import typer
 from scalesearch.cli.commands import app
 from scalesearch.cli.console import plain
 from scalesearch.errors import CostMismatchError, EmitError, ScaleSearchError, SearchFailedError
+from scalesearch.storage import redacted
 
 USAGE, INSIDE, INTERRUPTED = 2, 1, 130
 
@@ -64,6 +65,6 @@ def _tell(error: ScaleSearchError, arguments: list[str], code: int) -> int:
     if "--json" in arguments:
         from scalesearch.documents import error_document
 
-        print(json.dumps(error_document(error), indent=1))
-    print(f"scalesearch: {plain(str(error))}", file=sys.stderr)
+        print(redacted(json.dumps(error_document(error), indent=1)))
+    print(f"scalesearch: {plain(redacted(str(error)))}", file=sys.stderr)
     return code

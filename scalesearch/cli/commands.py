@@ -36,6 +36,7 @@ from scalesearch.cli.options import (
     RunFolder,
     Seeds,
     Step,
+    StorageUrl,
     StudyFile,
     Threads,
     Together,
@@ -97,6 +98,7 @@ def run(
         float | None, typer.Option("--max-hours", min=0.0, help="Stop then; the result depends on the machine's pace.")
     ] = None,
     study: StudyFile = None,
+    storage: StorageUrl = None,
     cache: Cache = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<named after the plan>.")] = None,
     quiet: Quiet = False,
@@ -114,7 +116,8 @@ def run(
     folder = out or Path("runs") / plan.folder_name
     display = RunDisplay(folder, quiet=quiet, on_stderr=as_json)
     with display:
-        outcome, manifest = carry_out(plan, layout, folder, display, cache=cache, download=download, hours=max_hours)
+        given = {"cache": cache, "download": download, "hours": max_hours, "storage": storage}
+        outcome, manifest = carry_out(plan, layout, folder, display, **given)
     show.run(folder, outcome, manifest, as_json=as_json)
     if outcome.failed:
         raise typer.Exit(3)
@@ -207,6 +210,15 @@ def status(folder: RunFolder, as_json: Json = False) -> None:
     from scalesearch.stored import read_run
 
     show.status(read_run(folder), as_json=as_json)
+
+
+@app.command()
+def repair(folder: RunFolder, storage: StorageUrl = None, as_json: Json = False) -> None:
+    """Bring the Optuna study of a run to its journal; what is damaged is kept aside."""
+    from scalesearch.cli import show
+    from scalesearch.repair import repair as mend
+
+    show.repaired(folder, mend(folder, storage), as_json=as_json)
 
 
 @app.command()

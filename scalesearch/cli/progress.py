@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from scalesearch.cli.console import console, duration
 from scalesearch.cli.show import stamp
-from scalesearch.engine.work import Event, Failed, Started
+from scalesearch.engine.work import Event, Failed, Noticed, Started
 from scalesearch.engine.work import Progress as EpochDone
 from scalesearch.plan import Plan
 from scalesearch.trials import Stage, TrialKey, TrialResult
@@ -136,8 +136,10 @@ class RunDisplay(Display):
             self.say(f"{STAGES[self.stage]}: at most {now.most} trials in all" if self.stage else "")
 
     def happened(self, event: Event) -> None:
-        """A trial started, went on, finished or failed."""
-        if isinstance(event, Started):
+        """A trial started, went on, finished or failed; or a notice."""
+        if isinstance(event, Noticed):
+            self.say(event.text)
+        elif isinstance(event, Started):
             if event.key not in self.trials:
                 self.trials[event.key] = self.add(f"  {event.key}", event.key.rung)
         elif isinstance(event, EpochDone):

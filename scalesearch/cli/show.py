@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scalesearch.direct import ScaledBase
     from scalesearch.outcome import Outcome
     from scalesearch.ranking import Ranking
+    from scalesearch.repair import Repaired
     from scalesearch.stored import StoredRun
 
 CONVENTION = "macs: multiply-adds of convolutions and linear layers, what the paper calls FLOPs"
@@ -299,6 +300,18 @@ def status(stored: StoredRun, *, as_json: bool) -> None:
     )
     if stored.state == "finished" and not (stored.folder / "family" / "manifest.json").is_file():
         terminal(as_json).print("the family is not written yet: run the same command")
+
+
+def repaired(folder: Path, found: Repaired, *, as_json: bool) -> None:
+    """What was mended in a run folder."""
+    if as_json:
+        print_document(documents.repair_document(folder, found))
+        return
+    lines = f"{len(found.damaged)} damaged lines of the journal left out; " if found.damaged else ""
+    done = f"{found.trials} trials, {found.added} added, {found.changed} brought up"
+    terminal(as_json).print(f"{lines}study {found.study} in {found.storage}: {done}")
+    for path in found.aside:
+        terminal(as_json).print(f"kept aside: {path}")
 
 
 def _most(stored: StoredRun) -> str:

@@ -84,8 +84,17 @@ class Failed:
     """Whether trying again would end the same way."""
 
 
-Event = Started | Progress | Finished | Failed
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something that a person should hear of, about no trial in particular."""
+
+    text: str
+    """One line: what happened, and what comes of it."""
+
+
+TrialEvent = Started | Progress | Finished | Failed
 """The coordinator tells of starts, an engine of the rest."""
+Event = TrialEvent | Noticed
 
 
 class Executor(Protocol):

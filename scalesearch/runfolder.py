@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from scalesearch.errors import StudyError
 from scalesearch.files import Told, write_whole
 from scalesearch.journal import NAME, Journal, Record, read_journal
+from scalesearch.jsonfile import read_object
 from scalesearch.plan import Plan, read_plan
 from scalesearch.storage import Storage, in_folder, on_server
 
@@ -82,7 +83,7 @@ def _ourselves() -> dict[str, object]:
 def _holder(folder: Path) -> str:
     """Who holds a folder, in words. The lock decides; this file, which a killed holder leaves behind, only names."""
     try:
-        found = json.loads((folder / ".holder").read_text(encoding="utf-8"))
+        found = read_object(folder / ".holder")
         return f"pid {int(found['pid'])} on {str(found['host'])[:60]} since {str(found['since'])[:30]}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another run"
@@ -178,7 +179,7 @@ def _stored_plan(folder: Path, plan: Plan) -> Plan:
         raise StudyError(
             f"{folder} holds another plan: {_difference(stored, plan)}", mend="choose another folder with --out"
         )
-    return stored
+    return replace(plan, pace=stored.pace)  # what a person asked for now, builders included, not what a file says
 
 
 def write_plan(folder: Path, plan: Plan, told: Told | None = None) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import cast
 
 from scalesearch.agenda import Agenda, agenda, in_order
-from scalesearch.errors import StudyError
+from scalesearch.errors import ScaleSearchError, StudyError
+from scalesearch.jsonfile import read_object
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
 from scalesearch.runfolder import is_live, recorded
@@ -72,10 +73,18 @@ def read_run(folder: Path) -> StoredRun:
     """
     plan = read_plan(folder)
     results = recorded(folder).results
-    layout = lay_out(plan)
+    layout = _laid_out(plan, folder)
     now = agenda(plan, layout, results)
     kept = tuple(in_order(now.planned, results))
     return StoredRun(folder=folder, plan=plan, layout=layout, results=kept, now=now, is_live=is_live(folder))
+
+
+def _laid_out(plan: Plan, folder: Path) -> Layout:
+    try:
+        return lay_out(plan)
+    except ScaleSearchError as error:  # of a plan that was laid out before it was written
+        fault = f"{folder / 'plan.yaml'} is damaged: {error.message}"
+        raise StudyError(fault, mend=error.mend or "restore the file, or run into a new folder") from None
 
 
 def read_outcome(folder: Path) -> Outcome:
@@ -93,6 +102,7 @@ def read_outcome(folder: Path) -> Outcome:
 def _remarks(path: Path) -> list[str]:
     """What the look over the images found; nothing where its file is gone or damaged."""
     try:
-        return [str(remark) for remark in json.loads(path.read_text(encoding="utf-8"))["remarks"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        remarks = read_object(path)["remarks"]
+    except (OSError, ValueError, KeyError):
         return []
+    return [str(remark) for remark in cast("list[object]", remarks)] if isinstance(remarks, list) else []

@@ -24,6 +24,8 @@ FLOORS = {
     "stopping": 1,
     "declared": 1,
     "yamlfile": 1,
+    "jsonfile": 1,
+    "typed": 1,
     "spec": 2,
     "recipe": 2,
     "kernels": 2,  # know tensors alone

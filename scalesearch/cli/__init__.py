@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 
+from scalesearch.cli.console import plain
 from scalesearch.errors import CostMismatchError, EmitError, EngineError, ScaleSearchError, SearchFailedError
 from scalesearch.stopping import TerminatedError, raising
 from scalesearch.storage import redacted
@@ -88,5 +89,5 @@ def _tell(error: ScaleSearchError, arguments: list[str], code: int) -> int:
         from scalesearch.documents import error_document
 
         print(redacted(json.dumps(error_document(error), indent=1)))
-    print(f"scalesearch: {redacted(str(error))}", file=sys.stderr)
+    print(f"scalesearch: {plain(redacted(str(error)))}", file=sys.stderr)
     return code

@@ -44,10 +44,13 @@ from scalesearch.cli.options import (
     Trained,
     Weights,
 )
-from scalesearch.errors import PlanError
+from scalesearch.errors import PlanError, ScaleSearchError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from scalesearch.outcome import Outcome
+    from scalesearch.plan import Layout, Plan
     from scalesearch.request import Request
 
 app = typer.Typer(
@@ -103,11 +106,10 @@ def run(
 ) -> None:
     """Search a scaling rule: train proxies, rank them, and emit the scaled family. The same command resumes."""
     from scalesearch.cli import show
-    from scalesearch.request import resolve
 
     request = _request(study, locals())
     with Counting(quiet=quiet) as told:
-        plan, layout = resolve(request, told)
+        plan, layout = _resolved(study, request, told)
     from scalesearch.cli.progress import RunDisplay
     from scalesearch.run import run as carry_out  # brings torch, which a refused request does without
 
@@ -151,11 +153,10 @@ def plan(
 ) -> None:
     """List the candidates of a search with their cost and proxies. Trains nothing; torch is for builders alone."""
     from scalesearch.cli import show
-    from scalesearch.request import resolve
 
     request = _request(study, locals())
     with Counting(quiet=False) as told:
-        found = resolve(request, told)
+        found = _resolved(study, request, told)
     show.plan(*found, as_json=as_json)
 
 
@@ -295,6 +296,16 @@ def _outcome(folder: Path) -> Outcome:
     from scalesearch.stored import read_outcome
 
     return read_outcome(folder)
+
+
+def _resolved(study: Path | None, request: Request, told: Callable[[str], None]) -> tuple[Plan, Layout]:
+    """The plan of a request; what is wrong with one is told with its study file."""
+    from scalesearch.request import resolve
+
+    try:
+        return resolve(request, told)
+    except ScaleSearchError as error:
+        raise error.within(study) if study else error from None
 
 
 def _request(study: Path | None, given: dict[str, Any]) -> Request:

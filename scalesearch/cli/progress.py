@@ -7,10 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from scalesearch.cli.console import duration
+from scalesearch.cli.console import console, duration
 from scalesearch.cli.show import stamp
 from scalesearch.engine.work import Event, Failed, Kept, Noticed, Started
 from scalesearch.engine.work import Progress as EpochDone
@@ -44,13 +43,13 @@ class Display:
     """A frame for progress: bars on a terminal, lines elsewhere."""
 
     def __init__(self, *, quiet: bool, on_stderr: bool) -> None:
-        self.console = Console(stderr=on_stderr, highlight=False, soft_wrap=True, quiet=quiet)
+        self.console = console(stderr=on_stderr, quiet=quiet)
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             disable=quiet or not self.console.is_terminal,
             transient=True,

@@ -23,6 +23,7 @@ from scalesearch.emit.start import Start, renamed, started
 from scalesearch.emit.weights import weights_digest, write_weights
 from scalesearch.errors import EmitError, PlanError
 from scalesearch.files import Told, patiently, write_whole
+from scalesearch.jsonfile import read_object
 from scalesearch.members import Member, Rule, Unreached
 from scalesearch.nets.architecture import build, measure
 from scalesearch.nets.builder import seeded
@@ -100,7 +101,7 @@ def _clear(folder: Path) -> None:
     """Make the folder, and remove the files that an earlier manifest in it names, and that manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        earlier = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        earlier = read_object(folder / MANIFEST)
         files = [folder / str(file) for row in earlier["members"] for file in row["files"]]
     except (OSError, ValueError, KeyError, TypeError):
         return

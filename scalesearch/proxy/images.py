@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from scalesearch.dataset.faults import ARRAY_DAMAGE
 from scalesearch.errors import DataError
 from scalesearch.files import write_whole
+from scalesearch.jsonfile import read_object
 
 SUMMARY = "images.json"
 
@@ -73,12 +75,12 @@ def open_images(folder: Path, *, verify: bool = False) -> Images:
     """
     try:
         verify = verify or _is_touched(folder)
-        summary = json.loads((folder / SUMMARY).read_bytes())
+        summary = read_object(folder / SUMMARY)
         shapes, fingerprint = summary["shapes"], str(summary["fingerprint"])
         arrays = {name: _mapped(folder / f"{name}.npy", name, tuple(shapes[name])) for name in ARRAYS}
         if verify and fingerprinted(**arrays).fingerprint != fingerprint:
             raise ValueError("its bytes have changed")
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except ARRAY_DAMAGE as error:
         fault = f"{folder} does not hold the images of a study: {error}"
         raise DataError(fault, mend="delete the folder and run again") from error
     return Images(**arrays, fingerprint=fingerprint)

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists
 
 IS_FULL = os.environ.get("SCALESEARCH_FAULTS") == "full"
 STANDING_IN = (str(Path(__file__).parent / "standing_in.py"),)
-TINY = "--budget 0.5x --preset quick --images 128 --proxy-resolution 12 --threads 1 --together 1 --quiet"
+TINY = "--budget 0.5x --preset quick --images 256 --proxy-resolution 12 --threads 1 --together 1 --quiet"
 SEARCHES = {
     "fit": "--policy fit --candidates 12 --seeds 2 --epochs 2 --max-epochs-total 60 --margin 0.01",
     "race": "--policy race --candidates 8 --seeds 2 --epochs 4",

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import random
 import socket
 import sqlite3
 import subprocess
@@ -11,108 +10,54 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from test_search import REQUEST, Heard, Unruly
+from following import begun, expected, searched, small, states
 
 from scalesearch.cli import _code
-from scalesearch.engine.work import Event, Finished, Noticed
-from scalesearch.journal import NAME, Journal, read_journal
-from scalesearch.mirror import Mirror
-from scalesearch.pace import Pace
-from scalesearch.plan import Layout, Plan
+from scalesearch.engine.work import Event, Finished
+from scalesearch.journal import NAME, read_journal
 from scalesearch.repair import repair
-from scalesearch.request import resolve
-from scalesearch.runfolder import claimed
-from scalesearch.search import mirrored, search
-from scalesearch.storage import Storage, in_folder, redacted
-from scalesearch.stored import read_run
-
-Found = tuple[Plan, Layout]
-
-
-@pytest.fixture(scope="module")
-def found() -> Found:
-    plan, layout = resolve(replace(REQUEST, policy="grid", candidates=3, seeds=2))
-    return replace(plan, pace=Pace()), layout
-
-
-def searched(
-    found: Found, folder: Path, storage: Storage | None = None, heard: Callable[[Event], None] = lambda _: None
-) -> tuple[list[str], Mirror]:
-    """A whole search in a run folder, without training; returns what was noticed, and the study that follows it."""
-    notices: list[str] = []
-
-    def happened(event: Event) -> None:
-        notices.extend([event.text] if isinstance(event, Noticed) else [])
-        heard(event)
-
-    plan, layout = found
-    with claimed(folder, plan), closing(Journal(folder / NAME)) as journal:
-        study = mirrored(storage or in_folder(folder), plan, layout)
-        engine = Unruly(2, random.Random(0))
-        assert search(plan, layout, journal, study, engine, folder, Heard(happened), images=lambda _: folder)
-    return notices, study
-
-
-def states(folder: Path) -> list[tuple[str, str, float | None]]:
-    """Proxy, state and value of every trial, as plain Optuna sees them."""
-    study = optuna.load_study(study_name="scalesearch", storage=f"sqlite:///{folder / 'study.db'}")
-    return [(trial.user_attrs["proxy"], trial.state.name, trial.value) for trial in study.trials]
-
-
-def expected(folder: Path) -> list[tuple[str, str, float | None]]:
-    """The same, by the journal."""
-    names = {"failed": "FAIL"}
-    results = read_run(folder).results
-    return [(one.key.proxy, names.get(one.state, one.state.upper()), one.accuracy) for one in results]
+from scalesearch.search import mirrored
+from scalesearch.storage import in_folder, redacted
 
 
 @pytest.fixture
-def folder(found: Found, tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A finished search with its study."""
     folder = tmp_path / "run"
-    _, study = searched(found, folder)
+    _, study = searched(folder)
     assert study.close()
     return folder
 
 
 def test_a_finished_study_has_every_trial_of_the_journal_in_the_order_of_the_plan(folder: Path):
+    assert [path.name for path in folder.glob("study*")] == ["study.db"]
     assert states(folder) == expected(folder)
-    assert sorted(path.name for path in folder.glob("study*")) == ["study.db"]
 
 
-def test_a_reader_that_holds_the_study_does_not_disturb_the_search(found: Found, tmp_path: Path):
+def test_a_reader_that_holds_the_study_does_not_disturb_the_search(tmp_path: Path):
     folder = tmp_path / "run"
-    with claimed(folder, found[0]):
-        pass
-    study = mirrored(in_folder(folder), *found)
-    study.follow(images="x")
-    assert study.close()
+    begun(folder)
     with closing(sqlite3.connect(folder / "study.db")) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM trials").fetchall()
-        notices, study = searched(found, folder)
+        notices, study = searched(folder)
         assert study.close()
         reader.execute("SELECT * FROM trials").fetchall()
     assert notices == []
     assert states(folder) == expected(folder)
 
 
-def test_a_writer_that_holds_the_study_delays_nothing_but_the_study(found: Found, tmp_path: Path):
+def test_a_writer_that_holds_the_study_delays_nothing_but_the_study(tmp_path: Path):
     folder = tmp_path / "run"
-    with claimed(folder, found[0]):
-        pass
-    study = mirrored(in_folder(folder), *found)
-    study.follow(images="x")
-    assert study.close()
+    begun(folder)
     with closing(sqlite3.connect(folder / "study.db")) as writer:
         writer.execute("BEGIN IMMEDIATE")
-        _, study = searched(found, folder)
+        _, study = searched(folder)
         assert all(one.has_ended for one in read_journal(folder / NAME).results)
         assert not study.close(within=0.5)
         writer.rollback()
@@ -120,14 +65,14 @@ def test_a_writer_that_holds_the_study_delays_nothing_but_the_study(found: Found
     assert states(folder) == expected(folder)
 
 
-def test_a_study_that_cannot_be_had_is_told_of_once_and_the_search_goes_on(found: Found, tmp_path: Path):
+def test_a_study_that_cannot_be_had_is_told_of_once_and_the_search_goes_on(tmp_path: Path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "study.db").write_bytes(b"garbage" * 1000)
     (folder / NAME).touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("scalesearch.mirror.RETRY", 0.05)
-        study = mirrored(in_folder(folder), *found)
+        study = mirrored(in_folder(folder), *small())
         study.follow(images="x")
         end = time.monotonic() + 60
         notices: list[str] = []
@@ -300,15 +245,11 @@ def test_optuna_dashboard_lists_a_finished_study(folder: Path, dashboard: Callab
 
 @pytest.mark.slow
 def test_optuna_dashboard_follows_a_running_study_and_does_not_disturb_it(
-    found: Found, tmp_path: Path, dashboard: Callable[[Path], Callable[[str], Any]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, dashboard: Callable[[Path], Callable[[str], Any]], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("scalesearch.mirror.RESTS", (0.05, 0.05))
     folder = tmp_path / "run"
-    with claimed(folder, found[0]):
-        pass
-    study = mirrored(in_folder(folder), *found)
-    study.follow(images="x")
-    assert study.close()
+    begun(folder)
     ask, seen = dashboard(folder / "study.db"), set[str]()
 
     def heard(event: Event) -> None:
@@ -316,7 +257,7 @@ def test_optuna_dashboard_follows_a_running_study_and_does_not_disturb_it(
         if isinstance(event, Finished):
             seen.update(one["state"] for one in listed(ask))
 
-    notices, study = searched(found, folder, heard=heard)
+    notices, study = searched(folder, heard=heard)
     assert study.close()
     assert notices == []
     assert {"Waiting", "Complete"} <= seen

@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     """A finished search with its study."""
     folder = tmp_path / "run"
     _, study = searched(folder)
-    assert study.close()
+    assert study.close(within=120)
     return folder
 
 
@@ -46,7 +46,7 @@ def test_a_reader_that_holds_the_study_does_not_disturb_the_search(tmp_path: Pat
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM trials").fetchall()
         notices, study = searched(folder)
-        assert study.close()
+        assert study.close(within=120)
         reader.execute("SELECT * FROM trials").fetchall()
     assert notices == []
     assert states(folder) == expected(folder)
@@ -258,7 +258,7 @@ def test_optuna_dashboard_follows_a_running_study_and_does_not_disturb_it(
             seen.update(one["state"] for one in listed(ask))
 
     notices, study = searched(folder, heard=heard)
-    assert study.close()
+    assert study.close(within=120)
     assert notices == []
     assert {"Waiting", "Complete"} <= seen
     assert states(folder) == expected(folder)

@@ -123,7 +123,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> list[Seen]:
     """What the same search comes to in a file."""
     folder = tmp_path_factory.mktemp("plain") / "run"
     _, study = searched(folder)
-    assert study.close()
+    assert study.close(within=120)
     return states(folder)
 
 
@@ -213,7 +213,7 @@ def test_several_runs_share_a_database(server: Server, plain: list[Seen], tmp_pa
     for folder in folders:
         folder.parent.mkdir()
         _, study = searched(folder)
-        assert study.close()
+        assert study.close(within=120)
         names.add(repair(folder, server.url).study)
     assert len(names) == 2
     assert [stored(server.driver, name) for name in names] == [plain, plain]

@@ -1,5 +1,6 @@
 """The command line as a whole: its frozen surface, its documents, and nonsense answered in one line with the mend."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from networks import EFFICIENTNET, EXACT
 from scalesearch.agenda import agenda
 from scalesearch.cli.commands import app
 from scalesearch.cost import count
+from scalesearch.journal import NAME, Journal
 from scalesearch.plan import ANCHOR
 from scalesearch.recipe import EpochResult
 from scalesearch.request import Request, resolve
@@ -29,8 +31,8 @@ SURFACE = {
         "--base", "--budget", "--rounding", "--step", "--tolerance", "--data", "--data-root", "--download", "--preset",
         "--policy", "--margin", "--max-epochs-total", "--confirm", "--check-phi",
         "--candidates", "--seeds", "--epochs", "--images", "--threads", "--together", "--proxy-resolution",
-        "--max-params", "--max-activations", "--max-memory", "--max-hours", "--study", "--cache", "--out", "--quiet",
-        "--json",
+        "--max-params", "--max-activations", "--max-memory", "--max-hours", "--study", "--storage", "--cache", "--out",
+        "--quiet", "--json",
     ],
     "plan": [
         "--base", "--budget", "--rounding", "--step", "--tolerance", "--data", "--data-root", "--preset",
@@ -44,6 +46,7 @@ SURFACE = {
     ],
     "rank": ["RUN", "--json"],
     "status": ["RUN", "--json"],
+    "repair": ["RUN", "--storage", "--json"],
     "emit": [
         "RUN", "--candidate", "--base", "--coefficients", "--budget", "--published", "--phi", "--growth", "--classes",
         "--max-params", "--max-activations", "--max-memory", "--weights", "--from-weights", "--naming", "--out",

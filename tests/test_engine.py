@@ -322,7 +322,7 @@ def test_workers_that_never_begin_end_the_run_with_what_they_said(data: Path, tm
     executor = LocalExecutor([Slot(device="nonsense", name="cpu")])
     try:
         with pytest.raises(
-            EngineError, match="workers on nonsense end before they take up work: RuntimeError: .*device"
+            EngineError, match=r"workers on nonsense end before they take up work: RuntimeError: .*device"
         ):
             carried_out(executor, [work(data, tmp_path)])
     finally:

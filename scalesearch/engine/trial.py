@@ -52,7 +52,7 @@ def train_trials(
         DataError: the prepared images are damaged.
     """
     training, identity = _started(work, device)
-    keeper = _Keeper(work, training, identity)
+    keeper = Keeper(work, training, identity)
     failed: set[TrialKey] = set()
     for results in keeper.restored():
         yield _told(work, results, failed)
@@ -109,10 +109,11 @@ def _started(work: Work, device: torch.device) -> tuple[Training, str]:
     return training, _identity(work, images.fingerprint)
 
 
-class _Keeper:
+class Keeper:
     """The checkpoints of a training: written when it pays, and when one is asked for."""
 
     def __init__(self, work: Work, training: Training, identity: str) -> None:
+        """Begin; `identity` is what the checkpoints belong to."""
         self.results: Results = []
         """Of the epochs that are trained."""
         self._work, self._training, self._identity = work, training, identity

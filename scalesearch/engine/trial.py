@@ -106,7 +106,7 @@ def _started(work: Work, device: torch.device) -> tuple[Training, str]:
         micro_batch=work.micro_batch,
         capture=isinstance(work.network, Network),  # what a user's module does may differ from step to step
     )
-    return training, _identity(work, images.fingerprint)
+    return training, identity_of(work, images.fingerprint)
 
 
 class Keeper:
@@ -168,8 +168,8 @@ def memory_of(device: torch.device) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
 
-def _identity(work: Work, fingerprint: str) -> str:
-    """Of a state: the trials, their network, their recipe, their images, and the ways of training that change bits."""
+def identity_of(work: Work, fingerprint: str) -> str:
+    """What a checkpoint belongs to: the trials, their network, their recipe, their images, and the ways of training that change bits."""
     recipe = json.dumps(work.recipe.to_dict(), sort_keys=True)
     ways = [str(work.threads), str(work.micro_batch)]
     parts = [*map(str, map(astuple, work.keys)), work.network.digest, recipe, fingerprint, *ways]

@@ -169,7 +169,7 @@ def memory_of(device: torch.device) -> int:
 
 
 def identity_of(work: Work, fingerprint: str) -> str:
-    """What a checkpoint belongs to: the trials, their network, their recipe, their images, and the ways of training that change bits."""
+    """What a checkpoint belongs to: trials, network, recipe, images, and the ways of training that change bits."""
     recipe = json.dumps(work.recipe.to_dict(), sort_keys=True)
     ways = [str(work.threads), str(work.micro_batch)]
     parts = [*map(str, map(astuple, work.keys)), work.network.digest, recipe, fingerprint, *ways]

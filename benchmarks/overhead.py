@@ -5,9 +5,10 @@ Command:
     python benchmarks/overhead.py
 
 The real search of a quick plan: policies, journal, Optuna study in SQLite, spawned workers, events, decisions. A worker
-does all that it would for a trial (network, images, optimizer, a checkpoint of the whole state after every epoch) and
-sleeps where it would train and evaluate; accuracies are drawn from a quadratic over the shares, so that decisions have
-something to decide. What slots could have trained splits into training, slots that a policy leaves idle because it
+does all that it would for a trial (network, images, optimizer and average, checkpoints when they are due) and sleeps
+where it would train and evaluate; accuracies are drawn from a quadratic over the shares, so that decisions have
+something to decide. Setting up what is trained (network, optimizer, average) is part of a training, because any plain
+loop pays it. What slots could have trained splits into training, slots that a policy leaves idle because it
 waits for results (its own affair), and overhead: slots that wait for the coordinator, and what workers do besides
 training. The processor time of the coordinator's process, the writing of the study included, has a column of its own:
 where every core trains, it is taken from the training. What is paid once (images, start of the workers, the conclusion)
@@ -34,7 +35,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from measuring import Row, alone, in_turn, setting, table, told, write
-from sleeping import IN_WORKERS, SECONDS, TRUTH, Laps, sleep_instead
+from sleeping import IN_WORKERS, SECONDS, SET_UP, TRAINED, TRUTH, Laps, sleep_instead
 
 from scalesearch import search as coordinator
 from scalesearch.engine import trial
@@ -105,6 +106,10 @@ class Watched:
         found = self._executor.events()
         self.policy += self._lap()
         return found
+
+    def stop(self, within: float) -> None:
+        """See `Executor`."""
+        self._executor.stop(within)
 
     def close(self) -> None:
         """See `Executor`; counts what is left."""
@@ -192,7 +197,7 @@ def run_search(policy: PolicyName, trials: int, slots: int, folder: Path) -> dic
         "policy": watched.policy,
         "coordinator": watched.coordinator,
         "processor": busy,
-        "workers": {name: math.fsum(part[name] for part in parts) for name in ("training", *IN_WORKERS)},
+        "workers": {name: math.fsum(part[name] for part in parts) for name in (*TRAINED, *IN_WORKERS)},
         "spent": spent,
     }
 
@@ -214,18 +219,22 @@ class Found:
     @property
     def overhead(self) -> float:
         """What was neither training nor the policy's waiting [% of what was available]."""
-        training = self.run["workers"]["training"]
-        return 100 * (1 - (training + self.run["policy"]) / self.available)
+        return 100 * (1 - (self.training + self.run["policy"]) / self.available)
+
+    @property
+    def training(self) -> float:
+        """Training, what is trained being set up included [slot s]."""
+        return math.fsum(self.run["workers"][name] for name in TRAINED)
 
     def row(self) -> list[object]:
         """For the table; milliseconds by trial."""
         run, workers = self.run, self.run["workers"]
         per_trial = 1000 / run["trials"]
         besides = math.fsum(workers[name] for name in IN_WORKERS)
-        rest = self.available - workers["training"] - run["policy"] - besides - run["coordinator"]
-        parts = [*(workers[name] for name in IN_WORKERS), run["coordinator"], rest]
+        rest = self.available - self.training - run["policy"] - besides - run["coordinator"]
+        parts = [*(workers[name] for name in (*SET_UP, *IN_WORKERS)), run["coordinator"], rest]
         share = f"{100 * run['policy'] / self.available:.1f}"
-        used = f"{100 * workers['training'] / self.available:.1f}"
+        used = f"{100 * self.training / self.available:.1f}"
         parts.append(run["processor"])
         return [run["trials"], f"{run['wall']:.1f}", used, share, *(f"{part * per_trial:.1f}" for part in parts)]
 
@@ -233,10 +242,8 @@ class Found:
 def tables(found: dict[str, list[Found]], overheads: dict[str, Row]) -> str:
     """The results for people."""
     header = ["policy", "overhead [%]", "trials", "seconds", "training [%]", "left idle by the policy [%]"]
-    names = [
-        f"{name} [ms]"
-        for name in (*IN_WORKERS, "idle for the coordinator", "ended, not yet heard", "processor of the coordinator")
-    ]
+    waits = ("idle for the coordinator", "ended, not yet heard", "processor of the coordinator")
+    names = [f"{name} [ms]" for name in (*SET_UP, *IN_WORKERS, *waits)]
     rows = [[policy, overheads[policy], *runs[-1].row()] for policy, runs in found.items()]
     spent = [
         [policy, *(f"{1000 * runs[-1].run['spent'].get(name, 0):.0f}" for name in ("agenda", *STORED))]

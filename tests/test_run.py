@@ -15,8 +15,12 @@ import yaml
 from PIL import Image
 
 from scalesearch.cli import _code
-from scalesearch.plan import read_plan
+from scalesearch.engine.trial import identity_of
+from scalesearch.engine.work import Work
+from scalesearch.plan import lay_out, read_plan
+from scalesearch.proxy.checkpoint import Checkpoint, write_checkpoint
 from scalesearch.spec import Network
+from scalesearch.trials import TrialKey
 
 FilesOf = Callable[[Path], dict[str, str]]
 Finished = tuple[Path, Any]
@@ -281,19 +285,38 @@ def test_all_faults_of_a_study_file_are_told_at_once(capsys: pytest.CaptureFixtu
 # ---- failing trials
 
 
+def unusable(key: TrialKey, finished: Path, folder: Path) -> tuple[Path, Checkpoint, str]:
+    """A checkpoint that is taken for a trial's and holds nothing of it, as it would be written in a run folder."""
+    plan = read_plan(finished)
+    proxy = lay_out(plan).candidate(key.proxy).proxy
+    assert proxy is not None
+    path = folder / "checkpoints" / f"{key}.safetensors"
+    work = Work(
+        keys=(key,),
+        network=proxy.network,
+        recipe=plan.recipe,
+        data=folder / "data",
+        checkpoint=path,
+        log=folder / "log",
+    )
+    fingerprint = json.loads((finished / "data" / "images.json").read_text())["fingerprint"]
+    return path, Checkpoint(tensors={}, results=[], step=1), identity_of(work, fingerprint)
+
+
 @pytest.mark.slow
 def test_a_run_in_which_a_trial_keeps_failing_ends_with_3_and_ranks_the_rest(
     program: Callable[..., Any], finished: Finished, tiny_options: tuple[str, ...], tmp_path: Path
 ):
     ranked = json.loads((finished[0] / "ranking.json").read_text())["candidates"]
-    key = f"{ranked[-1]['id']}-s1-e3"
+    key = TrialKey(proxy=ranked[-1]["id"], seed=1, rung=3)
     folder = tmp_path / "run"
-    (folder / "checkpoints" / f"{key}.safetensors").mkdir(parents=True)  # nothing can be stored under this name
+    (folder / "checkpoints").mkdir(parents=True)
+    write_checkpoint(*unusable(key, finished[0], folder))
     run = program("run", *tiny_options, "--out", folder, "--json")
     assert run.wait() == 3, run.err.read_text()
     found = json.loads(run.out.read_text())
-    assert found["ranking"]["failed"] == [key]
-    assert "IsADirectoryError" in (folder / "trials.csv").read_text()
+    assert found["ranking"]["failed"] == [str(key)]
+    assert "RuntimeError: Error(s) in loading state_dict" in (folder / "trials.csv").read_text()
     assert {row["id"]: row["seeds"] for row in found["ranking"]["candidates"]} == {
         row["id"]: 1 if row is ranked[-1] else 2 for row in ranked
     }

@@ -230,7 +230,8 @@ class LocalExecutor:
             self._found += [Failed(key, reason, final=False, counts=counts) for key in work.keys]
             return
         if self._workers[index].unborn >= UNBORN:
-            raise EngineError(f"workers on {worker.slot.device} end before they take up work: {reason}")
+            fault = f"workers on {worker.slot.device} end before they take up work: {reason}"
+            raise EngineError(fault, mend="see whether `import torch` and this device work in a Python of its own")
         self._notice(f"a worker on {worker.slot.device} ended before it took up work: {reason}; replaced")
         self._hand(index, work)
 

@@ -52,7 +52,7 @@ def train_trials(
         DataError: the prepared images are damaged.
     """
     training, identity = _started(work, device)
-    keeper = _Keeper(work, training, identity)
+    keeper = Keeper(work, training, identity)
     failed: set[TrialKey] = set()
     for results in keeper.restored():
         yield _told(work, results, failed)
@@ -106,13 +106,14 @@ def _started(work: Work, device: torch.device) -> tuple[Training, str]:
         micro_batch=work.micro_batch,
         capture=isinstance(work.network, Network),  # what a user's module does may differ from step to step
     )
-    return training, _identity(work, images.fingerprint)
+    return training, identity_of(work, images.fingerprint)
 
 
-class _Keeper:
+class Keeper:
     """The checkpoints of a training: written when it pays, and when one is asked for."""
 
     def __init__(self, work: Work, training: Training, identity: str) -> None:
+        """Begin; `identity` is what the checkpoints belong to."""
         self.results: Results = []
         """Of the epochs that are trained."""
         self._work, self._training, self._identity = work, training, identity
@@ -167,8 +168,8 @@ def memory_of(device: torch.device) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
 
-def _identity(work: Work, fingerprint: str) -> str:
-    """Of a state: the trials, their network, their recipe, their images, and the ways of training that change bits."""
+def identity_of(work: Work, fingerprint: str) -> str:
+    """What a checkpoint belongs to: trials, network, recipe, images, and the ways of training that change bits."""
     recipe = json.dumps(work.recipe.to_dict(), sort_keys=True)
     ways = [str(work.threads), str(work.micro_batch)]
     parts = [*map(str, map(astuple, work.keys)), work.network.digest, recipe, fingerprint, *ways]

@@ -34,8 +34,8 @@ class _Stop:
     is_training: bool = False
 
     def __call__(self, *_: object) -> None:
-        self.is_asked = True
-        if not self.is_training:
+        is_first, self.is_asked = not self.is_asked, True
+        if is_first and not self.is_training:  # a second one may meet a process that is ending
             raise SystemExit(0)
 
 

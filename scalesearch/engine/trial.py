@@ -22,7 +22,7 @@ from scalesearch.nets.lean import slim
 from scalesearch.nets.stacked import stack
 from scalesearch.proxy.checkpoint import Results, read_checkpoint, write_checkpoint
 from scalesearch.proxy.device import on_device
-from scalesearch.proxy.images import open_images
+from scalesearch.proxy.images import Images, open_images
 from scalesearch.proxy.train import Training, finite
 from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.spec import Network
@@ -31,7 +31,7 @@ CHECKPOINTS = 0.05
 """Most of the time that is spent on checkpoints: epochs that are over sooner have none, the first and last apart."""
 
 
-def train_trials(work: Work, device: torch.device) -> Iterator[list[Event]]:
+def train_trials(work: Work, device: torch.device, images: Images | None = None) -> Iterator[list[Event]]:
     """Train from the last checkpoint, or from the start; yields the events of every epoch, those of before first.
 
     A trial whose loss is no longer finite has failed; the others go on beside it.
@@ -40,7 +40,7 @@ def train_trials(work: Work, device: torch.device) -> Iterator[list[Event]]:
         DataError: the prepared images are damaged.
     """
     failed: set[int] = set()
-    for results in _epochs(work, device):
+    for results in _epochs(work, device, images or open_images(work.data)):
         events: list[Event] = []
         for index, (key, result) in enumerate(zip(work.keys, results, strict=True)):
             if index in failed:
@@ -56,11 +56,10 @@ def train_trials(work: Work, device: torch.device) -> Iterator[list[Event]]:
     yield [Finished(key) for index, key in enumerate(work.keys) if index not in failed]
 
 
-def _epochs(work: Work, device: torch.device) -> Iterator[list[EpochResult]]:
+def _epochs(work: Work, device: torch.device, images: Images) -> Iterator[list[EpochResult]]:
     torch.set_num_threads(work.threads)
     seeds = [key.seed for key in work.keys]
     module = module_of(work.network, work.recipe, seeds, device)
-    images = open_images(work.data)
     memory = memory_of(device) // work.sharing
     data = on_device(images, resolution=work.network.resolution, device=device, memory=memory)
     epochs = work.keys[0].rung

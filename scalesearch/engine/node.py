@@ -1,0 +1,124 @@
+"""What runs on a node of a cluster: one work at a time, asked for from afar. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from scalesearch.engine.memory import keep_freed_memory
+from scalesearch.engine.work import Event, Failed, Finished, Work
+from scalesearch.errors import DataError
+from scalesearch.proxy.images import Images, open_images
+
+BITS = ("scalesearch", "torch", "numpy")
+"""Libraries that decide bits, and must be the same everywhere."""
+MOMENT = 0.5
+"""An answer comes at least so often while steps are trained [s]."""
+
+
+def versions() -> dict[str, str]:
+    """What must be the same on every node."""
+    return {"Python": ".".join(platform.python_version_tuple()[:2])} | {name: version(name) for name in BITS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a trainer runs."""
+
+    host: str
+    device: str
+    """`cpu` or `cuda:0`: of several GPUs it sees its own alone."""
+    name: str
+    """What the hardware calls itself."""
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What happened since the last one."""
+
+    events: list[Event]
+    is_over: bool = False
+    """Whether nothing more is to come of the work."""
+    trace: str = ""
+    """Traceback of an unforeseen failure."""
+
+
+class Trainer:
+    """Trains the works that it is handed, one after another."""
+
+    def __init__(self, *, uses_gpu: bool) -> None:
+        keep_freed_memory()
+        self._device = "cuda:0" if uses_gpu else "cpu"
+        self._stopping = threading.Event()
+        self._reports: Iterator[Report] = iter(())
+
+    def place(self) -> Place:
+        """Where this is."""
+        from scalesearch.engine.local import processor_name
+
+        name = processor_name()
+        if self._device != "cpu":
+            import torch
+
+            name = torch.cuda.get_device_name(self._device)
+        return Place(host=socket.gethostname(), device=self._device, name=name, versions=versions())
+
+    def begin(self, work: Work, fingerprint: str, images: Images | None = None) -> bool:
+        """Take up a work, whose images lie in its folder here too, or are given.
+
+        Returns:
+            Whether they are there; if not, nothing is begun.
+        """
+        if images is None and not _is_here(work.data, fingerprint):
+            return False
+        self._reports = self._train(work, images)
+        return True
+
+    def advance(self) -> Report | None:
+        """Train until there is something to tell, or a moment is over; None when nothing is left to train."""
+        end = time.monotonic() + MOMENT
+        for report in self._reports:
+            if report.events or report.is_over or time.monotonic() >= end:
+                return report
+        return None
+
+    def halt(self) -> None:
+        """Have the work end behind its next step, with a checkpoint."""
+        self._stopping.set()
+
+    def _train(self, work: Work, images: Images | None) -> Iterator[Report]:
+        import torch
+
+        from scalesearch.engine.trial import train_trials
+
+        left = set(work.keys)
+        device = torch.device(self._device)
+        try:
+            for events in train_trials(work, device, images):
+                left -= {event.key for event in events if isinstance(event, Finished | Failed)}
+                yield Report(events=events, is_over=not left)
+        except DataError as error:
+            yield Report(events=_failed(work, str(error), final=True), is_over=True)
+        except Exception as error:  # noqa: BLE001  the boundary of the process: whatever it is, the trials failed of it
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            yield Report(events=_failed(work, reason, final=False), is_over=True, trace=traceback.format_exc())
+
+
+def _failed(work: Work, reason: str, *, final: bool) -> list[Event]:
+    return [Failed(key, reason, final) for key in work.keys]
+
+
+def _is_here(folder: Path, fingerprint: str) -> bool:
+    try:
+        return open_images(folder).fingerprint == fingerprint
+    except DataError:
+        return False

@@ -7,14 +7,14 @@ import socket
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from scalesearch.engine.memory import keep_freed_memory
-from scalesearch.engine.work import Event, Failed, Finished, Work
+from scalesearch.engine.work import Event, Work
+from scalesearch.engine.worker import answers
 from scalesearch.errors import DataError
 from scalesearch.proxy.images import Images, open_images
 
@@ -60,6 +60,8 @@ class Trainer:
         self._device = "cuda:0" if uses_gpu else "cpu"
         self._stopping = threading.Event()
         self._reports: Iterator[Report] = iter(())
+        self._own = tempfile.TemporaryDirectory(prefix="scalesearch-", ignore_cleanup_errors=True)
+        self._folder = Path(self._own.name)
 
     def place(self) -> Place:
         """Where this is."""
@@ -98,23 +100,19 @@ class Trainer:
     def _train(self, work: Work, images: Images | None) -> Iterator[Report]:
         import torch
 
-        from scalesearch.engine.trial import train_trials
+        log = self._folder / "trace.txt"
+        log.unlink(missing_ok=True)
+        work = replace(work, log=log, checkpoint=self._checkpoint(work))
+        for answer in answers(work, torch.device(self._device), self._stopping.is_set, images):
+            if isinstance(answer, DataError):
+                raise answer
+            events, is_over = answer
+            trace = log.read_text(encoding="utf-8") if is_over and log.exists() else ""
+            yield Report(events=events, is_over=is_over, trace=trace)
 
-        left = set(work.keys)
-        device = torch.device(self._device)
-        try:
-            for events in train_trials(work, device, images):
-                left -= {event.key for event in events if isinstance(event, Finished | Failed)}
-                yield Report(events=events, is_over=not left)
-        except DataError as error:
-            yield Report(events=_failed(work, str(error), final=True), is_over=True)
-        except Exception as error:  # noqa: BLE001  the boundary of the process: whatever it is, the trials failed of it
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            yield Report(events=_failed(work, reason, final=False), is_over=True, trace=traceback.format_exc())
-
-
-def _failed(work: Work, reason: str, *, final: bool) -> list[Event]:
-    return [Failed(key, reason, final) for key in work.keys]
+    def _checkpoint(self, work: Work) -> Path:
+        """In the run folder, where it is seen from here."""
+        return work.checkpoint if work.checkpoint.parent.is_dir() else self._folder / work.checkpoint.name
 
 
 def _is_here(folder: Path, fingerprint: str) -> bool:

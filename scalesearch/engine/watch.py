@@ -1,0 +1,52 @@
+"""Signs of life of a worker, as its coordinator sees them: no clock is shared, and none that people set is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+SLOWLY = 10
+"""Times the longest silence before, or until the second sign times the limit, that a worker is waited for."""
+
+
+class Signs(Protocol):
+    """A number in memory that worker and coordinator share: it grows with every sign of life."""
+
+    value: int
+
+
+@dataclass(slots=True)
+class Watch:
+    """How long a worker has been silent over one work.
+
+    The first sign says that the work is there, the second that a step of it is done; what lies between, such as
+    building the network and moving the images, takes longer than steps do.
+    """
+
+    signs: Signs
+    limit: float
+    """Silence after which a worker hangs, unless its steps take long [s]."""
+    first: int = 0
+    """Signs when the work was handed over."""
+    last: int = 0
+    silent: float = 0.0
+    longest: float = 0.0
+
+    def begin(self) -> None:
+        """A work is handed over."""
+        self.first = self.last = self.signs.value
+        self.silent = self.longest = 0.0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the work has been taken up."""
+        return self.signs.value != self.first
+
+    def is_hanging(self, passed: float) -> bool:
+        """Whether the silence is too long, so many seconds after the last look."""
+        if self.signs.value != self.last:
+            self.last, self.longest, self.silent = self.signs.value, max(self.longest, self.silent), 0.0
+            return False
+        self.silent += passed
+        usual = self.limit if self.last > self.first + 1 else SLOWLY * self.limit
+        return self.silent > max(usual, SLOWLY * self.longest)

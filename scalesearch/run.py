@@ -10,33 +10,29 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 from scalesearch import documents, emit
-from scalesearch.agenda import Agenda, agenda, due_at_once, seeds_at_once
-from scalesearch.engine.local import LocalExecutor, Slot, local_slots
-from scalesearch.engine.pacing import arranged, measured
-from scalesearch.engine.work import Event, Probe
+from scalesearch.agenda import Agenda, agenda
+from scalesearch.engine.local import Slot
+from scalesearch.engine.work import Cluster, Event
+from scalesearch.engines import engine
 from scalesearch.errors import SearchFailedError, StudyError
 from scalesearch.members import members
 from scalesearch.outcome import Outcome, conclude
-from scalesearch.pace import Pace
 from scalesearch.plan import Layout, Plan
 from scalesearch.prepared import prepare_images, prepare_test
-from scalesearch.presets import gpu_listed
 from scalesearch.proxy.choice import Step
 from scalesearch.proxy.scan import Scan, scan
-from scalesearch.runfolder import claimed, write_plan, write_text
+from scalesearch.runfolder import claimed, write_text
 from scalesearch.search import search
 from scalesearch.study import Study
 from scalesearch.tables import candidates_table, trials_table
-from scalesearch.travel import every_proxy
 from scalesearch.trials import Stage, TrialResult
 
 LIBRARIES = ("scalesearch", "torch", "torchvision", "fvcore", "optuna", "numpy", "scipy", "pandas", "safetensors")
@@ -76,6 +72,7 @@ def run(
     cache: Path | None = None,
     download: bool = False,
     hours: float | None = None,
+    cluster: Cluster | None = None,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Carry out a plan in its run folder.
 
@@ -88,31 +85,28 @@ def run(
         download: whether torchvision may fetch the dataset.
         hours: the time after which training stops at the end of an epoch and what there is is ranked; the only
             argument that makes a result depend on the machine's pace. The same plan goes on from there.
+        cluster: Ray cluster to train on; None = this machine.
 
     Returns:
         The ranking, and the manifest of the family.
 
     Raises:
         StudyError: the folder holds another plan, or another process works in it.
+        ClusterError: the cluster cannot be reached, or has no room for a trial.
         SearchFailedError: every trial that could be ranked failed.
         DataError: the images cannot be used.
     """
     end = math.inf if hours is None else time.monotonic() + 3600 * hours
-    machine = local_slots(need_gpu=plan.preset == "standard" and gpu_listed())
     with claimed(folder, plan) as plan:
         stored = folder / "study.db"
         now = agenda(plan, layout, Study(stored).results() if stored.is_file() else [])
-        # workers load their libraries while the images are prepared
-        with closing(LocalExecutor(machine[: due_at_once(plan, layout)] if now.stage else [])) as executor:
+        with engine(plan, layout, now, cluster) as workers:
             images, found, study = _prepared(plan, layout, folder, observer, cache=cache, download=download)
-            if now.stage:
-                plan = _paced(plan, layout, folder, executor, machine)
-            slots = arranged(machine, plan.pace or Pace())[: now.most]
-            executor.arrange(slots if now.stage else [])
-            _write_environment(folder, slots)
-            observer.started(plan, study.results(), len(slots))
+            ready = workers.arranged(plan, layout, now, folder)
+            plan, executor, sharing = ready.plan, ready.executor, ready.sharing
+            _write_environment(folder, ready.slots)
+            observer.started(plan, study.results(), len(ready.slots))
             observer.scanned(found)
-            sharing = max(1, sum(slot.device == slots[0].device for slot in slots))
             late = partial(_is_over, end)
             search(plan, layout, study, executor, folder, observer, images=images, sharing=sharing, late=late)
         outcome = _concluded(plan, layout, study, folder, found)
@@ -147,25 +141,6 @@ def _prepared(
     return lambda stage: test.folder if test and stage == "confirm" else train.folder, found, study
 
 
-def _paced(plan: Plan, layout: Layout, folder: Path, executor: LocalExecutor, machine: list[Slot]) -> Plan:
-    """The plan with its pace, measured now and written down unless an earlier run has done so."""
-    if plan.pace is not None:
-        return plan
-    largest = max(every_proxy(plan, layout), key=lambda one: one.cost.activations)
-    pace = measured(
-        executor,
-        machine,
-        Probe(network=largest.network, recipe=plan.recipe, images=plan.images + plan.validation_images),
-        due=due_at_once(plan, layout),
-        seeds=seeds_at_once(plan),
-        threads=plan.threads,
-        together=plan.together,
-    )
-    plan = replace(plan, pace=pace)
-    write_plan(folder, plan)
-    return plan
-
-
 def _concluded(plan: Plan, layout: Layout, study: Study, folder: Path, found: Scan) -> Outcome:
     """The outcome, with its tables and `ranking.json` written."""
     results = study.results()
@@ -187,7 +162,7 @@ def _emit(outcome: Outcome, folder: Path, observer: Observer) -> dict[str, Any]:
     return emit.write(found, rule, base.name, folder / "family", observer.emitted, weights=False)
 
 
-def _write_environment(folder: Path, slots: list[Slot]) -> None:
+def _write_environment(folder: Path, slots: Sequence[Slot]) -> None:
     found = {
         "versions": {name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),

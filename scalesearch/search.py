@@ -165,7 +165,7 @@ class _Batch:
             if late():
                 return False
             self.fill(executor)
-            if not executor.busy:
+            if not (executor.busy or self._waiting):  # what waits may wait for a slot that is to come
                 return True
             self._write(())
             events = executor.events()

@@ -11,15 +11,20 @@ import typer
 from scalesearch.cli.counting import Counting
 from scalesearch.cli.options import (
     BASES,
+    Address,
     BaseName,
     Budget,
     Cache,
     CheckPhi,
+    Checkpoints,
     Confirm,
+    CpusPerTrial,
     Data,
     DataRoot,
+    EngineOption,
     Epochs,
     FromWeights,
+    GpusPerTrial,
     Images,
     Json,
     Margin,
@@ -46,6 +51,7 @@ from scalesearch.cli.options import (
 from scalesearch.errors import PlanError
 
 if TYPE_CHECKING:
+    from scalesearch.engine.work import Cluster
     from scalesearch.outcome import Outcome
     from scalesearch.request import Request
 
@@ -95,6 +101,11 @@ def run(
     ] = None,
     study: StudyFile = None,
     cache: Cache = None,
+    engine: EngineOption = None,
+    address: Address = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
+    checkpoints: Checkpoints = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<named after the plan>.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -104,6 +115,7 @@ def run(
     from scalesearch.request import resolve
 
     request = _request(study, locals())
+    cluster = _cluster(engine, address=address, cpus=cpus_per_trial, gpus=gpus_per_trial, checkpoints=checkpoints)
     with Counting(quiet=quiet) as told:
         plan, layout = resolve(request, told)
     from scalesearch.cli.progress import RunDisplay
@@ -112,7 +124,9 @@ def run(
     folder = out or Path("runs") / plan.folder_name
     display = RunDisplay(folder, quiet=quiet, on_stderr=as_json)
     with display:
-        outcome, manifest = carry_out(plan, layout, folder, display, cache=cache, download=download, hours=max_hours)
+        outcome, manifest = carry_out(
+            plan, layout, folder, display, cache=cache, download=download, hours=max_hours, cluster=cluster
+        )
     show.run(folder, outcome, manifest, as_json=as_json)
     if outcome.failed:
         raise typer.Exit(3)
@@ -283,6 +297,17 @@ def _outcome(folder: Path) -> Outcome:
     from scalesearch.stored import read_outcome
 
     return read_outcome(folder)
+
+
+def _cluster(engine: str | None, **given: Any) -> Cluster | None:
+    """What is asked of Ray; None on this machine."""
+    from scalesearch.engine.work import Cluster
+
+    if engine == "ray":
+        return Cluster(**given)
+    if any(value is not None for value in given.values()):
+        raise PlanError("an option of a Ray cluster without one", mend="add --engine ray")
+    return None
 
 
 def _request(study: Path | None, given: dict[str, Any]) -> Request:

@@ -1,4 +1,4 @@
-"""The way to a Ray cluster: one that runs, or one of this machine alone, with a key of its own, for as long as a run."""
+"""The way to a Ray cluster: one that runs, or one of this machine alone that lasts as long as a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from scalesearch.errors import EngineError
+from scalesearch.errors import ClusterError
 
 REACHED = 10.0
 """Time for a first answer from the address of a cluster [s]."""
@@ -31,7 +31,7 @@ def connected(address: str | None) -> Iterator[None]:
         address: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None = a cluster of this machine, started and ended here.
 
     Raises:
-        EngineError: there is no cluster, or it runs another Python or Ray.
+        ClusterError: there is no cluster, or it runs another Python or Ray.
     """
     with _environment(QUIET if address else QUIET | ALONE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}):
         if address and "/" not in address.removeprefix("ray://") and ":" in address:
@@ -56,7 +56,7 @@ def _connect(address: str | None, place: Path) -> None:
     except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         where = f"the Ray cluster at {address}" if address else "a local Ray cluster"
-        raise EngineError(
+        raise ClusterError(
             f"{where} cannot be used: {reason}", mend="see --address, and the versions on its nodes"
         ) from None
 
@@ -71,7 +71,7 @@ def _reach(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED).close()
     except (OSError, ValueError, OverflowError) as error:
-        raise EngineError(
+        raise ClusterError(
             f"nothing answers at --address {address}: {getattr(error, 'strerror', None) or error}",
             mend="give HOST:PORT of the head node, ray://HOST:10001 from outside of the cluster, or auto on a node",
         ) from None

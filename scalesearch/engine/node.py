@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from scalesearch.engine.afar import Afar
 from scalesearch.engine.memory import keep_freed_memory
-from scalesearch.engine.work import Event, Work
+from scalesearch.engine.work import Event, Kept, Noticed, Work
 from scalesearch.engine.worker import answers
 from scalesearch.errors import DataError
 from scalesearch.proxy.images import Images, open_images
@@ -55,9 +56,10 @@ class Report:
 class Trainer:
     """Trains the works that it is handed, one after another."""
 
-    def __init__(self, *, uses_gpu: bool) -> None:
+    def __init__(self, *, uses_gpu: bool, afar: Afar | None = None) -> None:
         keep_freed_memory()
         self._device = "cuda:0" if uses_gpu else "cpu"
+        self._afar = afar
         self._stopping = threading.Event()
         self._reports: Iterator[Report] = iter(())
         self._own = tempfile.TemporaryDirectory(prefix="scalesearch-", ignore_cleanup_errors=True)
@@ -103,16 +105,32 @@ class Trainer:
         log = self._folder / "trace.txt"
         log.unlink(missing_ok=True)
         work = replace(work, log=log, checkpoint=self._checkpoint(work))
+        if self._afar:
+            self._afar.fetch(work.checkpoint)
         for answer in answers(work, torch.device(self._device), self._stopping.is_set, images):
             if isinstance(answer, DataError):
                 raise answer
             events, is_over = answer
+            if self._afar and any(isinstance(event, Kept) for event in events):
+                events = _sent(self._afar, work.checkpoint, events)
             trace = log.read_text(encoding="utf-8") if is_over and log.exists() else ""
             yield Report(events=events, is_over=is_over, trace=trace)
 
     def _checkpoint(self, work: Work) -> Path:
-        """In the run folder, where it is seen from here."""
-        return work.checkpoint if work.checkpoint.parent.is_dir() else self._folder / work.checkpoint.name
+        """In the run folder, where it is seen from here and no other place is wanted."""
+        is_here = work.checkpoint.parent.is_dir() and self._afar is None
+        return work.checkpoint if is_here else self._folder / work.checkpoint.name
+
+
+def _sent(afar: Afar, path: Path, events: list[Event]) -> list[Event]:
+    """Take a checkpoint to where it is kept; the events, with what came of that."""
+    try:
+        afar.send(path)
+    except Exception as error:  # noqa: BLE001  each of the many kinds of storage has faults of its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        fault = Noticed(f"no checkpoint can be written to {afar.url}: {reason}; training goes on without")
+        return [fault, *(event for event in events if not isinstance(event, Kept))]
+    return events
 
 
 def _is_here(folder: Path, fingerprint: str) -> bool:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from scalesearch.agenda import Agenda, due_at_once, seeds_at_once
+from scalesearch.engine.connecting import cluster_executor
 from scalesearch.engine.local import LocalExecutor, Slot, local_slots
 from scalesearch.engine.pacing import arranged, measured
 from scalesearch.engine.work import Cluster, Executor, Probe
-from scalesearch.errors import ClusterError
+from scalesearch.files import Told
 from scalesearch.pace import Pace
 from scalesearch.plan import Layout, Plan
 from scalesearch.presets import gpu_listed
@@ -38,8 +39,16 @@ class Arranged:
 class Engine(Protocol):
     """Workers that load their libraries while images are prepared."""
 
-    def arranged(self, plan: Plan, layout: Layout, now: Agenda, folder: Path) -> Arranged:
-        """Fix the pace of a plan, unless an earlier run has, and have the slots for it."""
+    def arranged(self, plan: Plan, layout: Layout, now: Agenda, folder: Path, told: Told) -> Arranged:
+        """Fix the pace of a plan, unless an earlier run has, and have the slots for it.
+
+        Args:
+            plan: what is trained.
+            layout: its candidates.
+            now: what is due of it.
+            folder: the run folder, whose plan gets the pace.
+            told: hears of a full disk.
+        """
         ...
 
 
@@ -62,10 +71,6 @@ def engine(plan: Plan, layout: Layout, now: Agenda, cluster: Cluster | None) -> 
         with closing(LocalExecutor(machine[: due_at_once(plan, layout)] if now.stage else [])) as executor:
             yield _OneMachine(executor, machine)
         return
-    try:
-        from scalesearch.engine.cluster import cluster_executor
-    except ModuleNotFoundError as error:
-        raise ClusterError(f"--engine ray needs {error.name}", mend="pip install 'scalesearch[ray]'") from None
     pace = _simple(plan, cluster)
     with cluster_executor(cluster, threads=pace.threads, most=now.most if now.stage else 0) as executor:
         yield _OnRay(executor, pace)
@@ -75,15 +80,15 @@ class _OneMachine:
     def __init__(self, executor: LocalExecutor, machine: list[Slot]) -> None:
         self._executor, self._machine = executor, machine
 
-    def arranged(self, plan: Plan, layout: Layout, now: Agenda, folder: Path) -> Arranged:
+    def arranged(self, plan: Plan, layout: Layout, now: Agenda, folder: Path, told: Told) -> Arranged:
         if now.stage:
-            plan = self._paced(plan, layout, folder)
+            plan = self._paced(plan, layout, folder, told)
         slots = arranged(self._machine, plan.pace or Pace())[: now.most]
         self._executor.arrange(slots if now.stage else [])
         sharing = max(1, sum(slot.device == slots[0].device for slot in slots))
         return Arranged(plan=plan, executor=self._executor, slots=slots, sharing=sharing)
 
-    def _paced(self, plan: Plan, layout: Layout, folder: Path) -> Plan:
+    def _paced(self, plan: Plan, layout: Layout, folder: Path, told: Told) -> Plan:
         """The plan with its pace, measured now and written down unless an earlier run has done so."""
         if plan.pace is not None:
             return plan
@@ -97,16 +102,16 @@ class _OneMachine:
             threads=plan.threads,
             together=plan.together,
         )
-        return _written(plan, pace, folder)
+        return _written(plan, pace, folder, told)
 
 
 class _OnRay:
     def __init__(self, executor: ClusterExecutor, pace: Pace) -> None:
         self._executor, self._pace = executor, pace
 
-    def arranged(self, plan: Plan, layout: Layout, now: Agenda, folder: Path) -> Arranged:
+    def arranged(self, plan: Plan, layout: Layout, now: Agenda, folder: Path, told: Told) -> Arranged:
         if plan.pace is None:
-            plan = _written(plan, self._pace, folder)
+            plan = _written(plan, self._pace, folder, told)
         executor = self._executor
         return Arranged(plan=plan, executor=executor, slots=executor.slots, sharing=executor.sharing)
 
@@ -117,7 +122,7 @@ def _simple(plan: Plan, cluster: Cluster) -> Pace:
     return plan.pace or plain
 
 
-def _written(plan: Plan, pace: Pace, folder: Path) -> Plan:
+def _written(plan: Plan, pace: Pace, folder: Path, told: Told) -> Plan:
     plan = replace(plan, pace=pace)
-    write_plan(folder, plan)
+    write_plan(folder, plan, told)
     return plan

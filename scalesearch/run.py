@@ -12,7 +12,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,9 +19,10 @@ from typing import Any, Protocol
 from scalesearch import documents, emit
 from scalesearch.agenda import Agenda, agenda
 from scalesearch.engine.local import Slot
-from scalesearch.engine.work import Cluster, Event
+from scalesearch.engine.work import Cluster, Event, Noticed
 from scalesearch.engines import engine
 from scalesearch.errors import SearchFailedError, StudyError
+from scalesearch.files import Told
 from scalesearch.members import members
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan
@@ -31,6 +31,7 @@ from scalesearch.proxy.choice import Step
 from scalesearch.proxy.scan import Scan, scan
 from scalesearch.runfolder import claimed, write_text
 from scalesearch.search import search
+from scalesearch.stopping import Asked, noting
 from scalesearch.study import Study
 from scalesearch.tables import candidates_table, trials_table
 from scalesearch.trials import Stage, TrialResult
@@ -54,7 +55,7 @@ class Observer(Protocol):
         """A batch of trials is due."""
 
     def happened(self, event: Event) -> None:
-        """A trial went on, finished or failed."""
+        """A trial went on, finished or failed, or a person should hear of something."""
 
     def ranked(self, outcome: Outcome) -> None:
         """All trials have ended, or the time is over."""
@@ -92,9 +93,11 @@ def run(
 
     Raises:
         StudyError: the folder holds another plan, or another process works in it.
-        ClusterError: the cluster cannot be reached, or has no room for a trial.
         SearchFailedError: every trial that could be ranked failed.
-        DataError: the images cannot be used.
+        DataError: the images cannot be used, or are damaged by now.
+        EngineError: workers cannot begin.
+        ClusterError: the cluster cannot be reached, or has no room for a trial.
+        KeyboardInterrupt, TerminatedError: a signal came; trials that were running have a checkpoint.
     """
     end = math.inf if hours is None else time.monotonic() + 3600 * hours
     with claimed(folder, plan) as plan:
@@ -102,20 +105,26 @@ def run(
         now = agenda(plan, layout, Study(stored).results() if stored.is_file() else [])
         with engine(plan, layout, now, cluster) as workers:
             images, found, study = _prepared(plan, layout, folder, observer, cache=cache, download=download)
-            ready = workers.arranged(plan, layout, now, folder)
+            ready = workers.arranged(plan, layout, now, folder, _heard(observer))
             plan, executor, sharing = ready.plan, ready.executor, ready.sharing
-            _write_environment(folder, ready.slots)
+            _write_environment(folder, ready.slots, observer)
             observer.started(plan, study.results(), len(ready.slots))
             observer.scanned(found)
-            late = partial(_is_over, end)
-            search(plan, layout, study, executor, folder, observer, images=images, sharing=sharing, late=late)
-        outcome = _concluded(plan, layout, study, folder, found)
+            with noting() as asked:
+                _search(end, asked, plan, layout, study, executor, folder, observer, images=images, sharing=sharing)
+        outcome = _concluded(plan, layout, study, folder, found, observer)
         observer.ranked(outcome)
         return outcome, _emit(outcome, folder, observer)
 
 
-def _is_over(end: float) -> bool:
-    return time.monotonic() >= end
+def _search(end: float, asked: Asked, *what: Any, **ways: Any) -> None:
+    """Search until all is done, the time is over, or a signal asks for an end."""
+    search(*what, **ways, late=lambda: bool(asked) or time.monotonic() >= end, grace=lambda: asked.grace)
+
+
+def _heard(observer: Observer) -> Told:
+    """Tells an observer what a person should hear."""
+    return lambda text: observer.happened(Noticed(text))
 
 
 def _prepared(
@@ -129,7 +138,7 @@ def _prepared(
 ) -> tuple[Callable[[Stage], Path], Scan, Study]:
     """The folder of each stage's images, what is to be said of them, and the study, which is tied to them."""
     train = prepare_images(plan, layout, folder, observer.prepared, cache=cache, download=download)
-    write_text(folder / "candidates.csv", candidates_table(plan, layout))
+    write_text(folder / "candidates.csv", candidates_table(plan, layout), _heard(observer))
     study = Study(folder / "study.db")
     study.bind(train.images.fingerprint)
     test = None
@@ -137,16 +146,17 @@ def _prepared(
         test = prepare_test(plan, train, folder, observer.prepared, cache=cache, download=download)
         study.bind(test.images.fingerprint, "test_images")
     found = scan(plan.data, train.images, test.images if test else None)
-    write_text(folder / "scan.json", json.dumps(found.to_dict(), indent=1) + "\n")
+    write_text(folder / "scan.json", json.dumps(found.to_dict(), indent=1) + "\n", _heard(observer))
     return lambda stage: test.folder if test and stage == "confirm" else train.folder, found, study
 
 
-def _concluded(plan: Plan, layout: Layout, study: Study, folder: Path, found: Scan) -> Outcome:
+def _concluded(plan: Plan, layout: Layout, study: Study, folder: Path, found: Scan, observer: Observer) -> Outcome:
     """The outcome, with its tables and `ranking.json` written."""
     results = study.results()
     outcome = conclude(plan, layout, results, found.remarks())
-    write_text(folder / "trials.csv", trials_table(results))
-    write_text(folder / "ranking.json", json.dumps(documents.rank_document(outcome), indent=1) + "\n")
+    write_text(folder / "trials.csv", trials_table(results), _heard(observer))
+    ranking = json.dumps(documents.rank_document(outcome), indent=1) + "\n"
+    write_text(folder / "ranking.json", ranking, _heard(observer))
     if outcome.leader is None and outcome.failed:
         reasons = "; ".join(sorted({trial.reason for trial in outcome.failed}))
         raise SearchFailedError(f"no trial of a candidate on budget has finished: {reasons}", mend=f"see {folder}/logs")
@@ -159,10 +169,11 @@ def _emit(outcome: Outcome, folder: Path, observer: Observer) -> dict[str, Any]:
     rule = outcome.rule()
     base = outcome.plan.base
     found = members(rule, base, base.growths(rule.budget), classes=None, limits=outcome.plan.limits)
-    return emit.write(found, rule, base.name, folder / "family", observer.emitted, weights=False)
+    return emit.write(found, rule, base.name, folder / "family", observer.emitted, weights=False, full=_heard(observer))
 
 
-def _write_environment(folder: Path, slots: Sequence[Slot]) -> None:
+def _write_environment(folder: Path, slots: Sequence[Slot], observer: Observer) -> None:
+    """Note the versions and the hardware of this run, those of earlier runs behind them."""
     found = {
         "versions": {name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),
@@ -171,4 +182,14 @@ def _write_environment(folder: Path, slots: Sequence[Slot]) -> None:
         "slots": [asdict(slot) for slot in slots],
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    write_text(folder / "environment.json", json.dumps(found, indent=1) + "\n")
+    path = folder / "environment.json"
+    try:
+        last = json.loads(path.read_bytes())
+        before = [last, *last.pop("before", [])]
+        then = dict(last["versions"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        before, then = [], found["versions"]
+    changed = [f"{name} {then.get(name)} → {now}" for name, now in found["versions"].items() if then.get(name) != now]
+    if changed:
+        _heard(observer)(f"other versions than when this folder was last at work: {', '.join(changed)}")
+    write_text(path, json.dumps({**found, "before": before}, indent=1) + "\n", _heard(observer))

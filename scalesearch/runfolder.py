@@ -12,7 +12,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from scalesearch.errors import StudyError
-from scalesearch.files import write_whole
+from scalesearch.files import Told, write_whole
 from scalesearch.plan import Plan, read_plan
 
 OURS = frozenset({"checkpoints", "logs", "data", "study.db", ".lock"})
@@ -83,9 +83,9 @@ def _stored_plan(folder: Path, plan: Plan) -> Plan:
     return stored
 
 
-def write_plan(folder: Path, plan: Plan) -> None:
+def write_plan(folder: Path, plan: Plan, told: Told | None = None) -> None:
     """Write `plan.yaml`: when a folder is claimed for the first time, and once its pace is measured."""
-    write_text(folder / "plan.yaml", yaml.safe_dump(plan.to_dict(), sort_keys=False, allow_unicode=True))
+    write_text(folder / "plan.yaml", yaml.safe_dump(plan.to_dict(), sort_keys=False, allow_unicode=True), told)
 
 
 def _difference(stored: Plan, plan: Plan) -> str:
@@ -96,6 +96,6 @@ def _difference(stored: Plan, plan: Plan) -> str:
     return " · ".join(f"{line[0]} {line[1:].strip()}" for line in changed[:8])
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all."""
-    write_whole(path, text.encode())
+def write_text(path: Path, text: str, told: Told | None = None) -> None:
+    """Write a UTF-8 file whole or not at all; where somebody is told of it, a full disk is waited for."""
+    write_whole(path, text.encode(), told)

@@ -21,6 +21,8 @@ from scalesearch.engine.work import (
     TrialEvent,
     Work,
 )
+from scalesearch.errors import ClusterError, DataError, EngineError
+from scalesearch.files import generations
 from scalesearch.levelling import Scaled
 from scalesearch.pace import Group, Pace, grouped
 from scalesearch.plan import ANCHOR, Layout, Plan
@@ -29,6 +31,10 @@ from scalesearch.study import Entry, Study
 from scalesearch.travel import growth_checked, traveller
 from scalesearch.trials import Stage, TrialKey
 
+GRACE = 20.0
+"""Time that running trials are given to end behind a step [s]."""
+ENDING = (DataError, EngineError, ClusterError)
+"""Faults of an engine that end a search."""
 ATTEMPTS = 3
 """A trial is given up when it fails this often without finishing an epoch in between."""
 
@@ -85,6 +91,7 @@ def search(
     images: Callable[[Stage], Path],
     sharing: int = 1,
     late: Callable[[], bool] = lambda: False,
+    grace: Callable[[], float] = lambda: GRACE,
 ) -> bool:
     """Train batch after batch, as the agenda has it, at most one group of trials per slot at a time, to the end.
 
@@ -97,10 +104,16 @@ def search(
         observer: hears of batches and events.
         images: the folder of a stage's prepared images.
         sharing: groups that share the memory of a device.
-        late: whether the time is over. Running trials stay in the study and go on when the plan is resumed.
+        late: whether the time is over. Running trials write a checkpoint and go on when the plan is resumed.
+        grace: time that they are given for it [s].
 
     Returns:
         Whether all is done; False if time was over before.
+
+    Raises:
+        DataError: the prepared images are damaged.
+        EngineError: workers cannot begin.
+        ClusterError: a cluster has no room for a trial for long, or other versions than we.
     """
     pace = plan.pace or Pace()
 
@@ -117,13 +130,13 @@ def search(
         groups = grouped(now.due, pace.together)
         ended = {result.key for result in study.results() if result.has_ended}
         waiting = [group for group in groups if not ended.issuperset(group)]
-        _sweep(folder / "checkpoints", {_checkpoint(folder, group) for group in waiting})
+        _sweep(folder / "checkpoints", {path for one in waiting for path in generations(_checkpoint(folder, one))})
         batch = _Batch(waiting, ended, running, work=work, epochs=plan.epochs, study=study, observer=observer)
         if late():
             return False
         batch.fill(executor)
         study.enqueue(entries(plan, layout, [key for group in groups for key in group]))
-        if not batch.train(executor, late):
+        if not batch.train(executor, late, grace):
             return False
 
 
@@ -157,20 +170,34 @@ class _Batch:
         self._kept: Counter[TrialKey] = Counter()
         self._started: deque[TrialKey] = deque()
 
-    def train(self, executor: Executor, late: Callable[[], bool]) -> bool:
+    def train(self, executor: Executor, late: Callable[[], bool], grace: Callable[[], float]) -> bool:
         """Until no trial waits or runs; returns False when the time is over before."""
         events: Sequence[Event] = ()
         while True:
             self._write(events)
             if late():
+                self._halt(executor, grace())
                 return False
             self.fill(executor)
             if not (executor.busy or self._waiting):  # what waits may wait for a slot that is to come
                 return True
             self._write(())
-            events = executor.events()
+            try:
+                events = executor.events()
+            except ENDING:
+                self._halt(executor, GRACE)
+                raise
             if not late():
                 self.fill(executor)
+
+    def _halt(self, executor: Executor, within: float) -> None:
+        """Have running trials end behind a step, and write what they still tell."""
+        if executor.busy:
+            self._observer.happened(Noticed("stopping: each running trial writes a checkpoint behind its next step"))
+        executor.stop(within)
+        while executor.busy:
+            with suppressENDING:
+                self._write(executor.events())
 
     def fill(self, executor: Executor) -> None:
         """Hand waiting groups to idle slots."""
@@ -212,7 +239,8 @@ class _Batch:
         elif self._store(event):
             del self._failures[event.key]
         if isinstance(event, Finished) and self._ended.issuperset(group):
-            self._work(group).checkpoint.unlink(missing_ok=True)
+            for generation in generations(self._work(group).checkpoint):
+                generation.unlink(missing_ok=True)
         self._observer.happened(event)
 
     def _store(self, event: TrialEvent) -> bool:

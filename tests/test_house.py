@@ -20,6 +20,7 @@ PACKAGE = ROOT / "scalesearch"
 FLOORS = {
     "errors": 1,
     "files": 1,
+    "stopping": 1,
     "declared": 1,
     "yamlfile": 1,
     "spec": 2,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +12,6 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from scalesearch.engine.afar import Afar
-from scalesearch.engine.connecting import connected
 from scalesearch.engine.local import SILENCE, Slot
 from scalesearch.engine.node import Place, Report, Trainer, versions
 from scalesearch.engine.watch import Watch
@@ -286,14 +283,3 @@ class ClusterExecutor:
             ray.kill(seat.trainer)
         self._seats = []
         self._forget_spent()
-
-
-@contextmanager
-def cluster_executor(cluster: Cluster, *, threads: int, most: int) -> Iterator[ClusterExecutor]:
-    """Connect, and have trainers until all is done. See `connected` and `ClusterExecutor`."""
-    with connected(cluster.address):
-        executor = ClusterExecutor(cluster, threads=threads, most=most)
-        try:
-            yield executor
-        finally:
-            executor.close()

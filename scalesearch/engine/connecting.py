@@ -10,17 +10,43 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from scalesearch.engine.work import Cluster
 from scalesearch.errors import ClusterError
+
+if TYPE_CHECKING:
+    from scalesearch.engine.cluster import ClusterExecutor
 
 REACHED = 10.0
 """Time for a first answer from the address of a cluster [s]."""
+REASON = 300
+"""Characters of what Ray says of a failure; the rest is its traceback."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Environment under which Ray reports nothing to its makers and warns of no change that does not concern us."""
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 """Environment under which Ray listens on the loopback device alone, to those who know its token."""
+
+
+@contextmanager
+def cluster_executor(cluster: Cluster, *, threads: int, most: int) -> Iterator[ClusterExecutor]:
+    """Trainers on a cluster, until the end of the context.
+
+    Args:
+        cluster: which, and what a trial takes of it.
+        threads: CPUs of a trial, unless the cluster says.
+        most: slots that are of use.
+
+    Raises:
+        ClusterError: there is no such cluster, no room for a trial, or other versions; or Ray is not installed.
+    """
+    with connected(cluster.address):
+        from scalesearch.engine.cluster import ClusterExecutor
+
+        with closing(ClusterExecutor(cluster, threads=threads, most=most)) as executor:
+            yield executor
 
 
 @contextmanager
@@ -37,8 +63,10 @@ def connected(address: str | None) -> Iterator[None]:
         if address and "/" not in address.removeprefix("ray://") and ":" in address:
             _reach(address)
         with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as place:
-            import ray  # reads the environment once, here
-
+            try:
+                import ray  # reads the environment here, once
+            except ModuleNotFoundError as error:
+                raise ClusterError(f"--engine ray needs {error.name}", mend="pip install 'scalesearch[ray]'") from None
             try:
                 _connect(address, Path(place))
                 yield
@@ -53,8 +81,9 @@ def _connect(address: str | None, place: Path) -> None:
     try:
         with _signals_kept():
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
+        ray._private.worker._worker_logs_enabled = False  # notes on dead nodes, which it prints for want of an option
     except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = " ".join(str(error).split())[:REASON]
         where = f"the Ray cluster at {address}" if address else "a local Ray cluster"
         raise ClusterError(
             f"{where} cannot be used: {reason}", mend="see --address, and the versions on its nodes"

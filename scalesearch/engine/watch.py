@@ -44,9 +44,10 @@ class Watch:
 
     def is_hanging(self, passed: float) -> bool:
         """Whether the silence is too long, so many seconds after the last look."""
+        is_set_up = self.last > self.first + 1
         if self.signs.value != self.last:
-            self.last, self.longest, self.silent = self.signs.value, max(self.longest, self.silent), 0.0
+            self.longest = max(self.longest, self.silent) if is_set_up else 0.0
+            self.last, self.silent = self.signs.value, 0.0
             return False
         self.silent += passed
-        usual = self.limit if self.last > self.first + 1 else SLOWLY * self.limit
-        return self.silent > max(usual, SLOWLY * self.longest)
+        return self.silent > (max(self.limit, SLOWLY * self.longest) if is_set_up else SLOWLY * self.limit)

@@ -154,6 +154,7 @@ class Executor(Protocol):
         Raises:
             DataError: the prepared images are damaged; no trial can go on.
             EngineError: workers end before they take up any work, again and again.
+            ClusterError: a cluster has no room for a trial for long, or other versions than we.
         """
         ...
 

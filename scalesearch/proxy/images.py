@@ -66,12 +66,13 @@ def open_images(folder: Path, *, verify: bool = False) -> Images:
 
     Args:
         folder: where they lie.
-        verify: whether to read every byte and compare the fingerprint.
+        verify: whether to read every byte and compare the fingerprint, also if no file was written since.
 
     Raises:
         DataError: a file is missing, cut short, or not what the summary says.
     """
     try:
+        verify = verify or _is_touched(folder)
         summary = json.loads((folder / SUMMARY).read_bytes())
         shapes, fingerprint = summary["shapes"], str(summary["fingerprint"])
         arrays = {name: _mapped(folder / f"{name}.npy", name, tuple(shapes[name])) for name in ARRAYS}
@@ -81,6 +82,12 @@ def open_images(folder: Path, *, verify: bool = False) -> Images:
         fault = f"{folder} does not hold the images of a study: {error}"
         raise DataError(fault, mend="delete the folder and run again") from error
     return Images(**arrays, fingerprint=fingerprint)
+
+
+def _is_touched(folder: Path) -> bool:
+    """Whether an array was written to behind the summary, which is the last file of a set."""
+    sealed = (folder / SUMMARY).stat().st_mtime_ns
+    return any((folder / f"{name}.npy").stat().st_mtime_ns > sealed for name in ARRAYS)
 
 
 def _mapped(path: Path, name: str, shape: tuple[int, ...]) -> Array:

@@ -196,7 +196,7 @@ class _Batch:
             self._observer.happened(Noticed("stopping: each running trial writes a checkpoint behind its next step"))
         executor.stop(within)
         while executor.busy:
-            with suppressENDING:
+            with suppress(*ENDING):
                 self._write(executor.events())
 
     def fill(self, executor: Executor) -> None:

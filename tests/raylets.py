@@ -1,6 +1,7 @@
 """A real Ray cluster on this host, on the loopback device alone: a head without CPUs, and raylets as its nodes.
 
-`python raylets.py` starts the head, tells its address, and obeys: `add CPUS` tells the process id of a new raylet.
+`python raylets.py` starts the head, tells its address, and obeys: `add CPUS [PLACE]` tells the process id of a new raylet,
+whose workers import what lies in a place before all else.
 It ends with its standard input.
 """
 
@@ -31,8 +32,11 @@ def main() -> None:
         },
     )
     print(cluster.address, flush=True)
+    paths = os.environ.get("PYTHONPATH", "")
     for line in sys.stdin:
-        node = cluster.add_node(wait=False, num_cpus=int(line.split()[1]), object_store_memory=store)
+        _, cpus, *places = line.split()
+        os.environ["PYTHONPATH"] = os.pathsep.join([*places, paths])
+        node = cluster.add_node(wait=False, num_cpus=int(cpus), object_store_memory=store)
         print(node.all_processes["raylet"][0].process.pid, flush=True)
     cluster.shutdown()
 

@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -81,7 +82,8 @@ def _connect(address: str | None, place: Path) -> None:
     try:
         with _signals_kept():
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
-        ray._private.worker._worker_logs_enabled = False  # notes on dead nodes, which it prints for want of an option
+        # notes on dead nodes, which it would print on stdout, for want of an option
+        sys.modules["ray._private.worker"].__dict__["_worker_logs_enabled"] = False
     except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
         reason = " ".join(str(error).split())[:REASON]
         where = f"the Ray cluster at {address}" if address else "a local Ray cluster"

@@ -1,8 +1,7 @@
 """A real Ray cluster on this host, on the loopback device alone: a head without CPUs, and raylets as its nodes.
 
-`python raylets.py` starts the head, tells its address, and obeys: `add CPUS [PLACE]` tells the process id of a new raylet,
-whose workers import what lies in a place before all else.
-It ends with its standard input.
+`python raylets.py` starts the head, tells its address, and obeys: `add CPUS [PLACE]` tells the process id of a
+new raylet, whose workers import what lies in a place before all else. It ends with its standard input.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Trials on a real Ray cluster of several nodes on this host: the bytes of a local run, whatever becomes of the nodes."""
+"""Trials on a real Ray cluster of several nodes on this host: the bytes of a local run, whatever nodes are lost."""
 
 import json
 import os
@@ -73,6 +73,12 @@ def cluster() -> Iterator[Raylets]:
     raylets.end()
 
 
+@pytest.fixture(autouse=True)
+def _loopback_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the programs take themselves for a node of a cluster that listens there."""
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
 @pytest.fixture
 def nodes(cluster: Raylets) -> Raylets:
     """With two nodes of one CPU each."""
@@ -98,7 +104,7 @@ def test_a_node_killed_and_one_that_joins_change_no_byte_and_no_trial_runs_twice
 ):
     folder = tmp_path / "run"
     run = program("run", *tiny_options, "--out", folder, *on(nodes))
-    run.wait_for("1/8 ")
+    run.wait_for("1/8 ", 300)
     nodes.kill(0)
     nodes.add()
     assert run.wait() == 0, run.err.read_text()
@@ -119,7 +125,7 @@ def test_sigterm_ends_with_143_and_the_same_command_goes_on_from_checkpoints_at_
     folder, store = tmp_path / "run", tmp_path / "store"
     command = ("run", *tiny_options, "--out", folder, *on(nodes), "--checkpoints", store.as_uri())
     first = program(*command)
-    first.wait_for("1/8 ")
+    first.wait_for("1/8 ", 300)
     first.process.send_signal(signal.SIGTERM)
     assert first.wait(60) == 143, first.err.read_text()
     kept = list(store.iterdir())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalesearch.cli.asked import asked_cluster, asked_request
 from scalesearch.cli.counting import Counting
 from scalesearch.cli.options import (
     BASES,
@@ -51,9 +51,7 @@ from scalesearch.cli.options import (
 from scalesearch.errors import PlanError
 
 if TYPE_CHECKING:
-    from scalesearch.engine.work import Cluster
     from scalesearch.outcome import Outcome
-    from scalesearch.request import Request
 
 app = typer.Typer(
     name="scalesearch",
@@ -114,8 +112,8 @@ def run(
     from scalesearch.cli import show
     from scalesearch.request import resolve
 
-    request = _request(study, locals())
-    cluster = _cluster(engine, address=address, cpus=cpus_per_trial, gpus=gpus_per_trial, checkpoints=checkpoints)
+    request = asked_request(study, locals())
+    cluster = asked_cluster(engine, address=address, cpus=cpus_per_trial, gpus=gpus_per_trial, checkpoints=checkpoints)
     with Counting(quiet=quiet) as told:
         plan, layout = resolve(request, told)
     from scalesearch.cli.progress import RunDisplay
@@ -164,7 +162,7 @@ def plan(
     from scalesearch.cli import show
     from scalesearch.request import resolve
 
-    request = _request(study, locals())
+    request = asked_request(study, locals())
     with Counting(quiet=False) as told:
         found = resolve(request, told)
     show.plan(*found, as_json=as_json)
@@ -297,25 +295,3 @@ def _outcome(folder: Path) -> Outcome:
     from scalesearch.stored import read_outcome
 
     return read_outcome(folder)
-
-
-def _cluster(engine: str | None, **given: Any) -> Cluster | None:
-    """What is asked of Ray; None on this machine."""
-    from scalesearch.engine.work import Cluster
-
-    if engine == "ray":
-        return Cluster(**given)
-    if any(value is not None for value in given.values()):
-        raise PlanError("an option of a Ray cluster without one", mend="add --engine ray")
-    return None
-
-
-def _request(study: Path | None, given: dict[str, Any]) -> Request:
-    """What the command line asks for, on top of a study file; options that were not given are None."""
-    from scalesearch.request import Request, read_request
-
-    names = {entry.name for entry in fields(Request)}
-    asked = {name: value for name, value in given.items() if name in names and value is not None}
-    if "data_root" in asked:
-        asked["data_root"] = str(asked["data_root"])
-    return replace(read_request(study) if study else Request(), **asked)

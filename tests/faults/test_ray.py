@@ -17,7 +17,6 @@ from conftest import children
 pytest.importorskip("ray", reason="needs scalesearch[ray]")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by /proc"),
 ]
 

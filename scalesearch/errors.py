@@ -92,6 +92,10 @@ class EngineError(ScaleSearchError, RuntimeError):
     """Workers that end before they take up any work, again and again."""
 
 
+class ClusterError(ScaleSearchError, RuntimeError):
+    """A Ray cluster that cannot be reached, has no room for a trial, or runs other versions."""
+
+
 class DataError(ScaleSearchError, ValueError):
     """Images that cannot be used: the path and what is wrong with it."""
 

@@ -10,36 +10,33 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 from scalesearch import documents, emit
-from scalesearch.agenda import Agenda, agenda, due_at_once, seeds_at_once
-from scalesearch.engine.local import LocalExecutor, Slot, local_slots
-from scalesearch.engine.pacing import arranged, measured
-from scalesearch.engine.work import Event, Noticed, Probe
+from scalesearch.agenda import Agenda, agenda
+from scalesearch.engine.local import Slot
+from scalesearch.engine.work import Cluster, Event, Noticed
+from scalesearch.engines import engine
 from scalesearch.errors import SearchFailedError, StudyError
 from scalesearch.files import Told
 from scalesearch.journal import NAME, Journal
 from scalesearch.members import members
 from scalesearch.mirror import Mirror
 from scalesearch.outcome import Outcome, conclude
-from scalesearch.pace import Pace
 from scalesearch.plan import Layout, Plan
 from scalesearch.prepared import prepare_images, prepare_test
-from scalesearch.presets import gpu_listed
 from scalesearch.proxy.choice import Step
 from scalesearch.proxy.scan import Scan, scan
-from scalesearch.runfolder import bind_storage, claimed, placed, write_plan, write_text
+from scalesearch.runfolder import bind_storage, claimed, placed, write_text
 from scalesearch.search import mirrored, search
 from scalesearch.stopping import Asked, noting
 from scalesearch.storage import Storage
 from scalesearch.tables import candidates_table, trials_table
-from scalesearch.travel import every_proxy
 from scalesearch.trials import Stage, TrialResult
 
 LIBRARIES = ("scalesearch", "torch", "torchvision", "fvcore", "optuna", "numpy", "scipy", "pandas", "safetensors")
@@ -80,6 +77,7 @@ def run(
     download: bool = False,
     hours: float | None = None,
     storage: str | None = None,
+    cluster: Cluster | None = None,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Carry out a plan in its run folder.
 
@@ -93,6 +91,7 @@ def run(
         hours: the time after which training stops at the end of an epoch and what there is is ranked; the only
             argument that makes a result depend on the machine's pace. The same plan goes on from there.
         storage: URL of a PostgreSQL database for the study; None = where it is, at first a file in the folder.
+        cluster: Ray cluster to train on; None = this machine.
 
     Returns:
         The ranking, and the manifest of the family.
@@ -102,31 +101,27 @@ def run(
         SearchFailedError: every trial that could be ranked failed.
         DataError: the images cannot be used, or are damaged by now.
         EngineError: workers cannot begin.
+        ClusterError: the cluster cannot be reached, or has no room for a trial.
         KeyboardInterrupt, TerminatedError: a signal came; trials that were running have a checkpoint.
     """
     end = math.inf if hours is None else time.monotonic() + 3600 * hours
-    machine = local_slots(need_gpu=plan.preset == "standard" and gpu_listed())
     place = placed(folder, storage)
     with (
         claimed(folder, plan) as plan,
-        closing(Journal(folder / NAME, lambda text: observer.happened(Noticed(text)))) as journal,
+        closing(Journal(folder / NAME, _heard(observer))) as journal,
         _followed(place, journal, plan, layout, folder, observer) as study,
     ):
         now = agenda(plan, layout, journal.results)
-        # workers load their libraries while the images are prepared
-        with closing(LocalExecutor(machine[: due_at_once(plan, layout)] if now.stage else [])) as executor:
+        with engine(plan, layout, now, cluster) as workers:
             images, found = _prepared(plan, layout, folder, journal, observer, cache=cache, download=download)
-            if now.stage:
-                plan = _paced(plan, layout, folder, executor, machine, observer)
-            slots = arranged(machine, plan.pace or Pace())[: now.most]
-            executor.arrange(slots if now.stage else [])
-            _write_environment(folder, slots, observer)
-            observer.started(plan, journal.results, len(slots))
+            ready = workers.arranged(plan, layout, now, folder, _heard(observer))
+            _write_environment(folder, ready.slots, observer)
+            observer.started(ready.plan, journal.results, len(ready.slots))
             observer.scanned(found)
-            ways = {"images": images, "sharing": max(1, sum(slot.device == slots[0].device for slot in slots))}
+            ways = {"images": images, "sharing": ready.sharing}
             with noting() as asked:
-                _search(end, asked, plan, layout, journal, study, executor, folder, observer, **ways)
-        outcome = _concluded(plan, layout, journal.results, folder, found, observer)
+                _search(end, asked, ready.plan, layout, journal, study, ready.executor, folder, observer, **ways)
+        outcome = _concluded(ready.plan, layout, journal.results, folder, found, observer)
         observer.ranked(outcome)
         return outcome, _emit(outcome, folder, observer)
 
@@ -192,27 +187,6 @@ def _bind(journal: Journal, part: str, fingerprint: str) -> None:
     journal.bind(part, fingerprint)
 
 
-def _paced(
-    plan: Plan, layout: Layout, folder: Path, executor: LocalExecutor, machine: list[Slot], observer: Observer
-) -> Plan:
-    """The plan with its pace, measured now and written down unless an earlier run has done so."""
-    if plan.pace is not None:
-        return plan
-    largest = max(every_proxy(plan, layout), key=lambda one: one.cost.activations)
-    pace = measured(
-        executor,
-        machine,
-        Probe(network=largest.network, recipe=plan.recipe, images=plan.images + plan.validation_images),
-        due=due_at_once(plan, layout),
-        seeds=seeds_at_once(plan),
-        threads=plan.threads,
-        together=plan.together,
-    )
-    plan = replace(plan, pace=pace)
-    write_plan(folder, plan, _heard(observer))
-    return plan
-
-
 def _concluded(
     plan: Plan, layout: Layout, results: list[TrialResult], folder: Path, found: Scan, observer: Observer
 ) -> Outcome:
@@ -236,7 +210,7 @@ def _emit(outcome: Outcome, folder: Path, observer: Observer) -> dict[str, Any]:
     return emit.write(found, rule, base.name, folder / "family", observer.emitted, weights=False, full=_heard(observer))
 
 
-def _write_environment(folder: Path, slots: list[Slot], observer: Observer) -> None:
+def _write_environment(folder: Path, slots: Sequence[Slot], observer: Observer) -> None:
     """Note the versions and the hardware of this run, those of earlier runs behind them."""
     found = {
         "versions": {name: version(name) for name in LIBRARIES},

@@ -22,7 +22,7 @@ from scalesearch.engine.work import (
     TrialEvent,
     Work,
 )
-from scalesearch.errors import DataError, EngineError
+from scalesearch.errors import ClusterError, DataError, EngineError
 from scalesearch.files import generations
 from scalesearch.journal import Journal
 from scalesearch.levelling import Scaled
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 GRACE = 20.0
 """Time that running trials are given to end behind a step [s]."""
+ENDING = (DataError, EngineError, ClusterError)
+"""Faults of an engine that end a search."""
 ATTEMPTS = 3
 """A trial is given up when it fails this often without finishing an epoch in between."""
 
@@ -126,6 +128,7 @@ def search(
     Raises:
         DataError: the prepared images are damaged.
         EngineError: workers cannot begin.
+        ClusterError: a cluster has no room for a trial for long, or other versions than we.
     """
     pace = plan.pace or Pace()
 
@@ -191,12 +194,12 @@ class _Batch:
                 self._halt(executor, grace())
                 return False
             self.fill(executor)
-            if not executor.busy:
+            if not (executor.busy or self._waiting):  # what waits may wait for a slot that is to come
                 return True
             self._write(())
             try:
                 events = executor.events()
-            except (DataError, EngineError):
+            except ENDING:
                 self._halt(executor, GRACE)
                 raise
             if not late():
@@ -208,7 +211,7 @@ class _Batch:
             self._observer.happened(Noticed("stopping: each running trial writes a checkpoint behind its next step"))
         executor.stop(within)
         while executor.busy:
-            with suppress(DataError, EngineError):
+            with suppress(*ENDING):
                 self._write(executor.events())
 
     def fill(self, executor: Executor) -> None:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalesearch.cli.asked import asked_cluster, asked_request, resolved
 from scalesearch.cli.counting import Counting
 from scalesearch.cli.options import (
     BASES,
+    Address,
     BaseName,
     Budget,
     Cache,
     CheckPhi,
+    Checkpoints,
     Confirm,
+    CpusPerTrial,
     Data,
     DataRoot,
+    EngineOption,
     Epochs,
     FromWeights,
+    GpusPerTrial,
     Images,
     Json,
     Margin,
@@ -44,14 +49,10 @@ from scalesearch.cli.options import (
     Trained,
     Weights,
 )
-from scalesearch.errors import PlanError, ScaleSearchError
+from scalesearch.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from scalesearch.outcome import Outcome
-    from scalesearch.plan import Layout, Plan
-    from scalesearch.request import Request
 
 app = typer.Typer(
     name="scalesearch",
@@ -100,6 +101,11 @@ def run(
     study: StudyFile = None,
     storage: StorageUrl = None,
     cache: Cache = None,
+    engine: EngineOption = None,
+    address: Address = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
+    checkpoints: Checkpoints = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<named after the plan>.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -107,16 +113,17 @@ def run(
     """Search a scaling rule: train proxies, rank them, and emit the scaled family. The same command resumes."""
     from scalesearch.cli import show
 
-    request = _request(study, locals())
+    request = asked_request(study, locals())
+    cluster = asked_cluster(engine, address=address, cpus=cpus_per_trial, gpus=gpus_per_trial, checkpoints=checkpoints)
     with Counting(quiet=quiet) as told:
-        plan, layout = _resolved(study, request, told)
+        plan, layout = resolved(study, request, told)
     from scalesearch.cli.progress import RunDisplay
     from scalesearch.run import run as carry_out  # brings torch, which a refused request does without
 
     folder = out or Path("runs") / plan.folder_name
     display = RunDisplay(folder, quiet=quiet, on_stderr=as_json)
     with display:
-        given = {"cache": cache, "download": download, "hours": max_hours, "storage": storage}
+        given = {"cache": cache, "download": download, "hours": max_hours, "storage": storage, "cluster": cluster}
         outcome, manifest = carry_out(plan, layout, folder, display, **given)
     show.run(folder, outcome, manifest, as_json=as_json)
     if outcome.failed:
@@ -154,9 +161,9 @@ def plan(
     """List the candidates of a search with their cost and proxies. Trains nothing; torch is for builders alone."""
     from scalesearch.cli import show
 
-    request = _request(study, locals())
+    request = asked_request(study, locals())
     with Counting(quiet=False) as told:
-        found = _resolved(study, request, told)
+        found = resolved(study, request, told)
     show.plan(*found, as_json=as_json)
 
 
@@ -296,24 +303,3 @@ def _outcome(folder: Path) -> Outcome:
     from scalesearch.stored import read_outcome
 
     return read_outcome(folder)
-
-
-def _resolved(study: Path | None, request: Request, told: Callable[[str], None]) -> tuple[Plan, Layout]:
-    """The plan of a request; what is wrong with one is told with its study file."""
-    from scalesearch.request import resolve
-
-    try:
-        return resolve(request, told)
-    except ScaleSearchError as error:
-        raise error.within(study) if study else error from None
-
-
-def _request(study: Path | None, given: dict[str, Any]) -> Request:
-    """What the command line asks for, on top of a study file; options that were not given are None."""
-    from scalesearch.request import Request, read_request
-
-    names = {entry.name for entry in fields(Request)}
-    asked = {name: value for name, value in given.items() if name in names and value is not None}
-    if "data_root" in asked:
-        asked["data_root"] = str(asked["data_root"])
-    return replace(read_request(study) if study else Request(), **asked)

@@ -57,6 +57,22 @@ StorageUrl = Annotated[
     str | None,
     typer.Option("--storage", help="PostgreSQL URL of the Optuna study; default: study.db in the run folder."),
 ]
+EngineOption = Annotated[
+    Literal["local", "ray"] | None, typer.Option("--engine", help="local (default): this machine; ray: a Ray cluster.")
+]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Ray cluster: auto, HOST:PORT or ray://HOST:PORT; default: one here.")
+]
+CpusPerTrial = Annotated[int | None, typer.Option("--cpus-per-trial", help="On Ray; default: the trial's threads.")]
+GpusPerTrial = Annotated[
+    float | None, typer.Option("--gpus-per-trial", help="On Ray: 1, 0.25 or 0; default: 1 where nodes have GPUs.")
+]
+Checkpoints = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoints", help="On Ray: URL of a folder that all nodes reach, such as s3://…; default: the run folder."
+    ),
+]
 StudyFile = Annotated[Path | None, typer.Option("--study", help="study.yaml; options on the command line win.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 MaxParams = Annotated[str | None, typer.Option("--max-params", help="Most parameters of a network, such as 20M.")]

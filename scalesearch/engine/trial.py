@@ -22,7 +22,7 @@ from scalesearch.nets.lean import slim
 from scalesearch.nets.stacked import stack
 from scalesearch.proxy.checkpoint import Checkpoint, Results, read_checkpoint, write_checkpoint
 from scalesearch.proxy.device import on_device
-from scalesearch.proxy.images import open_images
+from scalesearch.proxy.images import Images, open_images
 from scalesearch.proxy.train import Training, finite
 from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.spec import Network
@@ -37,7 +37,10 @@ WRITTEN = 2e8
 
 
 def train_trials(
-    work: Work, device: torch.device, stopping: Callable[[], bool] = lambda: False
+    work: Work,
+    device: torch.device,
+    stopping: Callable[[], bool] = lambda: False,
+    images: Images | None = None,
 ) -> Iterator[list[Event]]:
     """Train from the last checkpoint, or from the start; yields what happened, often nothing, behind every step.
 
@@ -47,11 +50,12 @@ def train_trials(
         work: what to train.
         device: where.
         stopping: whether to write a checkpoint behind this step and end there.
+        images: those of the work's folder, where it cannot be seen from here.
 
     Raises:
         DataError: the prepared images are damaged.
     """
-    training, identity = _started(work, device)
+    training, identity = _started(work, device, images or open_images(work.data))
     keeper = Keeper(work, training, identity)
     failed: set[TrialKey] = set()
     for results in keeper.restored():
@@ -89,12 +93,11 @@ def _told(work: Work, results: Sequence[EpochResult], failed: set[TrialKey]) -> 
     return events
 
 
-def _started(work: Work, device: torch.device) -> tuple[Training, str]:
+def _started(work: Work, device: torch.device, images: Images) -> tuple[Training, str]:
     """The training from its beginning, and what its checkpoints belong to."""
     torch.set_num_threads(work.threads)
     seeds = [key.seed for key in work.keys]
     module = module_of(work.network, work.recipe, seeds, device)
-    images = open_images(work.data)
     memory = memory_of(device) // work.sharing
     data = on_device(images, resolution=work.network.resolution, device=device, memory=memory)
     training = Training(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from scalesearch.blueprint import Architecture
+from scalesearch.errors import PlanError
 from scalesearch.pace import Group
 from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.trials import TrialKey
@@ -50,6 +51,28 @@ class Probe:
     """Probes that share the memory of the device."""
     seconds: float = 0.5
     """Time that steps are counted in, after the first ones [s]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A Ray cluster to train on, and what a trial takes of it."""
+
+    address: str | None = None
+    """`auto`, `HOST:PORT` or `ray://HOST:PORT`; None = one that is started on this machine and ends with the run."""
+    cpus: int | None = None
+    """Of a trial; None = the threads of its pace."""
+    gpus: float | None = None
+    """Of a trial: 1, a fraction, or 0; None = 1 where a node has GPUs."""
+    checkpoints: str | None = None
+    """URL of a folder that every node reaches; None = the run folder, where a node sees it."""
+
+    def __post_init__(self) -> None:
+        faults = [
+            *([f"--cpus-per-trial {self.cpus}"] if self.cpus is not None and self.cpus < 1 else []),
+            *([f"--gpus-per-trial {self.gpus:g}"] if self.gpus is not None and not 0 <= self.gpus <= 1 else []),
+        ]
+        if faults:
+            raise PlanError(faults, mend="give at least one CPU, and one GPU, a fraction of it, or 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +154,7 @@ class Executor(Protocol):
         Raises:
             DataError: the prepared images are damaged; no trial can go on.
             EngineError: workers end before they take up any work, again and again.
+            ClusterError: a cluster has no room for a trial for long, or other versions than we.
         """
         ...
 

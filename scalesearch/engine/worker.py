@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -20,6 +20,8 @@ from scalesearch.errors import DataError
 
 if TYPE_CHECKING:
     import torch
+
+    from scalesearch.proxy.images import Images
 
 Answer = tuple[list[Event], bool] | DataError | str
 """What is sent of a work: events, and whether they are the last; that its images are damaged; or, of no work, why the
@@ -116,23 +118,34 @@ def _probe(pipe: Connection, probe: Probe, device: torch.device) -> None:
 def _train(pipe: Connection, work: Work, device: torch.device, signs: Signs, stopping: Callable[[], bool]) -> bool:
     """Send the answers to a work; returns whether nothing unforeseen happened."""
     signs.value += 1
+    is_sound = True
+    for answer in answers(work, device, stopping):
+        signs.value += 1
+        if isinstance(answer, DataError):
+            pipe.send(answer)
+        elif answer != ([], False):
+            pipe.send(answer)
+            is_sound = not any(isinstance(event, Failed) and event.counts and not event.final for event in answer[0])
+    return is_sound
+
+
+def answers(
+    work: Work, device: torch.device, stopping: Callable[[], bool], images: Images | None = None
+) -> Iterator[tuple[list[Event], bool] | DataError]:
+    """What is to be sent of a work, behind each of its steps; often no event. See `train_trials`."""
     from scalesearch.engine.trial import train_trials
 
     left = set(work.keys)
     try:
-        for events in train_trials(work, device, stopping):
-            signs.value += 1
+        for events in train_trials(work, device, stopping, images):
             left -= {event.key for event in events if isinstance(event, Finished | Failed)}
-            if events:
-                pipe.send((events, not left))
+            yield events, not left
     except DataError as error:
-        pipe.send(error)
+        yield error
     except Exception as error:  # noqa: BLE001  the boundary of the process: whatever it is, the trials failed of it
         with suppress(OSError), work.log.open("a", encoding="utf-8") as file:
             file.write(traceback.format_exc())
-        pipe.send(([Failed(key, _reason(error), final=False) for key in work.keys], True))
-        return False
-    return True
+        yield [Failed(key, _reason(error), final=False) for key in work.keys], True
 
 
 def _reason(error: Exception) -> str:

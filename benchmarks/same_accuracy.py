@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from cpu_trials import TOLERANCE, Sizes, accuracies_of, first_steps_apart, plain_accuracy, work_of
 from measuring import Row, setting, table, told, write
+from plain import refusal
 from scipy import stats
 
 from scalesearch.engine.local import LocalExecutor, Slot, processor_name
@@ -154,8 +155,8 @@ def compare(sizes: Sizes, out: Path | None) -> int:
         images = prepare_images(plan, layout, Path(folder), lambda *_: None).images
         trials = Trials(plan, images, Path(folder))
         difference = trials.disagreement()
-        if not difference <= TOLERANCE:
-            print(f"WRONG: losses of the first steps differ by {difference:.2g}, at most {TOLERANCE:g}")
+        if wrong := refusal(difference, TOLERANCE):
+            print(wrong)
             return 1
         accuracies = all_accuracies(trials, keys)
     found = {way: equivalence(accuracies[way], accuracies[PLAIN]) for way in (OURS, STACKED)}

@@ -6,7 +6,7 @@ Then any legal member of a family: what the count, the module and the written co
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -47,15 +47,6 @@ TIMM = {
     "mobilenet_v3_small": "mobilenetv3_small_100",
     "mnasnet_b1": "mnasnet_100",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Test processes share the machine; torch's threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def peer(make: Callable[[], nn.Module], side: int) -> tuple[int, int]:

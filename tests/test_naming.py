@@ -25,7 +25,6 @@ from scalesearch.emit.weights import read_state
 from scalesearch.errors import EmitError
 from scalesearch.families import find_base
 from scalesearch.nets.library_names import Library, norm_eps
-from scalesearch.nets.measure import one_thread
 from scalesearch.nets.naming import ours, recognise, theirs
 from scalesearch.nets.network import build
 from scalesearch.scaling import Multipliers, scale
@@ -38,13 +37,6 @@ CLOSE = 1e-5
 
 SIDES = (64, 75)
 """Sides of the images [px]."""
-
-
-@pytest.fixture(autouse=True)
-def unthreaded() -> Iterator[None]:
-    """One thread each: tests share the cores."""
-    with one_thread():
-        yield
 
 
 class Case(NamedTuple):

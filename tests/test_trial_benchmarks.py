@@ -39,16 +39,6 @@ def bench() -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two threads wait for each other at every operator when others work on the machine."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def ended(script: str, *arguments: object, out: Path) -> tuple[subprocess.CompletedProcess[str], Any]:
     """A run of a script, and what it recorded."""
     command = [sys.executable, BENCHMARKS / script, *map(str, arguments), "--out", out]

@@ -19,7 +19,7 @@ run: $(VENV)/.runtime ## search for a rule from EfficientNet-B0 at twice the com
 	$(BIN)/scalesearch run --base b0 --budget 2x
 
 test: check ## linters, types, tests and doctests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/.dev ## linters and types alone
 	$(BIN)/ruff check .

@@ -158,3 +158,10 @@ def disagreement(ours: nn.Module, theirs: nn.Module, data: DeviceImages, recipe:
         for one, other in zip(results, plain, strict=True)
         for name in ("train_loss", "loss")
     )
+
+
+def refusal(difference: float, most: float) -> str:
+    """Why nothing is trained any further; empty where the losses of the first steps agree."""
+    if difference <= most:
+        return ""
+    return f"WRONG: losses of the first steps differ by {difference:.2g}, at most {most:g}"

@@ -18,6 +18,7 @@ from calling import Call, Told
 from scalesearch.cli import _code
 from scalesearch.presets import gpu_listed
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests share the cores, and threads would wait
 if not gpu_listed():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported: the kernels run on the CPU
 

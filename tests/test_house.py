@@ -4,6 +4,7 @@ The tables are the law in a form that runs; a new module or a new library is a n
 """
 
 import ast
+import json
 import subprocess
 import sys
 import tomllib
@@ -322,24 +323,41 @@ def test_no_import_is_relative():
 # ---- what an import loads
 
 
-def loaded(module: str) -> set[str]:
-    """The heavy libraries that a fresh interpreter holds after importing a module."""
-    code = f"import sys, {module}; print(*(name for name in {HEAVY!r} if name in sys.modules))"
+def loaded(*modules: str) -> dict[str, set[str]]:
+    """By module, in their order, the heavy libraries that one fresh interpreter holds after importing it too."""
+    code = (
+        "import importlib, json, sys\n"
+        "def held(module):\n"
+        "    importlib.import_module(module)\n"
+        f"    return [name for name in {HEAVY!r} if name in sys.modules]\n"
+        f"print(json.dumps({{module: held(module) for module in {modules!r}}}))"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
-    return set(done.stdout.split())
+    return {module: set(found) for module, found in json.loads(done.stdout).items()}
 
 
 def test_a_heavy_library_is_seen_when_it_is_loaded():
-    assert "numpy" in loaded("numpy")
+    found = loaded("json", "numpy")
+    assert found["json"] == set()
+    assert "numpy" in found["numpy"]
+
+
+def allowed(name: str) -> tuple[str, ...]:
+    """The heavy libraries that importing a module may load."""
+    row = row_of(name, LOADS)
+    return LOADS[row] if row else ()
 
 
 LIGHT = [name for name in FILES if not inside(name, DOORS["torch"])]
+ALLOWED = {" ".join(allowed(name)) or "none": allowed(name) for name in LIGHT if allowed(name) != HEAVY}
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_importing_a_module_loads_no_more_than_its_row_says(name: str):
-    row = row_of(name, LOADS)
-    assert loaded(f"scalesearch.{name}".rstrip(".")) <= set(LOADS[row] if row else ())
+@pytest.mark.parametrize("libraries", ALLOWED.values(), ids=list(ALLOWED))
+def test_importing_a_module_loads_no_more_than_its_row_says(libraries: tuple[str, ...]):
+    """Modules of equal rows share an interpreter: what all of them hold together, none of them exceeds alone."""
+    names = [name for name in LIGHT if allowed(name) == libraries]
+    found = loaded(*(f"scalesearch.{name}".rstrip(".") for name in names))
+    assert {name: held - set(libraries) for name, held in found.items() if held - set(libraries)} == {}
 
 
 # ---- names, sizes, manners

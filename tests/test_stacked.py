@@ -51,14 +51,6 @@ NETWORKS = {
 EACH_NETWORK = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def seeds(network: Network, dtype: torch.dtype = torch.float64) -> list[nn.Module]:
     """Trained-looking networks: norms that are not the identity, statistics that are not those of the start."""
     generator = torch.Generator().manual_seed(1)

@@ -18,8 +18,9 @@ HEAD = """\
 # Commands
 
 Built from the program itself, as `scalesearch COMMAND --help` prints it. `scalesearch --traceback COMMAND …` shows the
-traceback of a failure, `scalesearch --install-completion` completes commands in your shell. `run` and `plan` also take a
-file, `--study`, whose keys are those of [`Request`](api.md#scalesearch.request.Request). [Exit codes](faults.md#exit-codes).
+traceback of a failure, `scalesearch --install-completion` completes commands in your shell. `run` and `plan` take a
+`--study` file too, with the keys of [`Request`](api.md#scalesearch.request.Request). All share the
+[exit codes](faults.md#exit-codes).
 """
 
 

@@ -106,6 +106,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux's choice of cores")
 def test_every_command_and_every_example_of_the_pages_works_as_written(call: Call, place: Path) -> None:
     failed: list[tuple[str, str, str]] = []

@@ -1,0 +1,196 @@
+"""A `Figure` as SVG text at a given width, drawn without a browser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from scalesearch.report.figure import Axis, Cells, Figure, Line, Lines, Mark, Note, Place, Side, Spot, Spots, Zone
+
+LETTER = 6.5
+"""Mean width of a letter of 12 px, a little above a sans-serif's [px]."""
+LINE = 18
+"""Height of a row of the key [px]."""
+RADIUS = 4.5
+STYLE = Path(__file__).with_name("figures.css")
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """The rectangle that axes span, and what leads from data to it."""
+
+    figure: Figure
+    left: float
+    top: float
+    width: float
+    height: float
+
+    def x(self, value: float) -> float:
+        return self.left + self.width * _part(value, self.figure.x)
+
+    def y(self, value: float) -> float:
+        return self.top + self.height * (1 - _part(value, self.figure.y))
+
+    def at(self, place: Place) -> str:
+        return f"{self.x(place[0]):.1f},{self.y(place[1]):.1f}"
+
+
+def _part(value: float, axis: Axis) -> float:
+    if axis.is_log:
+        return math.log(value / axis.low) / math.log(axis.high / axis.low)
+    return (value - axis.low) / (axis.high - axis.low)
+
+
+def svg(figure: Figure, width: int, *, alone: bool = False) -> str:
+    """The figure as an `<svg>` element.
+
+    Args:
+        figure: what to draw.
+        width: of the picture [px].
+        alone: whether it is a file of its own, with its style inside and a white ground.
+    """
+    key = list(_key(figure, width))
+    rows = 1 + max((row for row, _ in key), default=-1)
+    frame = _frame(figure, width, 10 + LINE * rows)
+    below = 44 if figure.x.ticks else 26 if figure.is_square else 10
+    height = round(frame.top + frame.height + below)
+    body = [*(text for _, text in key), *_axes(frame)]
+    body += [text for mark in figure.marks for text in _drawn(mark, frame)]
+    head = f'class="figure" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    if alone:
+        body.insert(0, f"<style>{STYLE.read_text(encoding='utf-8')}</style>")
+        body.insert(1, f'<rect class="ground" width="{width}" height="{height}"/>')
+        head += ' xmlns="http://www.w3.org/2000/svg"'
+    return f'<svg {head} role="img"><title>{escape(figure.alt)}</title>{"".join(body)}</svg>'
+
+
+def _frame(figure: Figure, width: int, top: float) -> _Frame:
+    names = [text for _, text in figure.y.ticks]
+    left = 12 + LETTER * max(map(len, names), default=0) if names else 16
+    top += 20 if figure.y.title else 6
+    inner = width - left - 18
+    height = figure.height
+    if figure.is_square:
+        span = (figure.y.high - figure.y.low) / (figure.x.high - figure.x.low)
+        wide = min(inner, height / span)
+        left, inner, height = left + (inner - wide) / 2, wide, wide * span
+    return _Frame(figure, left, top, inner, height)
+
+
+def _key(figure: Figure, width: int) -> Iterator[tuple[int, str]]:
+    """The meaning of each named mark, as rows of (row, SVG) above the drawing."""
+    x, row = 10.0, 0
+    for form, kind, name in _entries(figure):
+        step = 26 + LETTER * len(name)
+        if x + step > width and x > 10:
+            x, row = 10.0, row + 1
+        y = 12 + LINE * row
+        yield row, f'{_sample(form, kind, x + 6, y)}<text class="key" x="{x + 17:.1f}" y="{y + 4}">{escape(name)}</text>'
+        x += step
+
+
+def _entries(figure: Figure) -> Iterator[tuple[str, str, str]]:
+    for mark in figure.marks:
+        if isinstance(mark, Cells):
+            yield from (("cell", f"{mark.kind} level{level}", name) for level, name in enumerate(mark.levels) if name)
+        elif not isinstance(mark, Note) and mark.name:
+            yield type(mark).__name__.lower(), mark.kind, mark.name
+
+
+def _sample(form: str, kind: str, x: float, y: float) -> str:
+    if form == "spots":
+        return _symbol(kind, x, y)
+    if form == "lines":
+        return f'<path class="line {kind}" d="M{x - 7:.1f},{y}h14"/>'
+    return f'<rect class="{form} {kind}" x="{x - 6:.1f}" y="{y - 6}" width="12" height="12"/>'
+
+
+def _symbol(kind: str, x: float, y: float, tip: str = "") -> str:
+    """A dot; marks of trainings that ended early are crosses."""
+    title = f"<title>{escape(tip)}</title>" if tip else ""
+    if kind in ("stopped", "failed", "off"):
+        return f'<path class="spot {kind}" d="M{x - 4:.1f},{y - 4:.1f}l8,8m0,-8l-8,8">{title}</path>'
+    if kind in ("theirs", "reference"):
+        side = 2 * RADIUS - 1
+        return (
+            f'<rect class="spot {kind}" x="{x - side / 2:.1f}" y="{y - side / 2:.1f}" width="{side}" height="{side}"'
+            f' transform="rotate(45 {x:.1f} {y:.1f})">{title}</rect>'
+        )
+    return f'<circle class="spot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}">{title}</circle>'
+
+
+def _axes(frame: _Frame) -> Iterator[str]:
+    figure, bottom, right = frame.figure, frame.top + frame.height, frame.left + frame.width
+    if figure.y.title:
+        yield f'<text class="title" x="{min(frame.left, 10):.1f}" y="{frame.top - 9:.1f}">{escape(figure.y.title)}</text>'
+    for value, text in figure.y.ticks:
+        y = frame.y(value)
+        if figure.y.has_grid:
+            yield f'<path class="grid" d="M{frame.left:.1f},{y:.1f}H{right:.1f}"/>'
+        yield f'<text class="tick" x="{frame.left - 7:.1f}" y="{y + 4:.1f}" text-anchor="end">{escape(text)}</text>'
+    taken = -math.inf
+    for value, text in figure.x.ticks:
+        x, half = frame.x(value), LETTER * len(text) / 2
+        if figure.x.has_grid:
+            yield f'<path class="grid" d="M{x:.1f},{frame.top:.1f}V{bottom:.1f}"/>'
+        if x - half > taken + 6:
+            taken = x + half
+            yield f'<text class="tick" x="{x:.1f}" y="{bottom + 17:.1f}" text-anchor="middle">{escape(text)}</text>'
+    if figure.x.title:
+        yield f'<text class="title" x="{right:.1f}" y="{bottom + 36:.1f}" text-anchor="end">{escape(figure.x.title)}</text>'
+
+
+def _drawn(mark: Mark, frame: _Frame) -> Iterator[str]:
+    if isinstance(mark, Zone):
+        yield _zone(mark, frame)
+    elif isinstance(mark, Cells):
+        yield from (_cell(mark.kind, *cell, frame) for cell in mark.cells)
+    elif isinstance(mark, Lines):
+        yield from (text for line in mark.lines for text in _line(mark.kind, line, frame))
+    elif isinstance(mark, Spots):
+        yield from (text for spot in mark.spots for text in _spot(mark.kind, spot, frame))
+    else:
+        yield _text(mark.kind, frame.x(mark.x), frame.y(mark.y), mark.text, mark.side, 0)
+
+
+def _zone(mark: Zone, frame: _Frame) -> str:
+    figure = frame.figure
+    x0, x1 = (frame.x(end if value is None else value) for value, end in zip(mark.x, _ends(figure.x), strict=True))
+    y0, y1 = (frame.y(end if value is None else value) for value, end in zip(mark.y, _ends(figure.y), strict=True))
+    title = f"<title>{escape(mark.tip)}</title>" if mark.tip else ""
+    box = f'x="{x0:.1f}" y="{y1:.1f}" width="{max(x1 - x0, 0.5):.1f}" height="{max(y0 - y1, 0.5):.1f}"'
+    return f'<rect class="zone {mark.kind}" {box}>{title}</rect>'
+
+
+def _ends(axis: Axis) -> tuple[float, float]:
+    return axis.low, axis.high
+
+
+def _cell(kind: str, corners: tuple[Place, ...], level: int, tip: str, frame: _Frame) -> str:
+    title = f"<title>{escape(tip)}</title>" if tip else ""
+    return f'<polygon class="cell {kind} level{level}" points="{" ".join(map(frame.at, corners))}">{title}</polygon>'
+
+
+def _line(kind: str, line: Line, frame: _Frame) -> Iterator[str]:
+    title = f"<title>{escape(line.tip)}</title>" if line.tip else ""
+    yield f'<path class="line {kind}" d="M{"L".join(map(frame.at, line.places))}">{title}</path>'
+    if line.label:
+        x, y = line.places[-1]
+        yield _text(f"label {kind}", frame.x(x), frame.y(y), line.label, "right", RADIUS)
+
+
+def _spot(kind: str, spot: Spot, frame: _Frame) -> Iterator[str]:
+    x, y = frame.x(spot.x), frame.y(spot.y)
+    yield _symbol(kind, x, y, spot.tip)
+    if spot.label:
+        yield _text(f"label {kind}", x, y, spot.label, spot.side, RADIUS)
+
+
+def _text(kind: str, x: float, y: float, text: str, side: Side, gap: float) -> str:
+    dx = {"left": -gap - 4, "right": gap + 4}.get(side, 0)
+    dy = {"above": -gap - 4, "below": gap + 12}.get(side, 4)
+    anchor = {"left": "end", "right": "start"}.get(side, "middle")
+    return f'<text class="{kind}" x="{x + dx:.1f}" y="{y + dy:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

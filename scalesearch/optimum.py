@@ -46,7 +46,7 @@ def optimum(surface: Surface, draws: Draws, margin: float, named: dict[str, Shar
     best = _refined(surface, draws, found[heights.argmax(axis=1)])
     ends = np.percentile(best, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=0)
     chosen = np.array([*found, *named.values()])
-    inside = as_good(surface, draws, margin, chosen)
+    inside = worse(surface, draws, margin, chosen) < CONFIDENCE
     return Optimum(
         shares=_shares(best.mean(axis=0)),
         low=_shares(ends[0]),
@@ -56,12 +56,12 @@ def optimum(surface: Surface, draws: Draws, margin: float, named: dict[str, Shar
     )
 
 
-def as_good(surface: Surface, draws: Draws, margin: float, points: Array) -> Array:
-    """(points,) of booleans: which shares may be as good as the optimum, see `optimum`."""
+def worse(surface: Surface, draws: Draws, margin: float, points: Array) -> Array:
+    """(points,): the probability that shares are worse than those of the highest estimate by more than the margin."""
     found = draws.coefficients @ surface.basis.at(lattice(surface.shares)).T
     top = found[:, found.mean(axis=0).argmax()]
     behind = top[:, None] - draws.coefficients @ surface.basis.at(points).T
-    return (behind > margin).mean(axis=0) < CONFIDENCE
+    return (behind > margin).mean(axis=0)
 
 
 def _refined(surface: Surface, draws: Draws, best: Array) -> Array:

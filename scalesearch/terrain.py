@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scalesearch.agenda import accuracies, arms
-from scalesearch.optimum import STEPS, as_good, lattice
+from scalesearch.optimum import STEPS, lattice, worse
 from scalesearch.plan import Layout, Plan
 from scalesearch.ranking import fitted_surface
 from scalesearch.samples import Shares, summed_up
@@ -23,8 +23,9 @@ class Terrain:
     """No farther out than the arms."""
     heights: tuple[float, ...]
     """Posterior mean at each point, without the roughness of single networks [%]."""
-    may_be_best: tuple[bool, ...]
-    """Whether a point lies within the region of `Optimum.region`."""
+    worse: tuple[float, ...]
+    """Probability that a point is worse than the top by more than the margin; the region of `Optimum.region` is where
+    it is below `CONFIDENCE`."""
 
 
 def terrain(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Terrain | None:
@@ -42,5 +43,5 @@ def terrain(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> Terra
         step=1 / STEPS,
         points=tuple((float(depth), float(width), float(side)) for depth, width, side in points),
         heights=tuple(map(float, heights)),
-        may_be_best=tuple(map(bool, as_good(surface, draws, plan.margin, points))),
+        worse=tuple(map(float, worse(surface, draws, plan.margin, points))),
     )

@@ -43,6 +43,7 @@ from scalesearch.cli.options import (
     Trained,
     Weights,
 )
+from scalesearch.cli.reporting import report, reported
 from scalesearch.errors import PlanError
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def run(
     study: StudyFile = None,
     cache: Cache = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<named after the plan>.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Write report.html again after every decision.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -110,9 +112,12 @@ def run(
     from scalesearch.run import run as carry_out  # brings torch, which a refused request does without
 
     folder = out or Path("runs") / plan.folder_name
-    display = RunDisplay(folder, quiet=quiet, on_stderr=as_json)
-    with display:
-        outcome, manifest = carry_out(plan, layout, folder, display, cache=cache, download=download, hours=max_hours)
+    with reported(folder, live=live) as decided:
+        display = RunDisplay(folder, quiet=quiet, on_stderr=as_json, decided=decided)
+        with display:
+            outcome, manifest = carry_out(
+                plan, layout, folder, display, cache=cache, download=download, hours=max_hours
+            )
     show.run(folder, outcome, manifest, as_json=as_json)
     if outcome.failed:
         raise typer.Exit(3)
@@ -202,10 +207,13 @@ def rank(folder: RunFolder, as_json: Json = False) -> None:
 @app.command()
 def status(folder: RunFolder, as_json: Json = False) -> None:
     """Tell how far a run is."""
-    from scalesearch.cli import show
+    from scalesearch.cli import plots
     from scalesearch.stored import read_run
 
-    show.status(read_run(folder), as_json=as_json)
+    plots.status(read_run(folder), as_json=as_json)
+
+
+app.command()(report)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -84,9 +85,10 @@ class Display:
 class RunDisplay(Display):
     """How a run goes: all trials together with the time left, and each running trial by epoch."""
 
-    def __init__(self, folder: Path, *, quiet: bool, on_stderr: bool) -> None:
+    def __init__(self, folder: Path, *, quiet: bool, on_stderr: bool, decided: Callable[[], None]) -> None:
         super().__init__(quiet=quiet, on_stderr=on_stderr)
         self.folder = folder
+        self.decided = decided
         self.trials: dict[TrialKey, TaskID] = {}
         self.done = self.total = self.ended_here = 0
         self.stage: Stage | None = None
@@ -135,6 +137,7 @@ class RunDisplay(Display):
         if now.stage != self.stage:
             self.stage = now.stage
             self.say(f"{STAGES[self.stage]}: at most {now.most} trials in all" if self.stage else "")
+        self.decided()
 
     def happened(self, event: Event) -> None:
         """A trial started, went on, finished or failed."""

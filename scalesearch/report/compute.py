@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from scalesearch.levelling import TOLERANCE
 from scalesearch.plan import Layout, Plan
-from scalesearch.report.figure import Axis, Drawn, Figure, Line, Lines, Mark, Missing, Spot, Spots, Zone, padded, ticks
+from scalesearch.report.figure import Axis, Drawn, Figure, Mark, Missing, Spot, Spots, Zone, padded, ticks
 from scalesearch.spec import Network
 from scalesearch.trials import Stage, TrialResult, TrialState
 
@@ -33,7 +33,7 @@ def compute_figure(plan: Plan, layout: Layout) -> Drawn:
     return Figure(
         id="compute",
         title="Equal compute",
-        alt=f"{len(ours)} points of the grid become networks that cost {spread} times the base.{before}",
+        caption=f"{len(ours)} points of the grid become networks that cost {spread} times the base.{before}",
         x=Axis(title="growth by the algebra, α·β²·γ²", low=x[0], high=x[1], ticks=ticks(*x, count=5)),
         y=Axis(title="growth of the built network", low=y[0], high=y[1], ticks=ticks(*y)),
         marks=(
@@ -129,7 +129,7 @@ def cost_figure(plan: Plan, layout: Layout, rows: Sequence[Spending]) -> Drawn:
     return Figure(
         id="cost",
         title="What it cost",
-        alt="; ".join(f"{name}: {passes:,} image passes" for name, passes, _ in bars),
+        caption="; ".join(f"{name}: {passes:,} image passes" for name, passes, _ in bars),
         x=Axis(title="image passes in training", low=0, high=high * 1.12, ticks=_thousands(high)),
         y=Axis(
             title="",

@@ -101,6 +101,10 @@ const Explorer = (() => {
     const base = given.network;
     const baseRows = rowsOf(base);
     const baseCost = Scaling.count(base);
+    // one scale for the whole family, so that growth is seen
+    const bodies = given.marks.map((mark) => rowsOf(mark.network));
+    const tallest = Math.max(...bodies.map((rows) => rows[0].side));
+    const widest = Math.max(...bodies.map((rows) => rows.reduce((sum, row) => sum + row.depth * (Math.sqrt(row.width) + 1) + 5, 0)));
     const state = { phi: 1, alpha: 1, beta: 1, gamma: 1, rule: "", policy: "level", open: null };
     const sliders = ["phi", "alpha", "beta", "gamma"];
 
@@ -173,10 +177,10 @@ const Explorer = (() => {
       const slabs = rows.flatMap((row, index) =>
         Array.from({ length: row.depth }, () => ({ index, high: row.side, thick: Math.sqrt(row.width) })),
       );
-      const gaps = rows.length * 5 + slabs.length * 1;
+      const gaps = rows.length * 5 + slabs.length;
       const all = slabs.reduce((sum, slab) => sum + slab.thick, 0);
-      const largest = Math.sqrt(Math.max(network.resolution / 2, 300));
-      const unit = Math.min(1.55, Math.max(0.1, (width - gaps) / all));
+      const largest = Math.sqrt(Math.max(rows[0].side, tallest));
+      const unit = Math.min(2.5, width / widest, (width - gaps) / all);
       const drawn = svgNode("svg", { viewBox: `0 0 ${width} ${height + 22}`, width, height: height + 22 });
       let x = Math.max(0, (width - gaps - all * unit) / 2);
       let last = 0;
@@ -240,7 +244,7 @@ const Explorer = (() => {
         const changed = (value, before) => node("td", value, value === before ? "" : "changed");
         line.append(head, node("td", row.operator, "operator"), changed(`${row.depth}`, `${was.depth}`));
         line.append(changed(`${row.width}`, `${was.width}`), changed(`${row.side}`, `${was.side}`));
-        line.append(node("td", `${row.stride}`), number(row.macs, was.macs, most.macs), number(row.params, was.params, most.params));
+        line.append(node("td", `${row.stride}`, "stride"), number(row.macs, was.macs, most.macs), number(row.params, was.params, most.params));
         body.append(line);
         if (state.open === index) body.append(details(row, was, cost));
       });

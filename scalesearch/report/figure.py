@@ -112,8 +112,8 @@ class Figure:
     id: str
     """Short and safe in file names."""
     title: str
-    alt: str
-    """What a reader who cannot see it should know."""
+    caption: str
+    """What it shows, in words: its caption, and what is read out in its place."""
     x: Axis
     y: Axis
     marks: tuple[Mark, ...]
@@ -121,6 +121,8 @@ class Figure:
     """Of the drawing, at any width [px]; of a square one the most."""
     is_square: bool = False
     """Whether a unit is as long on both axes."""
+    beside: tuple[tuple[float, str], ...] = ()
+    """Heights and texts of a column to the right of the drawing."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, each mark with the name of its form."""
@@ -164,6 +166,19 @@ def ticks(low: float, high: float, count: int = 6) -> tuple[tuple[float, str], .
     first, last = -(-low // step), high // step
     values = (index * step for index in range(int(first), int(last) + 1))
     return tuple((round(value, digits + 2), f"{round(value, digits) + 0.0:,.{digits}f}") for value in values)
+
+
+def whole_ticks(first: int, last: int) -> tuple[tuple[float, str], ...]:
+    """Whole numbers between two ends, both ends among them.
+
+    >>> [text for _, text in whole_ticks(1, 3)]
+    ['1', '2', '3']
+    """
+    step = max(1, -(-(last - first) // 6))
+    values = [*range(first, last, step), last]
+    if len(values) > 2 and last - values[-2] < step / 2:
+        del values[-2]
+    return tuple((float(value), str(value)) for value in values)
 
 
 def _exponent(value: float) -> int:

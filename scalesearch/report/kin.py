@@ -15,7 +15,7 @@ PUBLISHED = {"b0": 77.1, "b1": 79.1, "b2": 80.1, "b3": 81.6, "b4": 82.9, "b5": 8
 SOURCE = "arXiv:1905.11946v5, Table 2"
 Quantity = Literal["macs", "params"]
 UNITS: Mapping[Quantity, tuple[float, str, str]] = {
-    "macs": (1e9, "G", "multiply-adds of one image"),
+    "macs": (1e9, "G", "multiply-adds"),
     "params": (1e6, "M", "parameters"),
 }
 
@@ -56,13 +56,18 @@ def family_figure(quantity: Quantity, members: Sequence[Mapping[str, Any]], thei
     return Figure(
         id=id,
         title=title,
-        alt=f"Published EfficientNets from {theirs[0].top1} % to {theirs[-1].top1} % over {name}, and where "
-        f"{len(members)} members of this run stand in {name}. These are not trained on ImageNet: no accuracy is shown.",
+        caption=f"Published EfficientNets, {theirs[0].top1} to {theirs[-1].top1} % ({SOURCE}). {_said(members, name)}",
         x=Axis(title=name, low=low, high=high, ticks=decades(low, high, unit, short), is_log=True),
         y=Axis(title="ImageNet top-1, %", low=floor, high=85.4, ticks=tuple((v, f"{v}") for v in range(76, 86, 2))),
         marks=(*_published(quantity, theirs), *_members(quantity, members, floor)),
         height=330,
     )
+
+
+def _said(members: Sequence[Mapping[str, Any]], name: str) -> str:
+    if not members:
+        return "This run has no members yet."
+    return f"This run's {len(members)} members stand on the axis by their {name}: nobody has trained them on ImageNet."
 
 
 def _published(quantity: Quantity, theirs: Sequence[Theirs]) -> Iterator[Mark]:
@@ -90,4 +95,4 @@ def _members(quantity: Quantity, members: Sequence[Mapping[str, Any]], floor: fl
         for x, name in rows
     )
     if spots:
-        yield Spots(kind="ours", name="this run's, cost only: not trained on ImageNet", spots=spots)
+        yield Spots(kind="ours", name="this run's: cost alone", spots=spots)

@@ -28,7 +28,17 @@ def ranking_table(ranking: Ranking, layout: Layout) -> Table:
     """Every ranked network, trained or not."""
     return Table(
         caption="Every ranked candidate; estimates of untrained ones are the surface's.",
-        columns=("candidate", "rank", "estimate %", "95 % interval", "seeds", "P(best)", "tied", "d / w / r %", "reference"),
+        columns=(
+            "candidate",
+            "rank",
+            "estimate %",
+            "95 % interval",
+            "seeds",
+            "P(best)",
+            "tied",
+            "d / w / r %",
+            "reference",
+        ),
         rows=tuple(
             (
                 row.id,
@@ -141,7 +151,16 @@ def spending_table(rows: Sequence[Spending]) -> Table:
     """Compute and time, by stage and training length."""
     return Table(
         caption="Spent so far. Times of trials that ran beside each other are added up.",
-        columns=("stage", "epochs each", "trained", "failed", "unfinished", "image passes", "multiply-adds", "trial hours"),
+        columns=(
+            "stage",
+            "epochs each",
+            "trained",
+            "failed",
+            "unfinished",
+            "image passes",
+            "multiply-adds",
+            "trial hours",
+        ),
         rows=tuple(
             (
                 row.stage,

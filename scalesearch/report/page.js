@@ -103,8 +103,8 @@
     const [x, y] = [axis(figure.x), axis(figure.y)];
     return {
       font: { family: style.fontFamily, color: style.color, size: 13 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 60, r: 20, t: 20, b: 50 }, hovermode: "closest", legend: { orientation: "h", y: 1.08 }, shapes: shapes(figure),
-      annotations: figure.marks.filter((mark) => mark.form === "note").map((mark) => ({ x: mark.x, y: mark.y, text: plain(mark.text), showarrow: false })),
+      margin: { l: 60, r: figure.beside.length ? 70 : 20, t: 20, b: 50 }, hovermode: "closest", legend: { orientation: "h", y: 1.08 }, shapes: shapes(figure),
+      annotations: figure.beside.map(([y, text]) => ({ x: 1, xref: "paper", xanchor: "left", y, text: plain(text), showarrow: false })).concat(figure.marks.filter((mark) => mark.form === "note").map((mark) => ({ x: mark.x, y: mark.y, text: plain(mark.text), showarrow: false }))),
       xaxis: { ...x, gridcolor: grid }, yaxis: { ...y, gridcolor: grid, ...(figure.is_square ? { scaleanchor: "x" } : {}) },
     };
   };

@@ -1,4 +1,4 @@
-"""The report as one HTML file: figures, tables and scripts inside, nothing fetched, nothing executed that is not ours."""
+"""The report as one HTML file: figures, tables and scripts inside; nothing is fetched, no foreign script runs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from scalesearch.report.svg import STYLE, svg
 from scalesearch.report.training import curves_figure, fidelity_figures
 
 HERE = Path(__file__).parent
-WIDE, NARROW = 920, 350
-"""Widths that every figure is drawn at [px]; the page shows the one that fits."""
+WIDE, HALF, NARROW = 920, 440, 350
+"""Widths that figures are drawn at [px]: whole or half the page, and a phone's; the page shows what fits."""
 SCRIPTS = ("scaling.js", "explorer.js", "page.js")
 
 
@@ -75,7 +75,7 @@ def page(facts: Facts) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals["drawn"] = _inline
+    environment.globals |= {"drawn": _inline, "WIDE": WIDE, "HALF": HALF}
     return environment.get_template("page.html").render(
         facts=facts,
         run=facts.run,
@@ -105,7 +105,6 @@ def headline(facts: Facts) -> str:
         return "Nothing is ranked yet."
     final = outcome.final
     count, tied = len(final.on_budget), sum(row.tied_with_best for row in final.on_budget)
-    so_far = "So far: " if outcome.stage else ""
     said = {
         Verdict.WINNER: f"{final.leader} is the best of {count} candidates.",
         Verdict.TIED: f"{tied} of {count} candidates may be the best.",
@@ -114,7 +113,7 @@ def headline(facts: Facts) -> str:
         Verdict.SINGLE: "One candidate has results: there is nothing to compare it with.",
         Verdict.NOTHING: "No candidate on budget has results.",
     }[final.verdict_kind]
-    return f"{so_far}{said}"
+    return f"{said[:-1]}, so far." if outcome.stage else said
 
 
 def _tables(facts: Facts) -> dict[str, lists.Table]:
@@ -135,11 +134,11 @@ def _tables(facts: Facts) -> dict[str, lists.Table]:
     return found
 
 
-def _inline(figure: Figure) -> Markup:
-    """A figure at both widths; the style sheet shows one."""
+def _inline(figure: Figure, width: int) -> Markup:
+    """A figure for the page and for a phone; the style sheet shows one."""
     wide, narrow = (
         svg(figure, width).replace('class="figure"', f'class="figure {name}"', 1)
-        for width, name in ((WIDE, "wide"), (NARROW, "narrow"))
+        for width, name in ((width, "wide"), (NARROW, "narrow"))
     )
     return Markup(wide + narrow)
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from scalesearch.ranking import Ranking, Row
-from scalesearch.report.figure import Axis, Drawn, Figure, Line, Lines, Mark, Missing, Note, Spot, Spots, Zone, padded, ticks
+from scalesearch.report.figure import Axis, Drawn, Figure, Line, Lines, Mark, Missing, Spot, Spots, Zone, padded, ticks
 
 MOST_ROWS = 40
 """Rows of the picture; the table holds them all."""
 ROW = 19
 """Height of a row [px]."""
-CHANCES = 0.13
-"""Part of the width that the probabilities take."""
 NAMES = {
     "best": "first on budget",
     "tied": "cannot be told apart from it",
@@ -37,27 +35,25 @@ def ranking_figure(ranking: Ranking | None, anchor: Sequence[float] = (), *, id:
     ends = [end for row in shown for end in (row.low, row.high, row.estimate) if end is not None]
     level = sum(anchor) / len(anchor) if anchor else None
     low, high = padded([*ends, *([] if level is None else [level])])
-    edge = high + CHANCES * (high - low) / (1 - CHANCES)
-    has_chances = any(row.p_best is not None for row in shown)
     return Figure(
         id=id,
         title=title,
-        alt=f"{title}: {len(shown)} of {len(rows)} trained candidates. {_said(ranking, shown)}",
-        x=Axis(title="validation accuracy, %", low=low, high=edge if has_chances else high, ticks=ticks(low, high)),
+        caption=f"{title}: {len(shown)} of {len(rows)} trained candidates. {_said(ranking, shown)}",
+        x=Axis(title="validation accuracy, %", low=low, high=high, ticks=ticks(low, high)),
         y=Axis(
             title="",
             low=-len(shown) + 0.4,
-            high=0.9 if has_chances else 0.6,
+            high=0.6,
             ticks=tuple((-place, row.id) for place, row in enumerate(shown)),
             has_grid=False,
         ),
         marks=(
             *_bands(shown),
-            *_base(level),
+            *_base(level, len(shown)),
             *_marks(shown, ranking),
-            *(_chances(shown, edge) if has_chances else ()),
         ),
         height=ROW * len(shown) + 20,
+        beside=tuple(_chances(shown)),
     )
 
 
@@ -96,12 +92,12 @@ def _bands(shown: Sequence[Row]) -> Iterator[Mark]:
         first = max(last, first + 1)
 
 
-def _base(level: float | None) -> Iterator[Mark]:
+def _base(level: float | None, rows: int) -> Iterator[Mark]:
     if level is not None:
         yield Lines(
             kind="base",
             name="the unscaled base",
-            lines=(Line(places=((level, -1e6), (level, 1e6)), tip=f"the unscaled base: {level:.2f} %"),),
+            lines=(Line(places=((level, 0.6 - rows), (level, 0.6)), tip=f"the unscaled base: {level:.2f} %"),),
         )
 
 
@@ -135,9 +131,10 @@ def tip(row: Row) -> str:
     return f"{row.id}: {row.estimate:.2f} %, {interval} · {seeds}{chance}{named}"
 
 
-def _chances(shown: Sequence[Row], edge: float) -> Iterator[Mark]:
-    yield Note(x=edge, y=0.75, text="P(best)", kind="title", side="left")
+def _chances(shown: Sequence[Row]) -> Iterator[tuple[float, str]]:
+    """The column of probabilities with its head."""
+    if any(row.p_best is not None for row in shown):
+        yield 0.9, "P(best)"
     for place, row in enumerate(shown):
         if row.p_best is not None:
-            text = f"{row.p_best:.0%}" if row.p_best >= 0.01 or row.p_best == 0 else "< 1%"
-            yield Note(x=edge, y=-place, text=text.replace("%", " %"), kind="tick", side="left")
+            yield -place, "< 1 %" if 0 < row.p_best < 0.01 else f"{100 * row.p_best:.0f} %"

@@ -6,7 +6,7 @@ from scalesearch.outcome import Outcome
 from scalesearch.report.figure import Axis, Drawn, Figure, Line, Lines, Missing, Spot, Spots
 from scalesearch.scaling import DIMENSIONS, PAPER
 
-TICKS = ((0.0, "0"), (0.25, "25"), (0.5, "50"), (0.75, "75"), (1.0, "100 %"))
+TICKS = ((0.0, "0"), (0.5, "50"), (1.0, "100 %"))
 
 
 def shares_figure(outcome: Outcome | None) -> Drawn:
@@ -20,15 +20,19 @@ def shares_figure(outcome: Outcome | None) -> Drawn:
         return Missing(id=id, title=title, why=why)
     best = surface.optimum
     rows = list(enumerate(zip(DIMENSIONS, best.shares, best.low, best.high, strict=True)))
-    paper = [Spot(x=share, y=-place, tip=f"the paper's: {share:.0%}") for place, share in enumerate(PAPER.shares)]
+    paper = [
+        Spot(x=share, y=-place, tip=f"the paper's: {100 * share:.0f} %") for place, share in enumerate(PAPER.shares)
+    ]
     return Figure(
         id=id,
         title=title,
-        alt="; ".join(f"{name} {share:.0%}, 95 % interval {low:.0%} to {high:.0%}" for _, (name, share, low, high) in rows),
-        x=Axis(title="share of log compute", low=0, high=1.02, ticks=TICKS),
-        y=Axis(
-            title="", low=-2.5, high=0.5, ticks=tuple((-place, row[0]) for place, row in rows), has_grid=False
-        ),
+        caption="Dots: where the surface is highest. Lines: 95 % intervals of it. "
+        + "; ".join(
+            f"{name} {100 * share:.0f} % ({100 * low:.0f} to {100 * high:.0f})" for _, (name, share, low, high) in rows
+        )
+        + ".",
+        x=Axis(title="share of log compute", low=0, high=1.04, ticks=TICKS),
+        y=Axis(title="", low=-2.5, high=0.5, ticks=tuple((-place, row[0]) for place, row in rows), has_grid=False),
         marks=(
             *(
                 Lines(kind=name, lines=(Line(places=((low, -place), (high, -place))),))
@@ -39,7 +43,11 @@ def shares_figure(outcome: Outcome | None) -> Drawn:
                 Spots(
                     kind=name,
                     name="",
-                    spots=(Spot(x=share, y=-place, tip=f"{name} {share:.0%} ({low:.0%} to {high:.0%})"),),
+                    spots=(
+                        Spot(
+                            x=share, y=-place, tip=f"{name} {100 * share:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+                        ),
+                    ),
                 )
                 for place, (name, share, low, high) in rows
             ),

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from scalesearch.outcome import Outcome
 from scalesearch.ranking import Row
+from scalesearch.report.contours import Corner, between, crossing
 from scalesearch.report.figure import Axis, Cells, Drawn, Figure, Line, Lines, Mark, Missing, Note, Place, Spot, Spots
 from scalesearch.report.ranked import kind_of, tip
-from scalesearch.samples import Shares
 from scalesearch.space import REFERENCES
+from scalesearch.surface import CONFIDENCE
 from scalesearch.terrain import Terrain
 
 HEIGHT = 3**0.5 / 2
@@ -44,9 +45,9 @@ def simplex_figure(outcome: Outcome | None, terrain: Terrain | None) -> Drawn:
     return Figure(
         id=id,
         title=title,
-        alt=f"A triangle of the shares of depth, width and resolution. {_said(outcome)}",
+        caption=f"The nearer a corner, the more of the compute goes there. {_said(outcome)}",
         x=Axis(title="", low=-0.1, high=1.1),
-        y=Axis(title="", low=-0.09, high=HEIGHT + 0.09),
+        y=Axis(title="", low=-0.07, high=HEIGHT + 0.06),
         marks=(*_surface(terrain), *_ground(), *_candidates(outcome), *_references(outcome), *_optimum(outcome)),
         height=560,
         is_square=True,
@@ -79,9 +80,9 @@ def _ground() -> Iterator[Mark]:
         yield Lines(kind="rule", lines=tuple(Line(places=(place(one), place(other))) for one, other in ends))
     corners = (place((1, 0, 0)), place((0, 1, 0)), place((0, 0, 1)))
     yield Lines(kind="frame", lines=(Line(places=(*corners, corners[0])),))
-    yield Note(x=corners[0][0], y=corners[0][1], text="all depth", kind="corner depth", side="above")
-    yield Note(x=corners[1][0], y=corners[1][1], text="all width", kind="corner width", side="below")
-    yield Note(x=corners[2][0], y=corners[2][1], text="all resolution", kind="corner resolution", side="below")
+    yield Note(x=corners[0][0], y=corners[0][1] + 0.015, text="all depth", kind="corner depth", side="above")
+    yield Note(x=corners[1][0], y=corners[1][1] - 0.015, text="all width", kind="corner width", side="below")
+    yield Note(x=corners[2][0], y=corners[2][1] - 0.015, text="all resolution", kind="corner resolution", side="below")
 
 
 def _surface(terrain: Terrain | None) -> Iterator[Mark]:
@@ -89,54 +90,35 @@ def _surface(terrain: Terrain | None) -> Iterator[Mark]:
     if terrain is None:
         return
     low, high = min(terrain.heights), max(terrain.heights)
-    span = max(high - low, 1e-9)
-    cells = [
-        (
-            _around(shares, terrain.step),
-            min(LEVELS - 1, int(LEVELS * (height - low) / span)),
-            f"surface {height:.2f} % at depth {shares[0]:.0%}, width {shares[1]:.0%}, resolution {shares[2]:.0%}",
-        )
-        for shares, height in zip(terrain.points, terrain.heights, strict=True)
-    ]
+    step = max(high - low, 1e-9) / LEVELS
+    triangles = list(_triangles(terrain))
+    cells: list[tuple[tuple[Place, ...], int, str]] = []
+    for level in range(LEVELS):
+        ends = low + level * step, low + (level + 1) * step
+        tip = f"surface {ends[0]:.2f} to {ends[1]:.2f} %"
+        pieces = (between(_corners(terrain, three, terrain.heights), *ends) for three in triangles)
+        cells += [(piece, level, tip) for piece in pieces if piece]
     names = [""] * LEVELS
     names[0], names[-1] = f"surface {low:.2f} %", f"{high:.2f} %"
     yield Cells(kind="surface", levels=tuple(names), cells=tuple(cells))
-    edge = tuple(_edge(terrain))
+    crossed = (crossing(_corners(terrain, three, terrain.worse), CONFIDENCE) for three in triangles)
+    edge = tuple(Line(places=places) for places in crossed if places)
     if edge:
         yield Lines(kind="region", name="edge of what may be as good", lines=edge)
 
 
-def _around(shares: Shares, step: float) -> tuple[Place, ...]:
-    """The hexagon of a lattice point."""
-    x, y = place(shares)
-    side = step / 3**0.5
-    corners = ((0, 1), (HEIGHT, 0.5), (HEIGHT, -0.5), (0, -1), (-HEIGHT, -0.5), (-HEIGHT, 0.5))
-    return tuple((round(x + side * dx, 5), round(y + side * dy, 5)) for dx, dy in corners)
-
-
-NEIGHBOURS = ((1, 0, -1), (0, -1, 1), (-1, 0, 1), (0, 1, -1), (1, -1, 0), (-1, 1, 0))
-"""Steps from a lattice point to those around it, in units of the step."""
-
-
-def _edge(terrain: Terrain) -> Iterator[Line]:
-    """Borders between cells inside the region and cells outside it."""
+def _triangles(terrain: Terrain) -> Iterator[tuple[int, int, int]]:
+    """Neighbours on the lattice, three by three, as places in `points`."""
     size = round(1 / terrain.step)
-    inside = {
-        (round(shares[0] * size), round(shares[1] * size)): is_in
-        for shares, is_in in zip(terrain.points, terrain.may_be_best, strict=True)
-    }
-    for (depth, width), is_in in inside.items():
-        for more_depth, more_width, _ in NEIGHBOURS:
-            if is_in and inside.get((depth + more_depth, width + more_width)) is False:
-                yield Line(places=_border((depth, width), (depth + more_depth, width + more_width), terrain.step))
+    at = {(round(size * depth), round(size * width)): index for index, (depth, width, _) in enumerate(terrain.points)}
+    for depth, width in at:
+        for others in (((depth + 1, width), (depth, width + 1)), ((depth + 1, width), (depth + 1, width - 1))):
+            if all(other in at for other in others):
+                yield at[depth, width], at[others[0]], at[others[1]]
 
 
-def _border(one: tuple[int, int], other: tuple[int, int], step: float) -> tuple[Place, Place]:
-    """The side that two hexagons share: across the line between them, at its middle."""
-    (x0, y0), (x1, y1) = (place((d * step, w * step, 1 - (d + w) * step)) for d, w in (one, other))
-    middle, half = ((x0 + x1) / 2, (y0 + y1) / 2), 0.5 / 3**0.5
-    across = -(y1 - y0) * half, (x1 - x0) * half
-    return (middle[0] - across[0], middle[1] - across[1]), (middle[0] + across[0], middle[1] + across[1])
+def _corners(terrain: Terrain, three: tuple[int, int, int], values: Sequence[float]) -> list[Corner]:
+    return [(*place(terrain.points[index]), values[index]) for index in three]
 
 
 def _candidates(outcome: Outcome) -> Iterator[Mark]:

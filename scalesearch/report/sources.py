@@ -23,7 +23,8 @@ FAST = """@inproceedings{dollar2021fast,
 }"""
 EFFICIENTNETX = """@inproceedings{li2021searching,
   title     = {Searching for Fast Model Families on Datacenter Accelerators},
-  author    = {Li, Sheng and Tan, Mingxing and Pang, Ruoming and Li, Andrew and Cheng, Liqun and Le, Quoc V. and Jouppi, Norman P.},
+  author    = {Li, Sheng and Tan, Mingxing and Pang, Ruoming and Li, Andrew and Cheng, Liqun and
+               Le, Quoc V. and Jouppi, Norman P.},
   booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
   year      = {2021},
   note      = {arXiv:2102.05610; the reference point effnetx-gpu}

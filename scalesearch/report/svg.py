@@ -28,6 +28,11 @@ class _Frame:
     width: float
     height: float
 
+    @property
+    def figure_right(self) -> float:
+        """Where the column beside the drawing ends."""
+        return self.left + self.width + 8 + LETTER * max((len(text) for _, text in self.figure.beside), default=0)
+
     def x(self, value: float) -> float:
         return self.left + self.width * _part(value, self.figure.x)
 
@@ -55,7 +60,7 @@ def svg(figure: Figure, width: int, *, alone: bool = False) -> str:
     key = list(_key(figure, width))
     rows = 1 + max((row for row, _ in key), default=-1)
     frame = _frame(figure, width, 10 + LINE * rows)
-    below = 44 if figure.x.ticks else 26 if figure.is_square else 10
+    below = 44 if figure.x.ticks else 4
     height = round(frame.top + frame.height + below)
     body = [*(text for _, text in key), *_axes(frame)]
     body += [text for mark in figure.marks for text in _drawn(mark, frame)]
@@ -64,14 +69,14 @@ def svg(figure: Figure, width: int, *, alone: bool = False) -> str:
         body.insert(0, f"<style>{STYLE.read_text(encoding='utf-8')}</style>")
         body.insert(1, f'<rect class="ground" width="{width}" height="{height}"/>')
         head += ' xmlns="http://www.w3.org/2000/svg"'
-    return f'<svg {head} role="img"><title>{escape(figure.alt)}</title>{"".join(body)}</svg>'
+    return f'<svg {head} role="img"><title>{escape(figure.caption)}</title>{"".join(body)}</svg>'
 
 
 def _frame(figure: Figure, width: int, top: float) -> _Frame:
     names = [text for _, text in figure.y.ticks]
     left = 12 + LETTER * max(map(len, names), default=0) if names else 16
-    top += 20 if figure.y.title else 6
-    inner = width - left - 18
+    top += 20 if figure.y.title else 14 if figure.beside else 6
+    inner = width - left - 18 - LETTER * max((len(text) for _, text in figure.beside), default=0)
     height = figure.height
     if figure.is_square:
         span = (figure.y.high - figure.y.low) / (figure.x.high - figure.x.low)
@@ -88,7 +93,10 @@ def _key(figure: Figure, width: int) -> Iterator[tuple[int, str]]:
         if x + step > width and x > 10:
             x, row = 10.0, row + 1
         y = 12 + LINE * row
-        yield row, f'{_sample(form, kind, x + 6, y)}<text class="key" x="{x + 17:.1f}" y="{y + 4}">{escape(name)}</text>'
+        yield (
+            row,
+            f'{_sample(form, kind, x + 6, y)}<text class="key" x="{x + 17:.1f}" y="{y + 4}">{escape(name)}</text>',
+        )
         x += step
 
 
@@ -125,12 +133,15 @@ def _symbol(kind: str, x: float, y: float, tip: str = "") -> str:
 def _axes(frame: _Frame) -> Iterator[str]:
     figure, bottom, right = frame.figure, frame.top + frame.height, frame.left + frame.width
     if figure.y.title:
-        yield f'<text class="title" x="{min(frame.left, 10):.1f}" y="{frame.top - 9:.1f}">{escape(figure.y.title)}</text>'
+        x, y = min(frame.left, 10.0), frame.top - 9
+        yield f'<text class="title" x="{x:.1f}" y="{y:.1f}">{escape(figure.y.title)}</text>'
     for value, text in figure.y.ticks:
         y = frame.y(value)
         if figure.y.has_grid:
             yield f'<path class="grid" d="M{frame.left:.1f},{y:.1f}H{right:.1f}"/>'
         yield f'<text class="tick" x="{frame.left - 7:.1f}" y="{y + 4:.1f}" text-anchor="end">{escape(text)}</text>'
+    for value, text in figure.beside:
+        yield _text("tick", frame.figure_right, frame.y(value), text, "left", -4)
     taken = -math.inf
     for value, text in figure.x.ticks:
         x, half = frame.x(value), LETTER * len(text) / 2
@@ -140,14 +151,14 @@ def _axes(frame: _Frame) -> Iterator[str]:
             taken = x + half
             yield f'<text class="tick" x="{x:.1f}" y="{bottom + 17:.1f}" text-anchor="middle">{escape(text)}</text>'
     if figure.x.title:
-        yield f'<text class="title" x="{right:.1f}" y="{bottom + 36:.1f}" text-anchor="end">{escape(figure.x.title)}</text>'
+        yield _text("title", right, bottom + 32, figure.x.title, "left", -4)
 
 
 def _drawn(mark: Mark, frame: _Frame) -> Iterator[str]:
     if isinstance(mark, Zone):
         yield _zone(mark, frame)
     elif isinstance(mark, Cells):
-        yield from (_cell(mark.kind, *cell, frame) for cell in mark.cells)
+        yield from _cells(mark, frame)
     elif isinstance(mark, Lines):
         yield from (text for line in mark.lines for text in _line(mark.kind, line, frame))
     elif isinstance(mark, Spots):
@@ -169,17 +180,24 @@ def _ends(axis: Axis) -> tuple[float, float]:
     return axis.low, axis.high
 
 
-def _cell(kind: str, corners: tuple[Place, ...], level: int, tip: str, frame: _Frame) -> str:
-    title = f"<title>{escape(tip)}</title>" if tip else ""
-    return f'<polygon class="cell {kind} level{level}" points="{" ".join(map(frame.at, corners))}">{title}</polygon>'
+def _cells(mark: Cells, frame: _Frame) -> Iterator[str]:
+    """Each level as one shape, so that its pieces join without seams."""
+    for level in range(len(mark.levels)):
+        own = [(corners, tip) for corners, at, tip in mark.cells if at == level]
+        if own:
+            path = "".join(f"M{'L'.join(map(frame.at, corners))}Z" for corners, _ in own)
+            yield f'<path class="cell {mark.kind} level{level}" d="{path}"><title>{escape(own[0][1])}</title></path>'
 
 
 def _line(kind: str, line: Line, frame: _Frame) -> Iterator[str]:
+    """A line; its label stands before it where there is no room behind."""
     title = f"<title>{escape(line.tip)}</title>" if line.tip else ""
     yield f'<path class="line {kind}" d="M{"L".join(map(frame.at, line.places))}">{title}</path>'
     if line.label:
         x, y = line.places[-1]
-        yield _text(f"label {kind}", frame.x(x), frame.y(y), line.label, "right", RADIUS)
+        fits = frame.x(x) + RADIUS + 4 + LETTER * len(line.label) <= frame.left + frame.width
+        at, side = (x, "right") if fits else (line.places[0][0], "left")
+        yield _text(f"label {kind}", frame.x(at), frame.y(y), line.label, side, RADIUS)
 
 
 def _spot(kind: str, spot: Spot, frame: _Frame) -> Iterator[str]:

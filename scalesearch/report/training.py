@@ -7,7 +7,20 @@ from collections.abc import Iterator, Sequence
 from scalesearch.fidelity import Agreement, text
 from scalesearch.outcome import Outcome
 from scalesearch.plan import ANCHOR, Plan
-from scalesearch.report.figure import Axis, Drawn, Figure, Line, Lines, Mark, Missing, Spot, Spots, padded, ticks
+from scalesearch.report.figure import (
+    Axis,
+    Drawn,
+    Figure,
+    Line,
+    Lines,
+    Mark,
+    Missing,
+    Spot,
+    Spots,
+    padded,
+    ticks,
+    whole_ticks,
+)
 from scalesearch.trials import TrialResult, TrialState
 
 NAMES = {
@@ -30,12 +43,12 @@ def curves_figure(plan: Plan, results: Sequence[TrialResult], leader: str | None
     return Figure(
         id="curves",
         title="Learning curves",
-        alt=f"{len(begun)} trainings of the search: {len(stopped)} ended at a shorter length, {len(failed)} failed.",
+        caption=f"{len(begun)} trainings of the search, {len(stopped)} of them of a shorter length, {len(failed)} failed.",
         x=Axis(
             title="epochs",
             low=1 if longest > 1 else 0.5,
             high=longest + 0.02 * max(longest - 1, 1),
-            ticks=tuple((value, mark) for value, mark in ticks(1, longest) if value == int(value)) or ((1, "1"),),
+            ticks=whole_ticks(1, longest),
         ),
         y=Axis(title="validation accuracy, %", low=y[0], high=y[1], ticks=ticks(*y)),
         marks=(*_lines(begun, leader), *_ends(stopped, "stopped", "stopped here"), *_ends(failed, "failed", "failed")),
@@ -93,13 +106,13 @@ def _agreement(one: Agreement, outcome: Outcome, results: Sequence[TrialResult])
     order = "not defined" if one.tau is None else f"{one.tau:.2f}"
     interval = "" if one.low is None else f" ({one.low:.2f} to {one.high:.2f})"
     last = max(len(both), 2)
-    axis = Axis(title=f"place after {one.short} epochs", low=0, high=last + 1, ticks=_whole(last))
+    axis = Axis(title=f"place after {one.short} epochs", low=0, high=last + 1, ticks=whole_ticks(1, last))
     upward = tuple((last + 1 - value, text) for value, text in axis.ticks)
     kinds = {name: "best" if name == outcome.final.leader else "tied" for name in both}
     return Figure(
         id=id,
         title=f"{title}: τ {order}{interval}",
-        alt=f"Places of {len(both)} candidates after {one.short} and after {one.long} epochs: Kendall's τ {order}{interval}.",
+        caption=f"Places of {len(both)} candidates: Kendall's τ {order}{interval}.",
         x=axis,
         y=Axis(title=f"place after {one.long} epochs", low=0, high=last + 1, ticks=upward),
         marks=(
@@ -142,7 +155,3 @@ def _places(means: dict[str, float]) -> dict[str, float]:
     """Places from 1 for the highest; equal ones share the middle of theirs."""
     ordered = sorted(means.values(), reverse=True)
     return {name: ordered.index(mean) + (ordered.count(mean) + 1) / 2 for name, mean in means.items()}
-
-
-def _whole(last: int) -> tuple[tuple[float, str], ...]:
-    return tuple((value, text) for value, text in ticks(1, last) if value == int(value) and value >= 1)

@@ -9,7 +9,7 @@ from scalesearch import documents
 from scalesearch.cli.console import duration, print_document, terminal
 
 if TYPE_CHECKING:
-    from rich.progress_bar import ProgressBar
+    from rich.columns import Columns
 
     from scalesearch.ranking import Ranking, Row
     from scalesearch.stored import StoredRun
@@ -69,8 +69,10 @@ def _most(stored: StoredRun) -> str:
     return "" if stored.now.stage is None or stored.plan.policy == "grid" else "at most "
 
 
-def _bar(document: dict[str, Any]) -> ProgressBar:
+def _bar(document: dict[str, Any]) -> Columns:
     """How far a run is, failed trials included."""
+    from rich.columns import Columns
     from rich.progress_bar import ProgressBar
 
-    return ProgressBar(total=max(1, document["total"]), completed=document["done"] + document["failed"], width=WIDTH)
+    bar = ProgressBar(total=max(1, document["total"]), completed=document["done"] + document["failed"], width=WIDTH)
+    return Columns([bar])  # a line of its own

@@ -169,9 +169,17 @@ def spending_table(rows: Sequence[Spending]) -> Table:
                 str(row.failed),
                 str(row.unfinished),
                 f"{row.passes:,}",
-                f"{row.macs:.3g}",
+                _short(row.macs),
                 f"{row.hours:.2f}",
             )
             for row in rows
         ),
     )
+
+
+def _short(value: float) -> str:
+    """A large number with its unit."""
+    size, unit = next(
+        ((size, unit) for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G")) if value >= size), (1e6, "M")
+    )
+    return f"{value / size:.3g} {unit}"

@@ -190,14 +190,16 @@ def _cells(mark: Cells, frame: _Frame) -> Iterator[str]:
 
 
 def _line(kind: str, line: Line, frame: _Frame) -> Iterator[str]:
-    """A line; its label stands before it where there is no room behind."""
+    """A line; its label stands before it where there is no room behind, and on it where there is none at all."""
     title = f"<title>{escape(line.tip)}</title>" if line.tip else ""
     yield f'<path class="line {kind}" d="M{"L".join(map(frame.at, line.places))}">{title}</path>'
     if line.label:
-        x, y = line.places[-1]
-        fits = frame.x(x) + RADIUS + 4 + LETTER * len(line.label) <= frame.left + frame.width
-        at, side = (x, "right") if fits else (line.places[0][0], "left")
-        yield _text(f"label {kind}", frame.x(at), frame.y(y), line.label, side, RADIUS)
+        (x, y), end, room = line.places[0], frame.x(line.places[-1][0]), RADIUS + 4 + LETTER * len(line.label)
+        if end + room <= frame.left + frame.width:
+            at, side = end, "right"
+        else:
+            at, side = (frame.x(x), "left") if frame.x(x) - room >= frame.left else (end + RADIUS + 4, "left")
+        yield _text(f"label {kind}", at, frame.y(y), line.label, side, RADIUS)
 
 
 def _spot(kind: str, spot: Spot, frame: _Frame) -> Iterator[str]:

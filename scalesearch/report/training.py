@@ -43,7 +43,7 @@ def curves_figure(plan: Plan, results: Sequence[TrialResult], leader: str | None
     return Figure(
         id="curves",
         title="Learning curves",
-        caption=f"{len(begun)} trainings of the search, {len(stopped)} of them of a shorter length, {len(failed)} failed.",
+        caption=f"{len(begun)} trainings, {len(stopped)} of them of a shorter length, {len(failed)} failed.",
         x=Axis(
             title="epochs",
             low=1 if longest > 1 else 0.5,

@@ -69,6 +69,7 @@ FLOORS = {
     "verdict": 6,
     "policies": 6,
     "travel": 6,
+    "terrain": 6,
     "agenda": 6,
     "fidelity": 6,
     "outcome": 6,
@@ -82,6 +83,7 @@ FLOORS = {
     "tables": 7,
     "direct": 7,
     "stored": 7,
+    "report": 7,
     "run": 7,
     "cli": 8,
     "__main__": 8,
@@ -108,7 +110,10 @@ DOORS = {
     ),
     "PIL": ("dataset.faults", "dataset.folders", "proxy.data", "proxy.pixels", "proxy.decoding"),
     "pydantic": ("request",),
-    "yaml": ("yamlfile", "emit", "runfolder"),
+    "yaml": ("yamlfile", "emit", "runfolder", "report.page", "report.again"),
+    "jinja2": ("report.page",),
+    "markupsafe": ("report.page",),
+    "plotly": ("report.page",),
     "typer": ("cli",),
     "rich": ("cli",),
 }
@@ -129,9 +134,11 @@ LOADS = {
     "fidelity": ("numpy",),
     "outcome": SURFACES,
     "findings": SURFACES,
+    "terrain": SURFACES,
     "search": ("optuna", *STATISTICS),
     "study": ("optuna", *STATISTICS),
     "stored": ("optuna", *STATISTICS),
+    "report": ("optuna", *STATISTICS),
     "tables": ("pandas", "numpy"),
     "prepared": ("numpy", "PIL"),
     "cli": ("typer",),
@@ -141,7 +148,7 @@ LOADS = {
 }
 
 # Distributions whose name is not that of their module, and what comes with another one.
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "triton": "torch"}
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "triton": "torch", "markupsafe": "jinja2"}
 
 REFUSED_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc"}
 LONGEST_FILE = 320

@@ -29,7 +29,8 @@ def explorer_document(facts: Facts) -> Document | None:
     network, rounding = plan.scalable.network, plan.base.rounding
     if not isinstance(network, Network) or rounding is None:
         return None
-    marks = [{"name": plan.base.name.upper(), "phi": 0.0, "network": network.to_dict()}, *_members(facts)]
+    first: Document = {"name": plan.base.name.upper(), "phi": 0.0, "network": network.to_dict()}
+    marks = [first, *_members(facts)]
     return {
         "base": plan.base.name,
         "network": network.to_dict(),
@@ -38,7 +39,7 @@ def explorer_document(facts: Facts) -> Document | None:
         "budget": plan.space.budget,
         "rules": list(_rules(facts.outcome, plan.space.budget)),
         "marks": marks,
-        "farthest": max(round(FARTHEST * max(mark["phi"] for mark in marks), 2), ALONE),
+        "farthest": max(round(FARTHEST * max(float(mark["phi"]) for mark in marks), 2), ALONE),
     }
 
 

@@ -38,15 +38,19 @@ def read_facts(folder: Path) -> Facts:
     Raises:
         StudyError: no run in that folder, or a damaged one.
     """
-    run = read_run(folder)
+    return facts_of(read_run(folder))
+
+
+def facts_of(run: StoredRun) -> Facts:
+    """What is to be shown of a run that has been read, with what lies in its folder."""
     outcome = outcome_of(run) if run.is_ranked else None
     rests = outcome is not None and outcome.ranking.rests_on_surface
     return Facts(
         run=run,
         outcome=outcome,
         terrain=terrain(run.plan, run.layout, run.results) if rests else None,
-        family=_document(folder / "family" / "manifest.json"),
-        environment=_document(folder / "environment.json"),
+        family=_document(run.folder / "family" / "manifest.json"),
+        environment=_document(run.folder / "environment.json"),
         written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )
 

@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
+from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStubs]
 
 from scalesearch.documents import rank_document, status_document
 from scalesearch.ranking import Verdict
 from scalesearch.report import lists
+from scalesearch.report.again import is_own, study_file
 from scalesearch.report.compute import compute_figure, cost_figure, spending
 from scalesearch.report.explorer import explorer_document
 from scalesearch.report.facts import Facts
@@ -75,8 +76,10 @@ def page(facts: Facts) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {"drawn": _inline, "WIDE": WIDE, "HALF": HALF}
     return environment.get_template("page.html").render(
+        drawn=_inline,
+        WIDE=WIDE,
+        HALF=HALF,
         facts=facts,
         run=facts.run,
         plan=facts.run.plan,
@@ -88,6 +91,8 @@ def page(facts: Facts) -> str:
         tables=_tables(facts),
         explorer=explorer,
         settings=yaml.safe_dump(facts.run.plan.to_dict(), sort_keys=False, allow_unicode=True),
+        study=study_file(facts.run.plan),
+        is_own=is_own(facts.run.plan),
         sources=bibtex(facts.run.plan, facts.outcome),
         style=Markup((HERE / "page.css").read_text(encoding="utf-8") + STYLE.read_text(encoding="utf-8")),
         script=Markup(script),

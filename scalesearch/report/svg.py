@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -66,10 +67,18 @@ def svg(figure: Figure, width: int, *, alone: bool = False) -> str:
     body += [text for mark in figure.marks for text in _drawn(mark, frame)]
     head = f'class="figure" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     if alone:
-        body.insert(0, f"<style>{STYLE.read_text(encoding='utf-8')}</style>")
+        body.insert(0, f"<style>{_plain_style()}</style>")
         body.insert(1, f'<rect class="ground" width="{width}" height="{height}"/>')
         head += ' xmlns="http://www.w3.org/2000/svg"'
     return f'<svg {head} role="img"><title>{escape(figure.caption)}</title>{"".join(body)}</svg>'
+
+
+def _plain_style() -> str:
+    """The style sheet in what every program that reads SVG knows: light colours in the place of variables."""
+    head, _, rules = STYLE.read_text(encoding="utf-8").partition("\n}\n")
+    for name, light in re.findall(r"(--[a-z]+): light-dark\((#[0-9a-f]+),", head):
+        rules = rules.replace(f"var({name})", light)
+    return rules
 
 
 def _frame(figure: Figure, width: int, top: float) -> _Frame:

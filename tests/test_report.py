@@ -24,7 +24,10 @@ from scalesearch.report.sources import bibtex
 from scalesearch.request import read_request, resolve
 from scalesearch.trials import TrialResult, TrialState
 
-SECTIONS = ["verdict", "ranking", "simplex", "compute", "curves", "fidelity", "family", "explorer", "cost", "provenance"]
+SECTIONS = [
+    *("verdict", "ranking", "simplex", "compute", "curves"),
+    *("fidelity", "family", "explorer", "cost", "provenance"),
+]
 COLUMNS = Path(__file__).parents[1] / "docs" / "columns.md"
 PRINTED = Path(__file__).parents[1] / "studies" / "paper-tables" / "printed.yaml"
 HOSTILE = "</script><script>window.bad = 1</script>\"'><img src=x onerror='window.bad = 1'>\u2028ä☃" + 5_000 * "x"

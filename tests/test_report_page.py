@@ -4,6 +4,7 @@ import json
 import random
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,10 @@ from scalesearch.report.page import page
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 CHROMIUM = Path("/usr/bin/chromium")
-SWITCHES = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-component-update", "--disable-sync"]
+SWITCHES = (
+    *("--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"),
+    *("--no-first-run", "--disable-component-update", "--disable-sync"),
+)
 SETTINGS = 20
 
 pytestmark = [
@@ -61,7 +65,7 @@ class Opened:
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=SWITCHES)
+        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(SWITCHES))
         yield opened
         opened.close()
 
@@ -183,7 +187,7 @@ def test_everything_that_can_be_operated_has_a_name_and_headings_descend(b0: Ope
     levels = b0.page.evaluate(
         "[...document.querySelectorAll('main h1, main h2, main h3')].map((one) => +one.tagName[1])"
     )
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(levels))
     assert b0.page.evaluate("document.querySelectorAll('svg.figure:not([role=img])').length") == 0
 
 

@@ -12,7 +12,7 @@ from scalesearch.staged import StagedBase
 
 
 def study_file(plan: Plan) -> str:
-    """A `study.yaml` that resolves to the plan; for a base of the user's own, with its name in the place of its file."""
+    """A `study.yaml` that resolves to the plan; of a base of the user's own it has the name, not the path."""
     limits = plan.limits
     asked: dict[str, Any] = {
         "base": plan.base.name,

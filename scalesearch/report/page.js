@@ -39,7 +39,7 @@
     probe.append(inner);
     document.body.append(probe);
     const style = getComputedStyle(inner);
-    const found = { fill: style.fill, stroke: style.stroke, width: parseFloat(style.strokeWidth), opacity: Number(style.fillOpacity), dash: style.strokeDasharray };
+    const found = { fill: style.fill, stroke: style.stroke, width: parseFloat(style.strokeWidth), opacity: Number(style.fillOpacity), dash: style.strokeDasharray, clear: Number(style.strokeOpacity) };
     probe.remove();
     return found;
   };
@@ -64,7 +64,7 @@
       const style = paint(mark.kind, "line");
       const gap = (values) => values.flatMap((value) => [...value, null]);
       return [{
-        type: "scatter", mode: "lines", name: plain(mark.name), showlegend: Boolean(mark.name), hoverinfo: "skip",
+        type: "scatter", mode: "lines", name: plain(mark.name), showlegend: Boolean(mark.name), hoverinfo: "skip", opacity: style.clear,
         x: gap(mark.lines.map((line) => line.places.map((place) => place[0]))), y: gap(mark.lines.map((line) => line.places.map((place) => place[1]))),
         line: { color: solid(style.stroke), width: style.width, dash: style.dash === "none" ? "solid" : "dot" },
       }];
@@ -94,7 +94,17 @@
   const axis = (one) => {
     const ends = one.is_log ? [Math.log10(one.low), Math.log10(one.high)] : [one.low, one.high];
     const marks = one.ticks.length ? { tickvals: one.ticks.map((tick) => tick[0]), ticktext: one.ticks.map((tick) => plain(tick[1])) } : { visible: false };
-    return { title: { text: one.title }, type: one.is_log ? "log" : "linear", range: ends, zeroline: false, automargin: true, ...marks };
+    return { title: { text: one.title }, type: one.is_log ? "log" : "linear", range: ends, zeroline: false, showgrid: one.has_grid, automargin: true, ...marks };
+  };
+
+  const notes = (figure) => {
+    const said = (x, y, text, more = {}) => ({ x, y, text: plain(text), showarrow: false, ...more });
+    const lines = figure.marks.filter((mark) => mark.form === "lines").flatMap((mark) => mark.lines);
+    return [
+      ...figure.beside.map(([y, text]) => said(1, y, text, { xref: "paper", xanchor: "left" })),
+      ...figure.marks.filter((mark) => mark.form === "note").map((mark) => said(mark.x, mark.y, mark.text)),
+      ...lines.filter((line) => line.label).map((line) => said(...line.places.at(-1), line.label, { xanchor: "left" })),
+    ];
   };
 
   const layout = (figure) => {
@@ -103,8 +113,9 @@
     const [x, y] = [axis(figure.x), axis(figure.y)];
     return {
       font: { family: style.fontFamily, color: style.color, size: 13 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 60, r: figure.beside.length ? 70 : 20, t: 20, b: 50 }, hovermode: "closest", legend: { orientation: "h", y: 1.08 }, shapes: shapes(figure),
-      annotations: figure.beside.map(([y, text]) => ({ x: 1, xref: "paper", xanchor: "left", y, text: plain(text), showarrow: false })).concat(figure.marks.filter((mark) => mark.form === "note").map((mark) => ({ x: mark.x, y: mark.y, text: plain(mark.text), showarrow: false }))),
+      margin: { l: 60, r: figure.beside.length ? 70 : 20, t: 70, b: 50 }, hovermode: "closest", legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, shapes: shapes(figure),
+      annotations: notes(figure),
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: grid, activecolor: style.color },
       xaxis: { ...x, gridcolor: grid }, yaxis: { ...y, gridcolor: grid, ...(figure.is_square ? { scaleanchor: "x" } : {}) },
     };
   };
@@ -118,6 +129,7 @@
     return window.Plotly;
   };
 
+  const BUTTONS = [["toImage", "pan2d", "zoom2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]];
   const dialog = document.getElementById("zoom");
   for (const button of document.querySelectorAll("[data-zoom]")) {
     button.hidden = false;
@@ -126,7 +138,7 @@
       document.getElementById("zoom-title").textContent = figure.title;
       dialog.showModal();
       const drawn = figure.marks.flatMap((mark) => traces[mark.form](mark));
-      plotly().newPlot("zoomed", drawn, layout(figure), { responsive: true, displaylogo: false });
+      plotly().newPlot("zoomed", drawn, layout(figure), { responsive: true, displaylogo: false, modeBarButtons: BUTTONS });
     });
   }
   document.getElementById("zoom-close").addEventListener("click", () => dialog.close());

@@ -84,6 +84,7 @@ FLOORS = {
     "direct": 7,
     "stored": 7,
     "report": 7,
+    "boards": 7,
     "run": 7,
     "cli": 8,
     "__main__": 8,
@@ -93,7 +94,7 @@ FLOORS = {
 # Each library outside the standard one, and the only modules that may import it, even inside a function. An import
 # under TYPE_CHECKING loads nothing and needs no door.
 DOORS = {
-    "torch": ("nets", "proxy", "emit", "engine", "kernels"),
+    "torch": ("nets", "proxy", "emit", "engine", "kernels", "boards"),
     "triton": ("kernels",),
     "torchvision": ("proxy.data",),
     "fvcore": ("nets.measure",),

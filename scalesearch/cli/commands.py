@@ -22,6 +22,7 @@ from scalesearch.cli.options import (
     FromWeights,
     Images,
     Json,
+    Log,
     Margin,
     MaxActivations,
     MaxEpochs,
@@ -98,6 +99,7 @@ def run(
     cache: Cache = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<named after the plan>.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Write report.html again after every decision.")] = False,
+    log: Log = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -112,8 +114,8 @@ def run(
     from scalesearch.run import run as carry_out  # brings torch, which a refused request does without
 
     folder = out or Path("runs") / plan.folder_name
-    with reported(folder, live=live) as decided:
-        display = RunDisplay(folder, quiet=quiet, on_stderr=as_json, decided=decided)
+    with reported(folder, live=live, log=log) as heard:
+        display = RunDisplay(folder, quiet=quiet, on_stderr=as_json, heard=heard)
         with display:
             outcome, manifest = carry_out(
                 plan, layout, folder, display, cache=cache, download=download, hours=max_hours

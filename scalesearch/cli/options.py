@@ -53,6 +53,9 @@ Together = Annotated[
 Cache = Annotated[
     Path | None, typer.Option("--cache", help="Folder of decoded images that runs share; default: in the run folder.")
 ]
+Log = Annotated[
+    Literal["tensorboard"] | None, typer.Option("--log", help="tensorboard: curves of each trial, in the run folder.")
+]
 StudyFile = Annotated[Path | None, typer.Option("--study", help="study.yaml; options on the command line win.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 MaxParams = Annotated[str | None, typer.Option("--max-params", help="Most parameters of a network, such as 20M.")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from scalesearch.cli.console import duration
+from scalesearch.cli.reporting import NOBODY, Heard
 from scalesearch.cli.show import stamp
 from scalesearch.engine.work import Event, Failed, Started
 from scalesearch.engine.work import Progress as EpochDone
@@ -85,10 +85,10 @@ class Display:
 class RunDisplay(Display):
     """How a run goes: all trials together with the time left, and each running trial by epoch."""
 
-    def __init__(self, folder: Path, *, quiet: bool, on_stderr: bool, decided: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, *, quiet: bool, on_stderr: bool, heard: Heard = NOBODY) -> None:
         super().__init__(quiet=quiet, on_stderr=on_stderr)
         self.folder = folder
-        self.decided = decided
+        self.heard = heard
         self.trials: dict[TrialKey, TaskID] = {}
         self.done = self.total = self.ended_here = 0
         self.stage: Stage | None = None
@@ -137,10 +137,11 @@ class RunDisplay(Display):
         if now.stage != self.stage:
             self.stage = now.stage
             self.say(f"{STAGES[self.stage]}: at most {now.most} trials in all" if self.stage else "")
-        self.decided()
+        self.heard.decided()
 
     def happened(self, event: Event) -> None:
         """A trial started, went on, finished or failed."""
+        self.heard.happened(event)
         if isinstance(event, Started):
             if event.key not in self.trials:
                 self.trials[event.key] = self.add(f"  {event.key}", event.key.rung)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -14,28 +14,57 @@ from scalesearch.cli.options import Json, RunFolder
 from scalesearch.documents import report_document
 from scalesearch.errors import SearchFailedError
 
+if TYPE_CHECKING:
+    from scalesearch.boards import Boards
+    from scalesearch.engine.work import Event
+
+
+class Heard(NamedTuple):
+    """What is written beside a run."""
+
+    decided: Callable[[], object] = lambda: None
+    """Called after each decision."""
+    happened: Callable[[Event], object] = lambda event: None
+    """Called for each event of a trial."""
+
+
+NOBODY = Heard()
+
 
 @contextmanager
-def reported(folder: Path, *, live: bool) -> Iterator[Callable[[], None]]:
+def reported(folder: Path, *, live: bool, log: str | None) -> Iterator[Heard]:
     """Write the report of what happens inside, also where all trials fail; with `live`, at interruptions too.
 
-    Yields:
-        To be called after each decision.
+    Args:
+        folder: the run folder.
+        live: whether the report is written again after each decision.
+        log: `tensorboard`, for curves of each trial, or None.
+
+    Raises:
+        PlanError: TensorBoard is asked for and not installed.
     """
     from scalesearch.report import write_report
     from scalesearch.report.live import LiveReport
 
     try:
-        if live:
-            with LiveReport(folder) as report:
-                yield report.renew
-        else:
-            yield lambda: None
+        with ExitStack() as stack:
+            heard = NOBODY
+            if live:
+                heard = heard._replace(decided=stack.enter_context(LiveReport(folder)).renew)
+            if log:
+                heard = heard._replace(happened=stack.enter_context(_boards(folder)).happened)
+            yield heard
     except (SearchFailedError, KeyboardInterrupt) as error:
         if live or isinstance(error, SearchFailedError):
             write_report(folder)
         raise
     write_report(folder)
+
+
+def _boards(folder: Path) -> Boards:
+    from scalesearch.boards import Boards  # brings torch
+
+    return Boards(folder)
 
 
 def report(

@@ -115,7 +115,7 @@
       font: { family: style.fontFamily, color: style.color, size: 13 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       margin: { l: 60, r: figure.beside.length ? 70 : 20, t: 70, b: 50 }, hovermode: "closest", legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, shapes: shapes(figure),
       annotations: notes(figure),
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: grid, activecolor: style.color },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: getComputedStyle(document.querySelector("nav a")).color, activecolor: style.color },
       xaxis: { ...x, gridcolor: grid }, yaxis: { ...y, gridcolor: grid, ...(figure.is_square ? { scaleanchor: "x" } : {}) },
     };
   };

@@ -24,7 +24,7 @@ Accuracy = Callable[[str, int, int], float]
 
 def planned(**asked: Any) -> tuple[Plan, Layout]:
     """A plan for B0 on the embedded images."""
-    return resolve(Request(**{"preset": "quick", "policy": "grid", "seeds": 2, "epochs": 3, **asked}))
+    return resolve(Request(**{"preset": "quick", "policy": "grid", "seeds": 2, "epochs": 3, "images": 1_000, **asked}))
 
 
 def trained(plan: Plan, layout: Layout, accuracy: Accuracy) -> list[TrialResult]:

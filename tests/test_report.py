@@ -166,7 +166,7 @@ def test_a_run_that_has_trained_nothing_says_what_is_missing(tmp_path: Path):
 
 def test_a_run_that_was_interrupted_says_so(tmp_path: Path):
     plan, layout = planned()
-    results = trained(plan, layout, hilly(plan, layout))[:40]
+    results = trained(plan, layout, hilly(plan, layout))[:12]
     facts = stored(tmp_path, plan, layout, results)
     words = Elements(page(facts)).words
     assert headline(facts).endswith(", so far.")
@@ -211,8 +211,8 @@ def test_a_clear_winner_is_named(tmp_path: Path):
 
 
 def test_a_run_of_500_candidates_is_drawn_by_its_first_and_listed_whole(tmp_path: Path):
-    plan, layout = planned(step=0.02, tolerance=0.16)
-    assert len(layout.trained) >= 500
+    plan, layout = planned(budget="8x", tolerance=0.2, candidates=500)
+    assert len(layout.trained) == 500
     facts = stored(tmp_path, plan, layout, trained(plan, layout, hilly(plan, layout)))
     text = page(facts)
     drawn = spots(embedded(text)["figures"]["ranking"])

@@ -210,8 +210,9 @@ def test_a_clear_winner_is_named(tmp_path: Path):
     assert headline(stored(tmp_path, plan, layout, results)).startswith(f"{best} is the best of ")
 
 
+@pytest.mark.slow
 def test_a_run_of_500_candidates_is_drawn_by_its_first_and_listed_whole(tmp_path: Path):
-    plan, layout = planned(budget="8x", tolerance=0.2, candidates=500)
+    plan, layout = planned(budget="8x", step=0.05, tolerance=0.3, candidates=500)
     assert len(layout.trained) == 500
     facts = stored(tmp_path, plan, layout, trained(plan, layout, hilly(plan, layout)))
     text = page(facts)

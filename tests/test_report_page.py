@@ -26,7 +26,6 @@ SETTINGS = 20
 
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}"),
-    pytest.mark.xdist_group("browser"),
 ]
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -19,9 +20,11 @@ from scalesearch.plan import read_plan
 from scalesearch.report.again import study_file
 from scalesearch.report.figure import Figure, Missing
 from scalesearch.report.kin import PUBLISHED
+from scalesearch.report.live import LiveReport
 from scalesearch.report.page import figures, headline, page
 from scalesearch.report.sources import bibtex
 from scalesearch.request import read_request, resolve
+from scalesearch.runfolder import write_plan
 from scalesearch.trials import TrialResult, TrialState
 
 SECTIONS = [
@@ -285,6 +288,24 @@ def test_no_accuracy_is_shown_for_members_that_nobody_trained(tmp_path: Path):
             y / 100 for y in range(7500, 7700)
         }  # on the axis, below all of theirs
         assert all("not trained" in spot.tip and "%" not in spot.tip for spot in ours.spots)
+
+
+def test_a_live_report_is_written_beside_a_run_when_it_is_asked_for(tmp_path: Path):
+    plan, _ = planned()
+    write_plan(tmp_path, plan)
+    with LiveReport(tmp_path) as live:
+        assert not (tmp_path / "report.html").exists()
+        live.renew()
+        end = time.monotonic() + 120
+        while not (tmp_path / "report.html").exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    assert "Nothing is ranked yet." in (tmp_path / "report.html").read_text()
+
+
+def test_a_live_report_that_cannot_be_written_disturbs_nothing(tmp_path: Path):
+    with LiveReport(tmp_path / "nowhere") as live:
+        live.renew()
 
 
 # ---- hostile names

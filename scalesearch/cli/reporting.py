@@ -11,7 +11,6 @@ import typer
 
 from scalesearch.cli.console import print_document, terminal
 from scalesearch.cli.options import Json, RunFolder
-from scalesearch.documents import report_document
 from scalesearch.errors import SearchFailedError
 
 if TYPE_CHECKING:
@@ -75,6 +74,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the report of a run, finished or not: one HTML file that opens offline."""
+    from scalesearch.documents import report_document
     from scalesearch.report import write_figures, write_report
 
     path = write_report(folder, out)

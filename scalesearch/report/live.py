@@ -7,14 +7,13 @@ from pathlib import Path
 from threading import Condition, Thread
 from types import TracebackType
 
-from scalesearch.errors import ScaleSearchError
 from scalesearch.report import write_report
 
 
 class LiveReport:
     """Writes a run's report in a thread of its own, at most one at a time and never an outdated one.
 
-    What goes wrong while a run writes its files is left to the next report, the last of which is written by the run.
+    A report that cannot be written, as the run's files change under it, is left to the next one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,5 +47,5 @@ class LiveReport:
                 if self._is_over:
                     return
                 self._is_due = False
-            with suppress(ScaleSearchError, OSError):
+            with suppress(Exception):  # the last report, which the run writes, tells what is wrong
                 write_report(self._folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def page(facts: Facts) -> str:
         tables=_tables(facts),
         explorer=explorer,
         settings=yaml.safe_dump(facts.run.plan.to_dict(), sort_keys=False, allow_unicode=True),
+        place=shlex.quote(str(facts.run.folder)),
         study=study_file(facts.run.plan),
         is_own=is_own(facts.run.plan),
         sources=bibtex(facts.run.plan, facts.outcome),

@@ -28,12 +28,12 @@ def compute_figure(plan: Plan, layout: Layout) -> Drawn:
     x = padded([nominal for nominal, _, _ in [*ours, *theirs]], least=0.02)
     y = padded([growth for _, growth, _ in [*ours, *theirs]] + [budget], least=0.2)
     spread = _ends([growth for _, growth, _ in ours])
-    before = f" The paper's rounding makes networks of {_ends([g for _, g, _ in theirs])} of them." if theirs else ""
+    before = f" By the paper's rounding they would cost {_ends([g for _, g, _ in theirs])} times." if theirs else ""
     is_level = plan.space.policy == "level"
     return Figure(
         id="compute",
         title="Equal compute",
-        caption=f"{len(ours)} points of the grid become networks that cost {spread} times the base.{before}",
+        caption=f"{len(ours)} points, references included, become networks of {spread} times the base's compute.{before}",
         x=Axis(title="growth by the algebra, α·β²·γ²", low=x[0], high=x[1], ticks=ticks(*x, count=5)),
         y=Axis(title="growth of the built network", low=y[0], high=y[1], ticks=ticks(*y)),
         marks=(

@@ -107,7 +107,7 @@ def family_table(plan: Plan, members: Sequence[Mapping[str, Any]]) -> Table:
     rows = [{"name": plan.base.name, "phi": 0.0, "realised_growth": 1.0, **_costs(base.cost), **base.network.outline}]
     return Table(
         caption=f"Members: memory is estimated for a training step with Adam in fp32 at batch {BATCH}.",
-        columns=("member", "φ", "growth", "px", "depths", "widths", "M macs", "M params", "M activations", "GB memory"),
+        columns=("member", "φ", "growth", "px", "M macs", "M params", "M activations", "GB memory", "depths", "widths"),
         rows=tuple(_member(row, plan) for row in [*rows, *members]),
     )
 
@@ -124,12 +124,12 @@ def _member(row: Mapping[str, Any], plan: Plan) -> tuple[str, ...]:
         "" if row["phi"] is None else f"{row['phi']:.2f}",
         f"{row['realised_growth']:.3f}",
         str(row["resolution"]),
-        _shape(row, "depths", "depth"),
-        _shape(row, "widths", "width"),
         f"{row['macs'] / 1e6:,.0f}",
         f"{row['params'] / 1e6:.2f}",
         f"{row['activations'] / 1e6:.1f}",
         f"{memory / 1e9:.1f}",
+        _shape(row, "depths", "depth"),
+        _shape(row, "widths", "width"),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from scalesearch.report.figure import Axis, Cells, Figure, Line, Lines, Mark, Note, Place, Side, Spot, Spots, Zone
+from scalesearch.report.figure import Axis, Cells, Figure, Line, Lines, Mark, Note, Place, Side, Spots, Zone
 
 LETTER = 6.5
 """Mean width of a letter of 12 px, a little above a sans-serif's [px]."""
@@ -28,6 +28,8 @@ class _Frame:
     top: float
     width: float
     height: float
+    across: int
+    """Width of the whole picture."""
 
     @property
     def figure_right(self) -> float:
@@ -91,7 +93,7 @@ def _frame(figure: Figure, width: int, top: float) -> _Frame:
         span = (figure.y.high - figure.y.low) / (figure.x.high - figure.x.low)
         wide = min(inner, height / span)
         left, inner, height = left + (inner - wide) / 2, wide, wide * span
-    return _Frame(figure, left, top, inner, height)
+    return _Frame(figure, left, top, inner, height, width)
 
 
 def _key(figure: Figure, width: int) -> Iterator[tuple[int, str]]:
@@ -171,9 +173,11 @@ def _drawn(mark: Mark, frame: _Frame) -> Iterator[str]:
     elif isinstance(mark, Lines):
         yield from (text for line in mark.lines for text in _line(mark.kind, line, frame))
     elif isinstance(mark, Spots):
-        yield from (text for spot in mark.spots for text in _spot(mark.kind, spot, frame))
+        yield from _spots(mark, frame)
     else:
-        yield _text(mark.kind, frame.x(mark.x), frame.y(mark.y), mark.text, mark.side, 0)
+        half = LETTER * len(mark.text) / 2 + 6
+        x = min(max(frame.x(mark.x), half), frame.across - half)  # a corner's name may not leave the picture
+        yield _text(mark.kind, x, frame.y(mark.y), mark.text, mark.side, 0)
 
 
 def _zone(mark: Zone, frame: _Frame) -> str:
@@ -211,11 +215,16 @@ def _line(kind: str, line: Line, frame: _Frame) -> Iterator[str]:
         yield _text(f"label {kind}", at, frame.y(y), line.label, side, RADIUS)
 
 
-def _spot(kind: str, spot: Spot, frame: _Frame) -> Iterator[str]:
-    x, y = frame.x(spot.x), frame.y(spot.y)
-    yield _symbol(kind, x, y, spot.tip)
-    if spot.label:
-        yield _text(f"label {kind}", x, y, spot.label, spot.side, RADIUS)
+def _spots(mark: Spots, frame: _Frame) -> Iterator[str]:
+    """Points with their labels; a label that would run into the one before it is left to the point's tip."""
+    end, height = -math.inf, -math.inf
+    for spot in mark.spots:
+        x, y = frame.x(spot.x), frame.y(spot.y)
+        yield _symbol(mark.kind, x, y, spot.tip)
+        half = LETTER * len(spot.label) / 2
+        if spot.label and (x - half >= end or abs(y - height) > LINE):
+            end, height = x + half, y
+            yield _text(f"label {mark.kind}", x, y, spot.label, spot.side, RADIUS)
 
 
 def _text(kind: str, x: float, y: float, text: str, side: Side, gap: float) -> str:

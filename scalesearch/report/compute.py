@@ -33,7 +33,7 @@ def compute_figure(plan: Plan, layout: Layout) -> Drawn:
     return Figure(
         id="compute",
         title="Equal compute",
-        caption=f"{len(ours)} points, references included, become networks of {spread} times the base's compute.{before}",
+        caption=f"{len(ours)} points, references included, become networks of {spread} times the base.{before}",
         x=Axis(title="growth by the algebra, α·β²·γ²", low=x[0], high=x[1], ticks=ticks(*x, count=5)),
         y=Axis(title="growth of the built network", low=y[0], high=y[1], ticks=ticks(*y)),
         marks=(

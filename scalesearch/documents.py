@@ -239,6 +239,11 @@ def run_document(folder: Path, outcome: Outcome, manifest: Document) -> Document
     return {**VERSION, "folder": str(folder), "ranking": rank_document(outcome), "manifest": manifest}
 
 
+def report_document(path: Path, figures: list[Path]) -> Document:
+    """Of `report`: the files that were written."""
+    return {**VERSION, "report": str(path), "figures": [str(figure) for figure in figures]}
+
+
 def error_document(error: ScaleSearchError) -> Document:
     """Of any command that fails."""
     found: Document = {"kind": type(error).__name__, "message": error.message, "mend": error.mend}

@@ -189,7 +189,7 @@ def rank(
     """
     samples = summed_up(arms, accuracies)
     noise = pooled(samples)
-    found = _surface(arms, [*(summed_up(arms, earlier) for earlier in shorter), samples])
+    found = fitted_surface(arms, [*(summed_up(arms, earlier) for earlier in shorter), samples])
     fitted = None
     if found is not None:
         surface, draws = found
@@ -218,8 +218,13 @@ def competitors(arms: Sequence[Arm]) -> list[Arm]:
     return sorted((arm for arm in arms if arm.shares is not None and not arm.off_budget), key=lambda arm: arm.id)
 
 
-def _surface(arms: Sequence[Arm], rungs: Sequence[Sequence[Sample]]) -> tuple[Surface, Draws] | None:
-    """The fitted surface with its draws; the order of the arms changes nothing."""
+def fitted_surface(arms: Sequence[Arm], rungs: Sequence[Sequence[Sample]]) -> tuple[Surface, Draws] | None:
+    """The surface that a ranking rests on, with its draws; the order of the arms changes nothing.
+
+    Args:
+        arms: the networks.
+        rungs: those with trials at each training length, from short to long.
+    """
     rivals = competitors(arms)
     places = {arm.id: index for index, arm in enumerate(rivals)}
     known = [sorted((one for one in samples if one.arm.id in places), key=lambda one: one.arm.id) for samples in rungs]

@@ -41,6 +41,11 @@ class StoredRun:
         """Trials of which nothing more is to come."""
         return sum(result.has_ended for result in self.results)
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether any trial has an accuracy."""
+        return any(result.accuracy is not None for result in self.results)
+
     def count(self, *states: TrialState) -> int:
         """Trials in any of the states."""
         return sum(result.state in states for result in self.results)
@@ -94,9 +99,15 @@ def read_outcome(folder: Path) -> Outcome:
         StudyError: no run in that folder, a damaged one, or no finished trial.
     """
     stored = read_run(folder)
-    if not any(result.accuracy is not None for result in stored.results):
+    if not stored.is_ranked:
         raise StudyError(f"{folder} has no finished trial yet", mend="run the same command to go on")
-    return conclude(stored.plan, stored.layout, stored.results, _remarks(folder / "scan.json"), now=stored.now)
+    return outcome_of(stored)
+
+
+def outcome_of(stored: StoredRun) -> Outcome:
+    """What the trials of a run that has been read come to."""
+    remarks = _remarks(stored.folder / "scan.json")
+    return conclude(stored.plan, stored.layout, stored.results, remarks, now=stored.now)
 
 
 def _remarks(path: Path) -> list[str]:

@@ -74,6 +74,7 @@ FLOORS = {
     "verdict": 6,
     "policies": 6,
     "travel": 6,
+    "terrain": 6,
     "agenda": 6,
     "fidelity": 6,
     "outcome": 6,
@@ -91,6 +92,8 @@ FLOORS = {
     "direct": 7,
     "stored": 7,
     "repair": 7,
+    "report": 7,
+    "boards": 7,
     "run": 7,
     "cli": 8,
     "__main__": 8,
@@ -100,7 +103,7 @@ FLOORS = {
 # Each library outside the standard one, and the only modules that may import it, even inside a function. An import
 # under TYPE_CHECKING loads nothing and needs no door.
 DOORS = {
-    "torch": ("nets", "proxy", "emit", "engine", "kernels"),
+    "torch": ("nets", "proxy", "emit", "engine", "kernels", "boards"),
     "triton": ("kernels",),
     "torchvision": ("proxy.data",),
     "fvcore": ("nets.measure",),
@@ -126,7 +129,10 @@ DOORS = {
     "fsspec": ("engine.afar",),
     "ray": ("engine.cluster", "engine.connecting"),
     "pydantic": ("request",),
-    "yaml": ("yamlfile", "emit", "runfolder"),
+    "yaml": ("yamlfile", "emit", "runfolder", "report.page", "report.again"),
+    "jinja2": ("report.page",),
+    "markupsafe": ("report.page",),
+    "plotly": ("report.page",),
     "typer": ("cli",),
     "rich": ("cli",),
 }
@@ -147,11 +153,13 @@ LOADS = {
     "fidelity": ("numpy",),
     "outcome": SURFACES,
     "findings": SURFACES,
+    "terrain": SURFACES,
     "search": SURFACES,
     "engines": SURFACES,
     "study": ("optuna", *STATISTICS),
     "stored": SURFACES,
     "repair": ("optuna", *STATISTICS),
+    "report": SURFACES,
     "tables": ("pandas", "numpy"),
     "prepared": ("numpy", "PIL"),
     "cli": ("typer",),
@@ -161,7 +169,7 @@ LOADS = {
 }
 
 # Distributions whose name is not that of their module, and what comes with another one.
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "triton": "torch"}
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "triton": "torch", "markupsafe": "jinja2"}
 
 REFUSED_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc"}
 LONGEST_FILE = 320

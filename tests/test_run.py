@@ -25,16 +25,10 @@ from scalesearch.trials import TrialKey
 FilesOf = Callable[[Path], dict[str, str]]
 Finished = tuple[Path, Any]
 FOLDER = {
-    "journal.jsonl",
-    "study.db",
-    "plan.yaml",
-    "scan.json",
-    "candidates.csv",
-    "trials.csv",
-    "ranking.json",
-    "environment.json",
+    *("journal.jsonl", "study.db", "plan.yaml", "scan.json", "candidates.csv", "trials.csv", "ranking.json"),
+    *("environment.json", "report.html"),
 }
-"""Files of a run folder, by docs/design.md, section 6; the report page comes later."""
+"""Files of a run folder, by docs/design.md, section 6."""
 FOLDERS = {"family", "checkpoints", "logs"}
 TRIALS = 8
 
@@ -202,7 +196,7 @@ def test_the_same_command_again_trains_nothing_and_comes_to_the_same(
     before = files_of(folder)
     found = document(capsys, "run", *tiny_options, "--out", folder, "--quiet")
     after = files_of(folder)
-    assert {name for name in before if after[name] != before[name]} <= {"environment.json"}
+    assert {name for name in before if after[name] != before[name]} <= {"environment.json", "report.html"}
     assert set(after) == set(before)
     assert {"folder", "ranking", "manifest"} <= found.keys()
     assert found["folder"] == str(folder)

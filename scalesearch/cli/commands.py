@@ -27,6 +27,7 @@ from scalesearch.cli.options import (
     GpusPerTrial,
     Images,
     Json,
+    Log,
     Margin,
     MaxActivations,
     MaxEpochs,
@@ -49,6 +50,7 @@ from scalesearch.cli.options import (
     Trained,
     Weights,
 )
+from scalesearch.cli.reporting import report, reported
 from scalesearch.errors import PlanError
 
 if TYPE_CHECKING:
@@ -107,6 +109,8 @@ def run(
     gpus_per_trial: GpusPerTrial = None,
     checkpoints: Checkpoints = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<named after the plan>.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Write report.html again after every decision.")] = False,
+    log: Log = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -121,10 +125,11 @@ def run(
     from scalesearch.run import run as carry_out  # brings torch, which a refused request does without
 
     folder = out or Path("runs") / plan.folder_name
-    display = RunDisplay(folder, quiet=quiet, on_stderr=as_json)
-    with display:
-        given = {"cache": cache, "download": download, "hours": max_hours, "storage": storage, "cluster": cluster}
-        outcome, manifest = carry_out(plan, layout, folder, display, **given)
+    with reported(folder, live=live, log=log) as heard:
+        display = RunDisplay(folder, quiet=quiet, on_stderr=as_json, heard=heard)
+        with display:
+            given = {"cache": cache, "download": download, "hours": max_hours, "storage": storage, "cluster": cluster}
+            outcome, manifest = carry_out(plan, layout, folder, display, **given)
     show.run(folder, outcome, manifest, as_json=as_json)
     if outcome.failed:
         raise typer.Exit(3)
@@ -213,10 +218,13 @@ def rank(folder: RunFolder, as_json: Json = False) -> None:
 @app.command()
 def status(folder: RunFolder, as_json: Json = False) -> None:
     """Tell how far a run is."""
-    from scalesearch.cli import show
+    from scalesearch.cli import plots
     from scalesearch.stored import read_run
 
-    show.status(read_run(folder), as_json=as_json)
+    plots.status(read_run(folder), as_json=as_json)
+
+
+app.command()(report)
 
 
 @app.command()

@@ -73,6 +73,9 @@ Checkpoints = Annotated[
         "--checkpoints", help="On Ray: URL of a folder that all nodes reach, such as s3://…; default: the run folder."
     ),
 ]
+Log = Annotated[
+    Literal["tensorboard"] | None, typer.Option("--log", help="tensorboard: curves of each trial, in the run folder.")
+]
 StudyFile = Annotated[Path | None, typer.Option("--study", help="study.yaml; options on the command line win.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 MaxParams = Annotated[str | None, typer.Option("--max-params", help="Most parameters of a network, such as 20M.")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from scalesearch.cli.console import console, duration
+from scalesearch.cli.reporting import NOBODY, Heard
 from scalesearch.cli.show import stamp
 from scalesearch.engine.work import Event, Failed, Kept, Noticed, Started
 from scalesearch.engine.work import Progress as EpochDone
@@ -83,9 +84,10 @@ class Display:
 class RunDisplay(Display):
     """How a run goes: all trials together with the time left, and each running trial by epoch."""
 
-    def __init__(self, folder: Path, *, quiet: bool, on_stderr: bool) -> None:
+    def __init__(self, folder: Path, *, quiet: bool, on_stderr: bool, heard: Heard = NOBODY) -> None:
         super().__init__(quiet=quiet, on_stderr=on_stderr)
         self.folder = folder
+        self.heard = heard
         self.trials: dict[TrialKey, TaskID] = {}
         self.done = self.total = self.ended_here = 0
         self.stage: Stage | None = None
@@ -134,9 +136,11 @@ class RunDisplay(Display):
         if now.stage != self.stage:
             self.stage = now.stage
             self.say(f"{STAGES[self.stage]}: at most {now.most} trials in all" if self.stage else "")
+        self.heard.decided()
 
     def happened(self, event: Event) -> None:
         """A trial started, went on, finished or failed; or a person should hear of something."""
+        self.heard.happened(event)
         if isinstance(event, Noticed):
             self.say(event.text)
         elif isinstance(event, Started):

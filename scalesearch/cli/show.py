@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from scalesearch import documents
 from scalesearch.blueprint import Architecture
-from scalesearch.cli.console import columns, duration, print_document, terminal
+from scalesearch.cli.console import columns, print_document, terminal
+from scalesearch.cli.plots import intervals
 from scalesearch.cost import Cost
 from scalesearch.families import FAMILIES
 from scalesearch.members import Rule
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from scalesearch.outcome import Outcome
     from scalesearch.ranking import Ranking
     from scalesearch.repair import Repaired
-    from scalesearch.stored import StoredRun
 
 CONVENTION = "macs: multiply-adds of convolutions and linear layers, what the paper calls FLOPs"
 LEGEND = "d w r %: shares of log compute of the trained proxy · ×: off budget, listed but never chosen"
@@ -180,8 +180,11 @@ def rank(outcome: Outcome, *, as_json: bool) -> None:
     """The verdict, the ranking and the rule."""
     if as_json:
         print_document(documents.rank_document(outcome))
-    else:
-        _ranking(terminal(as_json), outcome)
+        return
+    out = terminal(as_json)
+    _ranking(out, outcome)
+    for line in intervals(outcome.final):
+        out.print(line)
 
 
 def _ranking(out: Console, outcome: Outcome) -> None:
@@ -284,22 +287,7 @@ def run(folder: Path, outcome: Outcome, manifest: dict[str, Any], *, as_json: bo
     out = terminal(as_json)
     _ranking(out, outcome)
     _family(out, manifest, folder / "family")
-    out.print(f"run folder: {folder}")
-
-
-def status(stored: StoredRun, *, as_json: bool) -> None:
-    """How far a run is."""
-    document = documents.status_document(stored)
-    if as_json:
-        print_document(document)
-        return
-    left = "" if not document["eta_s"] else f", {_most(stored) or 'about '}{duration(document['eta_s'])} left"
-    terminal(as_json).print(
-        f"{document['state']}: {document['done']} of {_most(stored)}{document['total']} trials done, "
-        f"{document['running']} running, {document['failed']} failed{left}"
-    )
-    if stored.state == "finished" and not (stored.folder / "family" / "manifest.json").is_file():
-        terminal(as_json).print("the family is not written yet: run the same command")
+    out.print(f"run folder: {folder}; open {folder / 'report.html'} in a browser")
 
 
 def repaired(folder: Path, found: Repaired, *, as_json: bool) -> None:
@@ -312,8 +300,3 @@ def repaired(folder: Path, found: Repaired, *, as_json: bool) -> None:
     terminal(as_json).print(f"{lines}study {found.study} in {found.storage}: {done}")
     for path in found.aside:
         terminal(as_json).print(f"kept aside: {path}")
-
-
-def _most(stored: StoredRun) -> str:
-    """Before a number that a policy may stay below."""
-    return "" if stored.now.stage is None or stored.plan.policy == "grid" else "at most "

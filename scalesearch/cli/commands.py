@@ -125,11 +125,12 @@ def run(
     from scalesearch.run import run as carry_out  # brings torch, which a refused request does without
 
     folder = out or Path("runs") / plan.folder_name
-    with reported(folder, live=live, log=log) as heard:
-        display = RunDisplay(folder, quiet=quiet, on_stderr=as_json, heard=heard)
-        with display:
-            given = {"cache": cache, "download": download, "hours": max_hours, "storage": storage, "cluster": cluster}
-            outcome, manifest = carry_out(plan, layout, folder, display, **given)
+    ways = {"cache": cache, "download": download, "hours": max_hours, "storage": storage, "cluster": cluster}
+    with (
+        reported(folder, live=live, log=log) as heard,
+        RunDisplay(folder, quiet=quiet, on_stderr=as_json, heard=heard) as display,
+    ):
+        outcome, manifest = carry_out(plan, layout, folder, display, **ways)
     show.run(folder, outcome, manifest, as_json=as_json)
     if outcome.failed:
         raise typer.Exit(3)

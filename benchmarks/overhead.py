@@ -165,8 +165,11 @@ def run_search(policy: PolicyName, trials: int, slots: int, folder: Path) -> dic
         setattr(owner, name, clocked(spent, name, getattr(owner, name)))
     coordinator.agenda = clocked(spent, "agenda", coordinator.agenda)
     places = [Slot(device="cpu", name=processor_name())] * slots
-    journaling = closing(Journal(folder / NAME))
-    with claimed(folder, plan), journaling as journal, closing(LocalExecutor(places)) as executor:
+    with (
+        claimed(folder, plan),
+        closing(Journal(folder / NAME)) as journal,
+        closing(LocalExecutor(places)) as executor,
+    ):
         (folder / TRUTH).write_text(json.dumps(truth(layout)), encoding="utf-8")
         prepared = prepare_images(plan, layout, folder, lambda *_: None)
         laps.lap("images")

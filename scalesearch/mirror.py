@@ -121,6 +121,8 @@ class Mirror:
             study.attribute(name, value)
         entries = {entry.key: entry for entry in self._describe([key for key in keys if key not in study])}
         for key in keys:
+            if self._is_over:  # another coordinator may write by now
+                return
             result = self._due[key]
             if key in entries:
                 study.add(entries[key], result)

@@ -90,7 +90,8 @@ def _with_room(place: Storage, now: Agenda, results: list[TrialResult]) -> tuple
     """A place whose study can be brought to the results, and the files that had to leave it."""
     try:
         with closing(Study(place)) as study:
-            fits = set(study) <= set(now.planned) and not any(map(study.contradicts, results))
+            is_ours = study.is_unique and set(study) <= set(now.planned)
+            fits = is_ours and not any(map(study.contradicts, results))
     except Exception:  # noqa: BLE001  whatever is in a damaged file
         fits = False
     if fits:

@@ -71,7 +71,9 @@ class Study:
             )
             self._study = self._database.get_study_id_from_name(storage.study)
             self._attributes = self._database.get_study_user_attrs(self._study)
-            self._trials = {_key(trial): trial for trial in self._database.get_all_trials(self._study, deepcopy=False)}
+            trials = self._database.get_all_trials(self._study, deepcopy=False)
+            self._trials = {_key(trial): trial for trial in trials}
+            self.is_unique = len(self._trials) == len(trials)
         except BaseException:
             self.close()
             raise

@@ -98,6 +98,7 @@ def damages() -> dict[str, Callable[[Path], object]]:
         "empty": lambda path: path.write_bytes(b""),
         "foreign": _foreign,
         "contradicting": _contradicting,
+        "twofold": _twofold,
         "lagging": _lagging,
     }
 
@@ -118,6 +119,12 @@ def _contradicting(path: Path) -> None:
     _change(path, "UPDATE trials SET state = 'FAIL' WHERE state = 'COMPLETE'")
 
 
+def _twofold(path: Path) -> None:
+    study = optuna.load_study(study_name="scalesearch", storage=f"sqlite:///{path}")
+    study.add_trial(study.trials[0])
+    study._storage.remove_session()  # type: ignore[attr-defined]
+
+
 def _lagging(path: Path) -> None:
     _change(path, "UPDATE trials SET state = 'RUNNING' WHERE trial_id > 2")
 
@@ -128,7 +135,7 @@ def test_repair_brings_any_study_to_the_journal_and_keeps_what_was_damaged(folde
     found = repair(folder)
     assert states(folder) == expected(folder)
     assert found.trials == len(expected(folder))
-    kept = damage in ("garbage", "cut", "foreign", "contradicting")
+    kept = damage in ("garbage", "cut", "foreign", "contradicting", "twofold")
     assert [path.name for path in found.aside] == ["study.damaged-1.db"] * kept
     assert all(path.is_file() for path in found.aside)
     assert (found.added == found.trials) is (damage != "lagging")

@@ -11,8 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from pathlib import Path
+from contextlib import closing, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from scalesearch.engine.work import Cluster
@@ -63,22 +62,27 @@ def connected(address: str | None) -> Iterator[None]:
     with _environment(QUIET if address else QUIET | ALONE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}):
         if address and "/" not in address.removeprefix("ray://") and ":" in address:
             _reach(address)
-        with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as place:
+        with _place_of_its_own() if address is None else nullcontext("") as place:
             try:
                 import ray  # reads the environment here, once
             except ModuleNotFoundError as error:
                 raise ClusterError(f"--engine ray needs {error.name}", mend="pip install 'scalesearch[ray]'") from None
             try:
-                _connect(address, Path(place))
+                _connect(address, place)
                 yield
             finally:
                 ray.shutdown()
 
 
-def _connect(address: str | None, place: Path) -> None:
+def _place_of_its_own() -> tempfile.TemporaryDirectory[str]:
+    """Where a Ray that is started here keeps its sockets and logs."""
+    return tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+
+
+def _connect(address: str | None, place: str) -> None:
     import ray
 
-    own = {"num_cpus": _cores(), "include_dashboard": False, "_temp_dir": str(place)}
+    own = {"num_cpus": _cores(), "include_dashboard": False, "_temp_dir": place}
     try:
         with _signals_kept():
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from calling import Call
 from conftest import children
 
 pytest.importorskip("ray", reason="needs scalesearch[ray]")
@@ -61,7 +62,7 @@ class Raylets:
 
     def end(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -94,27 +95,7 @@ def same_answer(folder: Path, other: Path) -> bool:
     return all((folder / name).read_bytes() == (other / name).read_bytes() for name in ("ranking.json", "trials.csv"))
 
 
-def test_a_node_killed_and_one_that_joins_change_no_byte_and_no_trial_runs_twice(
-    nodes: Raylets,
-    program: Callable[..., Any],
-    finished: tuple[Path, Any],
-    tiny_options: tuple[str, ...],
-    tmp_path: Path,
-):
-    folder = tmp_path / "run"
-    run = program("run", *tiny_options, "--out", folder, *on(nodes))
-    run.wait_for("1/8 ", 300)
-    nodes.kill(0)
-    nodes.add()
-    assert run.wait() == 0, run.err.read_text()
-    assert same_answer(folder, finished[0])
-    printed = run.out.read_text()
-    assert [printed.count(f"\n{done}/8 ") for done in range(1, 9)] == [1] * 8
-    assert "Traceback" not in printed + run.err.read_text()
-    assert list((folder / "checkpoints").iterdir()) == []
-
-
-def test_sigterm_ends_with_143_and_the_same_command_goes_on_from_checkpoints_at_a_url(
+def test_a_stop_a_node_killed_and_one_that_joins_change_no_byte_and_no_trial_runs_twice(
     nodes: Raylets,
     program: Callable[..., Any],
     finished: tuple[Path, Any],
@@ -127,28 +108,41 @@ def test_sigterm_ends_with_143_and_the_same_command_goes_on_from_checkpoints_at_
     first.wait_for("1/8 ", 300)
     first.process.send_signal(signal.SIGTERM)
     assert first.wait(60) == 143, first.err.read_text()
-    kept = list(store.iterdir())
-    assert kept
+    done = first.out.read_text().count("/8 ")
+    assert list(store.iterdir())
     assert list((folder / "checkpoints").iterdir()) == []
     second = program(*command)
+    second.wait_for(f"{done + 2}/8 ", 300)
+    nodes.kill(0)
+    nodes.add()
     assert second.wait() == 0, second.err.read_text()
     assert same_answer(folder, finished[0])
+    printed = first.out.read_text() + second.out.read_text()
+    assert [printed.count(f"\n{count}/8 ") for count in range(1, 9)] == [1] * 8
+    assert "Traceback" not in printed + second.err.read_text()
     assert list(store.iterdir()) == []
 
 
-def test_nodes_without_room_and_addresses_without_a_cluster_are_one_line_each(
-    program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
-):
+def test_addresses_without_a_cluster_and_shares_that_are_none_are_one_line_each(call: Call, tiny_npz: Path):
     for options, fault in {
         ("--address", "127.0.0.1:9"): "nothing answers at --address 127.0.0.1:9",
-        ("--gpus-per-trial", "1"): "no node of the Ray cluster has 1 CPU and 1 GPU free",
         ("--gpus-per-trial", "2"): "--gpus-per-trial 2",
         ("--cpus-per-trial", "0"): "--cpus-per-trial 0",
     }.items():
-        run = program("run", *tiny_options, "--out", tmp_path / "run", "--engine", "ray", *options)
-        assert run.wait() == 2, run.err.read_text()
-        [line] = run.err.read_text().splitlines()
-        assert fault in line
+        told = call("run", "--data", tiny_npz, "--engine", "ray", *options)
+        assert told.code == 2
+        assert fault in told.err
+        assert len(told.err.splitlines()) == 1
+
+
+def test_a_machine_without_room_for_a_trial_is_one_line(
+    program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    options = ("--engine", "ray", "--gpus-per-trial", "1")
+    run = program("run", *tiny_options, "--out", tmp_path / "run", *options)
+    assert run.wait() == 2, run.err.read_text()
+    [line] = run.err.read_text().splitlines()
+    assert "no node of the Ray cluster has 1 CPU and 1 GPU free" in line
 
 
 def test_a_node_with_another_version_is_refused_by_name(

@@ -31,6 +31,7 @@ from scalesearch.cli.options import (
     Margin,
     MaxActivations,
     MaxEpochs,
+    MaxHours,
     MaxMemory,
     MaxParams,
     Naming,
@@ -97,9 +98,7 @@ def run(
     max_params: MaxParams = None,
     max_activations: MaxActivations = None,
     max_memory: MaxMemory = None,
-    max_hours: Annotated[
-        float | None, typer.Option("--max-hours", min=0.0, help="Stop then; the result depends on the machine's pace.")
-    ] = None,
+    max_hours: MaxHours = None,
     study: StudyFile = None,
     storage: StorageUrl = None,
     cache: Cache = None,

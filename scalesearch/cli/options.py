@@ -39,6 +39,9 @@ Margin = Annotated[float | None, typer.Option("--margin", help="Points of accura
 MaxEpochs = Annotated[
     int | None, typer.Option("--max-epochs-total", help="Epochs of all trainings of the search together.")
 ]
+MaxHours = Annotated[
+    float | None, typer.Option("--max-hours", min=0.0, help="Stop then; the result depends on the machine's pace.")
+]
 Confirm = Annotated[
     int | None, typer.Option("--confirm", help="Leading candidates to train again with new seeds, for the test part.")
 ]

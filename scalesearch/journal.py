@@ -13,7 +13,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,8 @@ CHECKED = len(CHECK) + len(b'00000000"}')
 STAGES = get_args(Stage)
 ENDS = frozenset({TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED})
 Row = dict[str, Any]
+Name = tuple[Any, Any, Any, Any]
+"""A trial's key as its rows have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,37 +61,53 @@ def read_journal(path: Path) -> Record:
     Raises:
         StudyError: it cannot be read, none of its lines is whole, or one holds what no run has written.
     """
+    found = _read(path)
+    trials = {story.key: story.result for story in found.stories.values()}
+    return Record(trials=trials, bound=found.bound, damaged=tuple(found.damaged), whole=found.whole)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What lines come to, while they are read."""
+
+    stories: dict[Name, _Story] = field(default_factory=lambda: {})
+    bound: dict[str, str] = field(default_factory=lambda: {})
+    damaged: list[int] = field(default_factory=lambda: [])
+    whole: int = 0
+
+    def tell(self, row: Row) -> bool:
+        """One more row; returns whether it says anything new."""
+        if row["kind"] != "bound":
+            name = _name(row)
+            story = self.stories.get(name)
+            if story is None:
+                story = self.stories[name] = _Story(_key(*name))
+            return story.tell(row)
+        part, value = _text(row["part"]), _text(row["value"])
+        is_new = self.bound.get(part) != value
+        self.bound[part] = value
+        return is_new
+
+
+def _read(path: Path) -> _Found:
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        content = b""
+        content = path.read_bytes() if path.exists() else b""
     except OSError as error:
         raise StudyError(f"{path} cannot be read: {error.strerror}", mend="mend its permissions") from None
-    lines = content.split(b"\n")
-    torn = len(lines.pop())
-    trials: dict[TrialKey, TrialResult] = {}
-    bound: dict[str, str] = {}
-    damaged: list[int] = []
-    keys: dict[tuple[Any, ...], TrialKey] = {}
+    *lines, torn = content.split(b"\n")
+    found = _Found(whole=len(content) - len(torn))
     for number, line in enumerate(lines, start=1):
         if not is_whole(line):
-            damaged.append(number)
+            found.damaged.append(number)
             continue
         try:
-            row = json.loads(line)
-            if row["kind"] == "bound":
-                bound[_text(row["part"])] = _text(row["value"])
-            else:
-                key = _known(row, keys)
-                told = _told(trials.get(key), key, row)
-                if told is not None:
-                    trials[key] = told
+            found.tell(json.loads(line))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             reason = f"no field {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
             raise StudyError(f"{path}, line {number}: {reason}", mend=f"remove line {number}") from None
-    if lines and len(damaged) == len(lines):
+    if lines and len(found.damaged) == len(lines):
         raise StudyError(f"{path} is damaged: none of its lines is whole", mend="restore it, or run into a new folder")
-    return Record(trials=trials, bound=bound, damaged=tuple(damaged), whole=len(content) - torn)
+    return found
 
 
 def is_whole(line: bytes) -> bool:
@@ -103,38 +121,77 @@ def _line(row: Row) -> bytes:
     return b'%b%b%08x"}\n' % (body, CHECK, zlib.crc32(body))
 
 
-def _known(row: Row, keys: dict[tuple[Any, ...], TrialKey]) -> TrialKey:
-    """The key of a row, checked once for all its rows."""
-    named = (row["proxy"], row["seed"], row["rung"], row["stage"])
-    key = keys.get(named)
-    if key is None:
-        proxy, seed, rung, stage = named
-        if stage not in STAGES:
-            raise ValueError(f"stage = {shown(stage)} is none of {', '.join(STAGES)}")
-        key = TrialKey(proxy=_text(proxy), seed=_count(seed), rung=_count(rung, least=1), stage=stage)
-        keys[named] = key
-    return key
+def _name(row: Row) -> Name:
+    return row["proxy"], row["seed"], row["rung"], row["stage"]
 
 
-def _told(before: TrialResult | None, key: TrialKey, row: Row) -> TrialResult | None:
-    """What a trial has come to with one more row; None where that says nothing new, or rests on what is not there."""
-    kind = row["kind"]
-    now = before or TrialResult(key=key, state=TrialState.RUNNING)
-    if kind == "started":
-        started = _moment(row["time"])
-        return replace(now, started=started) if before is None or before.started is None else None
-    if kind == "epoch":
-        epoch, seconds = _epoch(row), _real(row["seconds"])
-        if now.has_ended or epoch.epoch != len(now.epochs) + 1:
-            return None
-        return replace(now, epochs=(*now.epochs, epoch), seconds=seconds)
-    if kind == "ended":
-        state, reason, epochs = _state(row["state"]), _text(row["reason"]), _count(row["epochs"])
-        seconds, ended = _real(row["seconds"]), _moment(row["time"])
-        if now.has_ended or epochs != len(now.epochs):
-            return None
-        return replace(now, state=state, reason=reason, seconds=seconds, ended=ended)
-    raise ValueError(f"kind = {shown(kind)} is none of bound, started, epoch, ended")
+def _key(proxy: Any, seed: Any, rung: Any, stage: Any) -> TrialKey:
+    if stage not in STAGES:
+        raise ValueError(f"stage = {shown(stage)} is none of {', '.join(STAGES)}")
+    return TrialKey(proxy=_text(proxy), seed=_count(seed), rung=_count(rung, least=1), stage=stage)
+
+
+class _Story:
+    """What the rows of a trial come to, told one by one."""
+
+    __slots__ = ("_result", "ended", "epochs", "key", "reason", "seconds", "started", "state")
+
+    def __init__(self, key: TrialKey) -> None:
+        self.key, self.state, self.reason = key, TrialState.RUNNING, ""
+        self.epochs: list[EpochResult] = []
+        self.seconds: float | None = None
+        self.started: datetime | None = None
+        self.ended: datetime | None = None
+        self._result: TrialResult | None = None
+
+    def tell(self, row: Row) -> bool:
+        """One more row; returns whether it says something new that rests on what is there."""
+        kind = row["kind"]
+        if kind == "epoch":
+            is_new = self._tell_epoch(_epoch(row), _real(row["seconds"]))
+        elif kind == "started":
+            is_new = self._tell_start(_moment(row["time"]))
+        elif kind == "ended":
+            epochs, seconds, ended = _count(row["epochs"]), _real(row["seconds"]), _moment(row["time"])
+            is_new = self._tell_end(_state(row["state"]), _text(row["reason"]), epochs, seconds, ended)
+        else:
+            raise ValueError(f"kind = {shown(kind)} is none of bound, started, epoch, ended")
+        if is_new:
+            self._result = None
+        return is_new
+
+    def _tell_start(self, started: datetime) -> bool:
+        if self.started is not None:
+            return False
+        self.started = started
+        return True
+
+    def _tell_epoch(self, epoch: EpochResult, seconds: float) -> bool:
+        if self.ended is not None or epoch.epoch != len(self.epochs) + 1:
+            return False
+        self.epochs.append(epoch)
+        self.seconds = seconds
+        return True
+
+    def _tell_end(self, state: TrialState, reason: str, epochs: int, seconds: float, ended: datetime) -> bool:
+        if self.ended is not None or epochs != len(self.epochs):
+            return False
+        self.state, self.reason, self.seconds, self.ended = state, reason, seconds, ended
+        return True
+
+    @property
+    def result(self) -> TrialResult:
+        """What has been told, as a record."""
+        self._result = self._result or TrialResult(
+            key=self.key,
+            state=self.state,
+            epochs=tuple(self.epochs),
+            reason=self.reason,
+            seconds=self.seconds,
+            started=self.started,
+            ended=self.ended,
+        )
+        return self._result
 
 
 def _epoch(row: Row) -> EpochResult:
@@ -186,15 +243,14 @@ class Journal:
         Raises:
             StudyError: see `read_journal`; or it cannot be written.
         """
-        found = read_journal(path)
-        self._trials, self._bound = dict(found.trials), dict(found.bound)
+        self._found = _read(path)
         self._tell = tell
         self._since: dict[TrialKey, float] = {}
         try:
             if not path.exists():
                 patiently(partial(write_whole, path, b""), tell)
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
-            os.ftruncate(self._file, found.whole)
+            os.ftruncate(self._file, self._found.whole)
         except OSError as error:
             raise StudyError(f"{path} cannot be written: {error.strerror}", mend="mend its permissions") from None
 
@@ -205,51 +261,46 @@ class Journal:
     @property
     def results(self) -> list[TrialResult]:
         """Every trial that was started, in the order of the starts."""
-        return list(self._trials.values())
+        return [story.result for story in self._found.stories.values()]
 
     @property
     def bound(self) -> Mapping[str, str]:
         """What the run is tied to, by part."""
-        return MappingProxyType(self._bound)
+        return MappingProxyType(self._found.bound)
 
     def result(self, key: TrialKey) -> TrialResult:
         """What a trial that was started has come to."""
-        return self._trials[key]
+        return self._found.stories[astuple(key)].result
 
     def bind(self, part: str, value: str) -> None:
         """Tie the run to something, in the place of what it was tied to before."""
-        if self._bound.get(part) != value:
-            self._bound[part] = value
-            self._write({"kind": "bound", "part": part, "value": value})
+        if self._note({"kind": "bound", "part": part, "value": value}):
             self._settle()
 
     def start(self, key: TrialKey) -> None:
         """A trial starts, or goes on in this coordinator."""
-        before = self._trials.get(key)
-        spent = before.seconds if before and before.seconds else 0.0
+        story = self._found.stories.get(astuple(key))
+        spent = story.seconds if story and story.seconds else 0.0
         self._since[key] = time.monotonic() - spent
-        self._note("started", key, time=_now())
+        self._note({"kind": "started", **asdict(key), "time": _now()})
 
     def report(self, key: TrialKey, result: EpochResult) -> bool:
         """An epoch of a trial is trained; returns False for one that is not the next."""
-        return self._note("epoch", key, **asdict(result), seconds=self._seconds(key))
+        return self._note({"kind": "epoch", **asdict(key), **asdict(result), "seconds": self._seconds(key)})
 
     def end(self, key: TrialKey, state: TrialState, reason: str = "") -> None:
         """Nothing more is to come of a trial. When this returns, that is on the disk."""
-        epochs = len(self._trials[key].epochs)
-        seconds = self._seconds(key)
-        self._note("ended", key, state=state.value, reason=reason, epochs=epochs, seconds=seconds, time=_now())
-        self._settle()
+        said = {"state": state.value, "reason": reason, "epochs": len(self.result(key).epochs)}
+        row = {"kind": "ended", **asdict(key), **said, "seconds": self._seconds(key), "time": _now()}
+        if self._note(row):
+            self._settle()
 
     def _seconds(self, key: TrialKey) -> float:
         return round(time.monotonic() - self._since[key], 6)
 
-    def _note(self, kind: str, key: TrialKey, **said: object) -> bool:
-        row = {"kind": kind, **asdict(key), **said}
-        told = _told(self._trials.get(key), key, row)
-        if told is None:
+    def _note(self, row: Row) -> bool:
+        if not self._found.tell(row):
             return False
-        self._trials[key] = told
         self._write(row)
         return True
 

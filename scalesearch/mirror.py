@@ -14,7 +14,7 @@ from scalesearch.trials import TrialKey, TrialResult, TrialState
 if TYPE_CHECKING:
     from scalesearch.study import Entry, Study
 
-SHARE = 0.015
+SHARE = 0.01
 """Most of a core that the thread takes while a search runs: the longer it has written, the longer it rests."""
 RESTS = (1.0, 60.0)
 """Shortest and longest rest between two looks at what has changed [s]."""

@@ -230,14 +230,16 @@ def test_a_folder_without_a_run_is_refused_in_one_line(
     assert error["mend"]
 
 
-def test_a_damaged_study_is_refused_by_every_command(
+def test_a_damaged_journal_is_refused_by_every_command_and_a_damaged_study_by_none_that_reads(
     finished: Finished, tiny_options: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
     (folder / "study.db").write_bytes((folder / "study.db").read_bytes()[:5000])
+    assert document(capsys, "rank", folder) == json.loads((folder / "ranking.json").read_text())
+    (folder / "journal.jsonl").write_bytes(b"no journal\n" * 100)
     for command in (["rank", folder], ["status", folder], ["emit", folder], ["run", *tiny_options, "--out", folder]):
-        assert "cannot be read as a study" in refusal(capsys, *command)
+        assert "journal.jsonl is damaged: none of its lines is whole" in refusal(capsys, *command)
 
 
 # ---- study.yaml

@@ -119,7 +119,7 @@ class Searched:
             with closing(Journal(self.folder / NAME)) as journal:
                 observer, found = Heard(heard), (self.plan, self.layout)
                 assert search(*found, journal, study, executor, self.folder, observer, images=self.images)
-                assert study.close()
+                assert study.close(within=300)
         finally:
             executor.close()
             study.close(0)
@@ -344,7 +344,7 @@ def carried_out(found: tuple[Plan, Layout], folder: Path, slots: int, order: ran
         with suppress(StoppedError), closing(Journal(folder / NAME)) as journal:
             told = {"images": lambda _: folder, "late": late}
             is_done = search(plan, layout, journal, study, engine, folder, Heard(observe), **told)
-        assert study.close() or not is_done
+        assert study.close(within=300 if is_done else 0) or not is_done
     outcome = conclude(plan, layout, read_journal(folder / NAME).results)
     assert all(result.has_ended for result in outcome.trials)
     assert mirrored_trials(folder) == [(one.key, one.state.name, one.accuracy) for one in outcome.trials]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -47,6 +48,9 @@ def _code(arguments: list[str]) -> int:
         sys.stderr.close()
         return INSIDE
     except Exception as error:  # noqa: BLE001  the boundary of the program: no traceback unless asked for
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            failure = ScaleSearchError(f"{error.filename}: {error.strerror}", mend="give a shorter path")
+            return _tell(failure, arguments, USAGE)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         failure = ScaleSearchError(f"failure inside: {reason}", mend="run again with `scalesearch --traceback …`")
         return _tell(failure, arguments, INSIDE)

@@ -90,6 +90,8 @@ class _Found:
 
 
 def _read(path: Path) -> _Found:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise StudyError(f"{path} is not a file", mend="restore it, or run into a new folder")
     try:
         content = path.read_bytes() if path.exists() else b""
     except OSError as error:

@@ -168,7 +168,7 @@ class Plan:
             given["space"] = Space(**given["space"])
             given["data"] = Dataset.from_dict(given["data"])
             given["recipe"] = Recipe.from_dict(given["recipe"])
-            given["pace"] = Pace(**given["pace"]) if given["pace"] else None
+            given["pace"] = _pace(given["pace"])
             return cls(**given)
         except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
             if isinstance(error, ScaleSearchError):
@@ -189,6 +189,13 @@ class Plan:
         return f"{self.base.name}-{self.budget.lower().replace(' ', '')}-{self.data.name}-{self.digest[:8]}"
 
 
+def _pace(values: Any) -> Pace | None:
+    """The pace of a plan; it is the last of a file, so that none of its keys may be left out."""
+    if values is not None and len(values) < len(fields(Pace)):
+        raise PlanError("pace is cut short", mend="restore the file, or run into a new folder")
+    return None if values is None else Pace(**values)
+
+
 def _within(name: str, value: int | None) -> bool:
     """Whether a number of a plan is one that a plan may have."""
     return value is None or (0 if name in ("halvings", "confirm") else 1) <= value <= MOST[name]
@@ -205,6 +212,8 @@ def read_plan(folder: Path) -> Plan:
         raise StudyError(f"{folder} is not a run folder: it has no plan.yaml", mend="give a folder that `run` made")
     try:
         values = read_mapping(path)
+        if not path.read_bytes().endswith(b"\n"):
+            raise PlanError("its last line is cut off")
         if values.get("schema") in range(1, SCHEMA):
             fault = f"{path} was written by an older version (schema {values['schema']}; this one reads {SCHEMA})"
             raise StudyError(fault, mend="run into a new folder")

@@ -23,6 +23,7 @@ from scalesearch.scalable import Base
 from scalesearch.scaling import Multipliers
 from scalesearch.space import LARGEST_BUDGET, Policy, Space, budget_form, budget_text, parse_budget
 from scalesearch.staged import StagedBase
+from scalesearch.typed import mistyped
 from scalesearch.yamlfile import read_mapping
 
 MARGIN = 0.1
@@ -100,7 +101,7 @@ def read_request(path: Path) -> Request:
     known = [entry.name for entry in fields(Request)]
     faults = [f"{path}: {key} is not a key{_near(str(key), known)}" for key in values if key not in known]
     given = {key: value for key, value in values.items() if key in known}
-    faults += [f"{path}: {fault}" for fault in _wrong_types(given)]
+    faults += [f"{path}: {fault}" for fault in _wrong_types(given) or mistyped(Request(**given))]
     if faults:
         raise PlanError(faults, mend=f"keys: {', '.join(known)}")
     if is_builder(given.get("base", "")):

@@ -2,13 +2,18 @@
 
 import ast
 import os
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from calling import Call
+from conftest import children
 
 import scalesearch
 from scalesearch.cli.console import plain
@@ -147,3 +152,33 @@ def test_a_folder_of_another_encoding_is_named(tmp_path: Path, call: Call):
     folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")
     os.mkdir(folder)
     assert r"\udcff\udcfe has no class folders" in call("plan", "--data", folder).refusal
+
+
+# ---- no port
+
+
+def listening(pid: int) -> set[str]:
+    """Sockets of a process that wait for others to connect, by Linux's /proc."""
+    own = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # it was closed meanwhile
+            own.add(os.readlink(entry))
+    tables = [Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
+    return {row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="finds ports by /proc")
+def test_a_run_opens_no_port(program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)):
+        assert len(listening(os.getpid())) >= 1  # the look itself sees ports
+    run = program("run", *tiny_options, "--out", tmp_path / "run")
+    found: set[str] = set()
+    while run.process.poll() is None:
+        for pid in (run.process.pid, *children(run.process.pid)):
+            with suppress(OSError):  # it has just ended
+                found |= listening(pid)
+        time.sleep(0.2)
+    assert run.wait() == 0
+    assert found == set()

@@ -18,7 +18,7 @@ from scalesearch.storage import redacted
 USAGE, INSIDE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 FAILURES = (CostMismatchError, EmitError, EngineError, SearchFailedError)
 """Faults that no other usage would mend."""
-REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
+REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG})
 """Faults of files that another place or more room mends."""
 
 

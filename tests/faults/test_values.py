@@ -15,6 +15,9 @@ from calling import Call
 from judging import FULL, Harness, judge
 from safetensors.torch import save_file
 
+from scalesearch.request import Request, resolve
+from scalesearch.runfolder import write_plan
+
 VALUES = (
     *(
         "nan",
@@ -64,7 +67,7 @@ VALUES = (
         "٣",
         "¼",
     ),
-    *("b0", "b99", "os:system", "gadget:build", "nowhere.yaml", "a.b.c:d.e", ":", "a:", ":b", "torchvision:", "None"),
+    *("b0", "b99", "os:system", "nowhere:build", "nowhere.yaml", "a.b.c:d.e", ":", "a:", ":b", "torchvision:", "None"),
     *(
         "torchvision:../../x",
         "torchvision:MNIST",
@@ -94,7 +97,6 @@ OPTIONS: dict[tuple[str, ...], str] = {
 @pytest.fixture
 def harness(call: Call, tmp_path: Path) -> Harness:
     (tmp_path / "net.yaml").write_text(GOOD)
-    (tmp_path / "gadget.py").write_text("open('ran', 'w')\n")
     return Harness(call, tmp_path)
 
 
@@ -142,12 +144,23 @@ def test_every_path_may_lead_anywhere(command: tuple[str, ...], harness: Harness
         assert harness.call(*command[:-1], text).code == 2, name
 
 
-@pytest.mark.parametrize("name", ["plan.yaml", "study.db", "scan.json", ".lock"])
+def test_a_path_that_no_disk_could_hold_is_named(harness: Harness):
+    name = "x" * 5_000
+    for command in POINTING:
+        text = command[-1].format(name)
+        assert harness.met(text[:300], *command[:-1], text) == "", command
+        assert harness.call(*command[:-1], text).code == 2
+
+
+@pytest.mark.parametrize("name", ["plan.yaml", "study.db", "journal.jsonl", "scan.json", ".lock"])
 def test_a_run_folder_of_odd_places_is_refused_or_read(name: str, harness: Harness, tmp_path: Path):
-    for place, make in PLACES.items():
+    plan, _ = resolve(Request(budget="0.5x", step=0.2, policy="grid"))
+    for place in ("pipe", "folder", "loop", "device"):
         folder = tmp_path / f"run-{place}"
         folder.mkdir()
-        make(folder / name)
+        write_plan(folder, plan)
+        (folder / name).unlink(missing_ok=True)
+        PLACES[place](folder / name)
         for command in ("status", "rank", "emit"):
             assert harness.met(folder.name, command, folder.name) == "", place
 

@@ -15,7 +15,7 @@ from scalesearch.nets.architecture import build
 from scalesearch.nets.blocks import start_near_identity
 from scalesearch.proxy.device import DeviceImages, Resident
 from scalesearch.proxy.draws import epoch_seed, steps_per_epoch
-from scalesearch.proxy.evaluate import BATCH
+from scalesearch.proxy.evaluate import NORM_BATCH
 from scalesearch.proxy.train import train
 from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.spec import Network
@@ -132,7 +132,7 @@ class InMemory:
 
 def trained(loop: Loop, data: InMemory, recipe: Recipe, *, epochs: int, seed: int) -> Iterator[EpochResult]:
     """Train on images in memory, without augmentation, and evaluate after every epoch."""
-    parts = -(-len(data.norm_images) // BATCH[data.norm_images.device.type])  # the same statistics as ours
+    parts = -(-len(data.norm_images) // NORM_BATCH[data.norm_images.device.type])  # the same statistics as ours
     for epoch in range(epochs):
         torch.manual_seed(epoch_seed(seed, epoch))  # of dropout
         train_loss = loop.train(data.epoch(seed, epoch, recipe))

@@ -14,15 +14,21 @@ from scalesearch.proxy.state import State
 from scalesearch.proxy.step import by_seed, numerics
 
 BATCH = {"cpu": 50, "cuda": 1000}
-"""Most images of all seeds per step without gradients: maps that a CPU's caches hold (250 images take twice the time of
+"""Most images of all seeds per step of an evaluation: maps that a CPU's caches hold (250 images take twice the time of
 50, each), more of them where a step costs launches."""
+NORM_BATCH = {"cpu": 50, "cuda": 250}
+"""Most images of each seed whose batch-norm statistics are taken together, however many seeds are stacked: what is
+measured of a seed must not depend on those beside it, and few images understate a variance."""
 WITHOUT_GRADIENTS = 4
 """Times the images of a micro-batch that surely fit where nothing is kept for a backward pass."""
 
 
 def batch_of(state: State, device: torch.device) -> int:
-    """Images per step without gradients."""
-    most = BATCH[device.type] // state.seeds
+    """Images of each seed per step without gradients."""
+    return _fitting(BATCH[device.type] // state.seeds, state)
+
+
+def _fitting(most: int, state: State) -> int:
     return most if state.micro_batch is None else max(2, min(most, WITHOUT_GRADIENTS * state.micro_batch))
 
 
@@ -89,5 +95,5 @@ def _estimating_norms(module: nn.Module, data: DeviceImages, state: State) -> Ge
 def norm_batches(data: DeviceImages, state: State) -> Iterator[Tensor]:
     """The normalised images that batch-norm statistics are measured on, in batches that differ by one image at most."""
     chosen = data.sample(state.recipe.norm_images)
-    parts = chosen.tensor_split(math.ceil(len(chosen) / batch_of(state, data.device)))
+    parts = chosen.tensor_split(math.ceil(len(chosen) / _fitting(NORM_BATCH[data.device.type], state)))
     return map(data.normalised, data.train.feed(parts))

@@ -263,6 +263,24 @@ def test_levelling_brings_every_point_of_the_grid_to_the_budget(tmp_path: Path):
     assert all(1.94 <= growth <= 2.06 for growth in growths["tied"])
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"base": "resnet18", "budget": "4x"},
+        {"base": "mobilenet_v2", "budget": "0.5x"},
+        {"base": "b0", "rounding": "paper"},
+    ],
+)
+def test_other_bases_budgets_and_roundings_have_pages_of_their_own(tmp_path: Path, asked: dict[str, str]):
+    plan, layout = planned(candidates=3, **asked)
+    facts = stored(tmp_path, plan, layout, trained(plan, layout, hilly(plan, layout)))
+    text = page(facts)
+    assert Elements(text).sections == SECTIONS
+    assert embedded(text)["explorer"]["network"] == plan.scalable.network.to_dict()
+    published = isinstance(figures(facts)["family"][0], Figure)
+    assert published == (asked["base"] == "b0")
+
+
 def test_the_methods_that_a_run_used_are_cited(tmp_path: Path):
     plan, layout = planned()
     facts = stored(tmp_path, plan, layout, trained(plan, layout, hilly(plan, layout)))

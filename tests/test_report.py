@@ -102,7 +102,7 @@ def test_the_family_is_listed_with_the_costs_of_its_manifest(finished: tuple[Pat
     assert members
     assert all(row["name"] in words and f"{row['params'] / 1e6:.2f}" in words for row in members)
     explorer = embedded(written)["explorer"]
-    assert [mark["name"] for mark in explorer["marks"]] == ["B0", *(row["name"] for row in members)]
+    assert [mark["name"] for mark in explorer["marks"]] == ["b0", *(row["name"] for row in members)]
 
 
 def test_a_report_of_a_finished_run_says_so(finished: tuple[Path, Program], written: str):

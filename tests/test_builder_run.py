@@ -119,6 +119,12 @@ def test_the_plan_of_a_builder_reads_back(built: Path):
 
 
 @pytest.mark.slow
+def test_the_report_says_that_it_cannot_compute_a_builders_networks(built: Path):
+    text = (built / "report.html").read_text()
+    assert "is made by its own builder" in text
+    assert 'id="x-phi"' not in text
+
+
 def test_the_same_command_again_trains_nothing(built: Path, call: Call, files_of: FilesOf, tmp_path: Path):
     folder = tmp_path / "run"
     shutil.copytree(built, folder)

@@ -102,7 +102,7 @@ def test_the_family_is_listed_with_the_costs_of_its_manifest(finished: tuple[Pat
     assert members
     assert all(row["name"] in words and f"{row['params'] / 1e6:.2f}" in words for row in members)
     explorer = embedded(written)["explorer"]
-    assert [mark["name"] for mark in explorer["marks"]] == ["B0", *(row["name"] for row in members)]
+    assert [mark["name"] for mark in explorer["marks"]] == ["b0", *(row["name"] for row in members)]
 
 
 def test_a_report_of_a_finished_run_says_so(finished: tuple[Path, Program], written: str):
@@ -261,6 +261,24 @@ def test_levelling_brings_every_point_of_the_grid_to_the_budget(tmp_path: Path):
     assert len(growths["before"]) == layout.nominal_points == 108
     assert (round(min(growths["before"]), 2), round(max(growths["before"]), 2)) == (1.93, 3.33)
     assert all(1.94 <= growth <= 2.06 for growth in growths["tied"])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"base": "resnet18", "budget": "4x"},
+        {"base": "mobilenet_v2", "budget": "0.5x"},
+        {"base": "b0", "rounding": "paper"},
+    ],
+)
+def test_other_bases_budgets_and_roundings_have_pages_of_their_own(tmp_path: Path, asked: dict[str, str]):
+    plan, layout = planned(candidates=3, **asked)
+    facts = stored(tmp_path, plan, layout, trained(plan, layout, hilly(plan, layout)))
+    text = page(facts)
+    assert Elements(text).sections == SECTIONS
+    assert embedded(text)["explorer"]["network"] == plan.scalable.network.to_dict()
+    published = isinstance(figures(facts)["family"][0], Figure)
+    assert published == (asked["base"] == "b0")
 
 
 def test_the_methods_that_a_run_used_are_cited(tmp_path: Path):

@@ -119,7 +119,7 @@ def cost_figure(plan: Plan, layout: Layout, rows: Sequence[Spending]) -> Drawn:
     if not rows:
         return Missing(id="cost", title="What it cost", why="No trial has begun.")
     bars = [(f"{row.stage}, {row.epochs} epoch{'s' * (row.epochs > 1)}", row.passes, "spent") for row in rows]
-    grid = plan.images * plan.epochs * plan.seeds * len(layout.trained)
+    grid = plan.images * (plan.epochs * plan.seeds * len(layout.trained) + plan.anchor_epochs)
     bars.append(("exhaustive grid", grid, "before"))
     high = 1.12 * max(passes for _, passes, _ in bars)
     spots = [

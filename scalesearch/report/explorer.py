@@ -29,15 +29,17 @@ def explorer_document(facts: Facts) -> Document | None:
     network, rounding = plan.scalable.network, plan.base.rounding
     if not isinstance(network, Network) or rounding is None:
         return None
-    first: Document = {"name": plan.base.name.upper(), "phi": 0.0, "network": network.to_dict()}
-    marks = [first, *_members(facts)]
+    name = plan.base.name
+    first: Document = {"name": name, "label": name.upper() if len(name) < 4 else "base", "phi": 0.0}
+    marks: list[Document] = [{**first, "network": network.to_dict()}, *_members(facts)]
+    rules = list(_rules(facts.outcome, plan.space.budget))
     return {
-        "base": plan.base.name,
+        "base": name,
         "network": network.to_dict(),
         "rounding": asdict(rounding),
         "step": FULL_STEP,
-        "budget": plan.space.budget,
-        "rules": list(_rules(facts.outcome, plan.space.budget)),
+        "rules": rules,
+        "range": _range(rules, plan.space.budget),
         "marks": marks,
         "farthest": max(round(FARTHEST * max(float(mark["phi"]) for mark in marks), 2), ALONE),
     }
@@ -55,6 +57,12 @@ def _rules(outcome: Outcome | None, budget: float) -> Iterator[Document]:
     yield _rule("equal shares", Coefficients.from_shares(REFERENCES["dwr"], budget))
 
 
+def _range(rules: list[Document], budget: float) -> tuple[float, float]:
+    """Ends of the sliders of alpha, beta and gamma: every rule lies between them, and no dimension moves backwards."""
+    values = [float(rule[name]) for rule in rules for name in ("alpha", "beta", "gamma")]
+    return (1.0, max(2.0, 1.1 * max(values))) if budget > 1 else (min(0.5, 0.9 * min(values)), 1.0)
+
+
 def _rule(name: str, found: Coefficients) -> Document:
     return {"name": name, "alpha": found.alpha, "beta": found.beta, "gamma": found.gamma}
 
@@ -64,7 +72,8 @@ def _members(facts: Facts) -> Iterator[Document]:
     for row in (facts.family or {}).get("members", []):
         network = _written(facts.run.folder / "family" / str(row["name"]) / "config.yaml")
         if network is not None and row["phi"] is not None:
-            yield {"name": row["name"], "phi": row["phi"], "network": network.to_dict()}
+            label = str(row["name"]).removeprefix(f"{facts.run.plan.base.name}-")
+            yield {"name": row["name"], "label": label, "phi": row["phi"], "network": network.to_dict()}
 
 
 def _written(path: Path) -> Network | None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from calling import Call, Told
+from servers import IS_THERE, Server
 
 from scalesearch.cli import _code
 from scalesearch.presets import gpu_listed
@@ -166,3 +167,14 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
         return Told(code, *capsys.readouterr())
 
     return told
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A server of the session's own."""
+    if not IS_THERE:
+        pytest.skip("needs a PostgreSQL server's binaries")
+    server = Server()
+    yield server
+    server.stop("immediate")
+    server.remove()

@@ -1,121 +1,34 @@
 """The study on a PostgreSQL server that the test starts: it may be restarted, killed, frozen or away; nothing waits."""
 
-import os
-import shutil
 import signal
-import socket
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from following import Seen, begun, expected, searched, states, stored
+from servers import IS_THERE, SECRET, Server
 
 from scalesearch.engine.work import Event, Finished
 from scalesearch.journal import NAME, read_journal
 from scalesearch.repair import repair
 from scalesearch.storage import Storage, on_server
 
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not BINARIES and not shutil.which("initdb"), reason="needs a PostgreSQL server's binaries"),
+    pytest.mark.skipif(not IS_THERE, reason="needs a PostgreSQL server's binaries"),
 ]
 pytest.importorskip("psycopg")
-SECRET = "pass-w0rd-of-the-test"
-
-
-class Server:
-    """A server of its own, of an unprivileged user, on a loopback port and a socket."""
-
-    def __init__(self) -> None:
-        self.place = Path(tempfile.mkdtemp(prefix="scalesearch-postgres-"))
-        self.binaries = BINARIES[-1].parent if BINARIES else Path(shutil.which("initdb") or "").parent
-        with closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.user: dict[str, Any] = {}
-        if os.geteuid() == 0:  # which the server refuses
-            self.user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-            shutil.chown(self.place, "nobody", "nogroup")
-        (self.place / "secret").write_text(SECRET)
-        os.chmod(self.place / "secret", 0o644)
-        options = ["--username=me", "--auth=scram-sha-256", f"--pwfile={self.place}/secret", "--no-sync"]
-        self.called("initdb", "-D", self.data, *options, "--encoding=UTF8", "--locale=C")
-        self.start()
-
-    @property
-    def data(self) -> str:
-        return str(self.place / "data")
-
-    @property
-    def url(self) -> str:
-        return f"postgresql://me:{SECRET}@127.0.0.1:{self.port}/postgres"
-
-    @property
-    def driver(self) -> str:
-        """The URL for SQLAlchemy."""
-        return self.url.replace("://", "+psycopg://")
-
-    def called(self, name: str, *arguments: object) -> None:
-        done = subprocess.run(
-            [self.binaries / name, *map(str, arguments)],
-            cwd=self.place,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=120,
-            **self.user,
-        )
-        assert done.returncode == 0, done.stderr.decode()
-
-    def start(self) -> None:
-        options = f"-p {self.port} -k {self.place} -c listen_addresses=127.0.0.1 -c fsync=off"
-        self.called("pg_ctl", "-D", self.data, "-o", options, "-l", self.place / "log", "-w", "-t", 90, "start")
-
-    def stop(self, mode: str = "fast") -> None:
-        self.called("pg_ctl", "-D", self.data, "-m", mode, "-w", "-t", 90, "stop")
-
-    def processes(self) -> list[int]:
-        """Process ids of the server and its children."""
-        first = int((self.place / "data" / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
-        return [first, *map(int, children)]
-
-    def kill(self) -> None:
-        pids = self.processes()
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        while any(Path(f"/proc/{pid}").exists() for pid in pids):
-            time.sleep(0.05)
-        (self.place / "data" / "postmaster.pid").unlink()
-
-    def freeze(self, how: signal.Signals) -> None:
-        for pid in self.processes():
-            os.kill(pid, how)
-
-    def remove(self) -> None:
-        shutil.rmtree(self.place, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop("immediate")
-    server.remove()
 
 
 @pytest.fixture
-def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+def server(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     """The server, and a study that does not rest for long."""
     monkeypatch.setattr("scalesearch.mirror.RESTS", (0.05, 0.05))
     monkeypatch.setattr("scalesearch.mirror.RETRY", 0.2)
     monkeypatch.setattr("scalesearch.mirror.STUCK", 1.0)
-    return running
+    return postgres
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import optuna
 import pytest
+from servers import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by /proc")]
 
@@ -23,7 +24,9 @@ SEARCHES = {
     "grid": "--policy grid --candidates 8 --seeds 3 --epochs 2",
 }
 """Of some thirty trials each."""
-KILLS = {"fit": 70, "race": 70, "grid": 70} if IS_FULL else {"fit": 6}
+KILLS = 35 if IS_FULL else 4
+"""Of each policy on each storage."""
+CASES = [(policy, storage) for policy in SEARCHES for storage in ("sqlite", "postgresql")]
 OPERATIONS = None if IS_FULL else 6
 """File operations that the coordinator is killed in; None = all."""
 SHARES = {"worker": 70, "coordinator": 20, "both": 10}
@@ -37,6 +40,8 @@ class Run(NamedTuple):
     """Starts the program on a folder; further variables of the environment by name."""
     answers: dict[str, bytes]
     """Of the undisturbed run."""
+    driver: str | None
+    """The server of its study, for SQLAlchemy; None = a file."""
 
 
 @pytest.fixture(scope="session")
@@ -60,15 +65,21 @@ def searches(tiny_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
 @pytest.fixture
 def disturbed(
-    program: Callable[..., Any], tiny_npz: Path, searches: Callable[[str], dict[str, bytes]]
-) -> Callable[[str], Run]:
-    def prepared(policy: str) -> Run:
+    program: Callable[..., Any],
+    tiny_npz: Path,
+    searches: Callable[[str], dict[str, bytes]],
+    request: pytest.FixtureRequest,
+) -> Callable[[str, str], Run]:
+    def prepared(policy: str, storage: str) -> Run:
+        server: Server | None = request.getfixturevalue("postgres") if storage == "postgresql" else None
         options = ["--data", tiny_npz, *TINY.split(), *SEARCHES[policy].split()]
+        options += ["--storage", server.url] if server else []
         return Run(
-            start=lambda folder, *more, **environment: program(
-                "run", *options, "--out", folder, *more, entry=STANDING_IN, **environment
+            start=lambda folder, **environment: program(
+                "run", *options, "--out", folder, entry=STANDING_IN, **environment
             ),
             answers=searches(policy),
+            driver=server.driver if server else None,
         )
 
     return prepared
@@ -102,9 +113,13 @@ def assert_nothing_ran_again(folder: Path) -> None:
                 over.add(name_of(line))
 
 
-def assert_study_is_whole(folder: Path) -> None:
+def assert_study_is_whole(folder: Path, driver: str | None) -> None:
     """Every trial once, none left running."""
-    study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
+    if driver is None:
+        study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
+    else:
+        [bound] = {line["value"] for line in lines(folder) if line.get("part") == "study"}
+        study = optuna.load_study(study_name=bound, storage=driver)
     trials = study.get_trials(deepcopy=False)
     names = [name_of(trial.user_attrs) for trial in trials]
     assert sorted(names) == sorted(ends(folder))
@@ -119,17 +134,18 @@ def gone(pids: list[int], within: float = 60) -> None:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("policy", KILLS)
+@pytest.mark.parametrize(("policy", "storage"), CASES if IS_FULL else CASES[:2])
 def test_random_kills_lose_nothing_run_nothing_again_and_change_no_byte(
-    disturbed: Callable[[str], Run], policy: str, tmp_path: Path
+    disturbed: Callable[[str, str], Run], policy: str, storage: str, tmp_path: Path
 ):
-    chance, run, killed, number = random.Random(policy), disturbed(policy), 0, 0
-    while killed < KILLS[policy]:
-        folder, number = tmp_path / f"run-{number}", number + 1
-        killed += kill_until_done(run, folder, chance, KILLS[policy] - killed)
+    chance, run, killed, number = random.Random(policy), disturbed(policy, storage), 0, 0
+    while killed < KILLS:
+        number += 1
+        folder = tmp_path / f"{policy}-{storage}-{number}"
+        killed += kill_until_done(run, folder, chance, KILLS - killed)
         assert contents(folder) == run.answers
         assert_nothing_ran_again(folder)
-        assert_study_is_whole(folder)
+        assert_study_is_whole(folder, run.driver)
         assert list((folder / "checkpoints").iterdir()) == []
 
 
@@ -164,9 +180,9 @@ def kill_until_done(run: Run, folder: Path, chance: random.Random, most: int) ->
 
 @pytest.mark.timeout(3600)
 def test_a_kill_inside_any_file_operation_of_the_coordinator_changes_no_byte(
-    disturbed: Callable[[str], Run], tmp_path: Path
+    disturbed: Callable[[str, str], Run], tmp_path: Path
 ):
-    run = disturbed("grid")
+    run = disturbed("grid", "sqlite")
     counted = tmp_path / "count.txt"
     assert run.start(tmp_path / "counted", COUNT_IN=str(counted)).wait() == 0
     made = int(counted.read_text())
@@ -182,4 +198,4 @@ def test_a_kill_inside_any_file_operation_of_the_coordinator_changes_no_byte(
         assert {name: after[name] for name in before} == before, number
         assert contents(folder) == run.answers, number
         assert_nothing_ran_again(folder)
-        assert_study_is_whole(folder)
+        assert_study_is_whole(folder, run.driver)

@@ -6,6 +6,7 @@ a meaning (`best`, `theirs`, `stopped`), never a colour: colours stand in one st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
@@ -163,8 +164,8 @@ def ticks(low: float, high: float, count: int = 6) -> tuple[tuple[float, str], .
     power = 10.0 ** _exponent(rough)
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     digits = max(0, -_exponent(step))
-    first, last = -(-low // step), high // step
-    values = (index * step for index in range(int(first), int(last) + 1))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    values = (index * step for index in range(first, last + 1))
     return tuple((round(value, digits + 2), f"{round(value, digits) + 0.0:,.{digits}f}") for value in values)
 
 

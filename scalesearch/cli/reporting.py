@@ -12,6 +12,7 @@ import typer
 from scalesearch.cli.console import print_document, terminal
 from scalesearch.cli.options import Json, RunFolder
 from scalesearch.errors import SearchFailedError
+from scalesearch.stopping import TerminatedError
 
 if TYPE_CHECKING:
     from scalesearch.boards import Boards
@@ -53,7 +54,7 @@ def reported(folder: Path, *, live: bool, log: str | None) -> Iterator[Heard]:
             if log:
                 heard = heard._replace(happened=stack.enter_context(_boards(folder)).happened)
             yield heard
-    except (SearchFailedError, KeyboardInterrupt) as error:
+    except (SearchFailedError, KeyboardInterrupt, TerminatedError) as error:
         if live or isinstance(error, SearchFailedError):
             write_report(folder)
         raise

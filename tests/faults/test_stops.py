@@ -1,5 +1,6 @@
 """SIGTERM, SIGUSR1 and Ctrl-C at any moment: the exit code, the line that goes on, no process left, the same bytes."""
 
+import json
 import os
 import random
 import shlex
@@ -75,15 +76,29 @@ def test_a_run_stopped_again_and_again_at_random_comes_to_the_bytes_of_an_undist
         assert list((folder / "checkpoints").iterdir()) == []
 
 
-def test_sigterm_in_the_middle_of_training_is_told_and_ends_with_143(
-    program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+def in_training(folder: Path) -> set[tuple[str, int]]:
+    """Trials that have told of an epoch."""
+    journal = folder / "journal.jsonl"
+    rows = map(json.loads, journal.read_bytes().split(b"\n")[:-1] if journal.exists() else [])
+    return {(row["proxy"], row["seed"]) for row in rows if row["kind"] == "epoch"}
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["group", "coordinator"])
+def test_sigterm_in_the_middle_of_training_leaves_a_checkpoint_of_every_running_trial(
+    program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path, whole_group: bool
 ):
     folder = tmp_path / "run"
     command = ["run", *tiny_options, "--epochs", "200", "--out", str(folder)]  # long enough not to end before
     one = program(*command)
     one.wait_for("at most 8 trials in all")
-    time.sleep(5)  # whatever it is at: what is not begun yet leaves nothing
-    assert stopped(one, signal.SIGTERM, command, whole_group=True) == 143
+    end = time.monotonic() + 120
+    while len(in_training(folder)) < 2:
+        assert time.monotonic() < end, one.err.read_text()
+        time.sleep(0.05)
+    begun = in_training(folder)
+    assert stopped(one, signal.SIGTERM, command, whole_group=whole_group) == 143
+    kept = {path.name.partition("-e200")[0] for path in (folder / "checkpoints").iterdir()}
+    assert kept == {f"{proxy}-s{seed}" for proxy, seed in begun}
     assert "stopping: each running trial writes a checkpoint behind its next step" in one.out.read_text()
 
 

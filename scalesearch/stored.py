@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -78,17 +79,18 @@ def read_run(folder: Path) -> StoredRun:
     """
     plan = read_plan(folder)
     results = recorded(folder).results
-    layout = _laid_out(plan, folder)
-    now = agenda(plan, layout, results)
+    layout, now = _understood(plan, results, folder / "plan.yaml")
     kept = tuple(in_order(now.planned, results))
     return StoredRun(folder=folder, plan=plan, layout=layout, results=kept, now=now, is_live=is_live(folder))
 
 
-def _laid_out(plan: Plan, folder: Path) -> Layout:
+def _understood(plan: Plan, results: Sequence[TrialResult], path: Path) -> tuple[Layout, Agenda]:
+    """What a plan comes to, with the trials that were trained of it; it was laid out before it was written."""
     try:
-        return lay_out(plan)
-    except ScaleSearchError as error:  # of a plan that was laid out before it was written
-        fault = f"{folder / 'plan.yaml'} is damaged: {error.message}"
+        layout = lay_out(plan)
+        return layout, agenda(plan, layout, results)
+    except ScaleSearchError as error:
+        fault = f"{path} is damaged: {error.message}"
         raise StudyError(fault, mend=error.mend or "restore the file, or run into a new folder") from None
 
 

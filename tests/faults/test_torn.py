@@ -27,9 +27,9 @@ from scalesearch.runfolder import write_plan
 FilesOf = Callable[[Path], dict[str, str]]
 
 
-def torn(content: bytes, few: int = 25) -> Iterator[bytes]:
-    """A file cut at offsets, and with zeros behind them."""
-    step = 1 if FULL else max(1, len(content) // few)
+def torn(content: bytes, few: int = 25, many: int = 10**9) -> Iterator[bytes]:
+    """A file cut at offsets, at most so many, and with zeros behind them."""
+    step = max(1, len(content) // (many if FULL else few))
     for end in range(0, len(content), step):
         yield content[:end]
         yield content[:end] + bytes(len(content) - end)
@@ -82,7 +82,7 @@ def test_a_torn_journal_is_told_of_by_status_and_gone_on_with_by_the_same_comman
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
     content = (folder / NAME).read_bytes()
-    for damaged in torn(content, few=10):
+    for damaged in torn(content, few=10, many=200):
         (folder / NAME).write_bytes(damaged)
         assert call("status", folder, "--json").done["failed"] == 0
     (folder / NAME).write_bytes(content[:-30])  # the end of the last trial
@@ -145,8 +145,8 @@ def member(call: Call, tmp_path: Path) -> Path:
 def test_a_torn_member_is_not_loaded_as_another(name: str, member: Path):
     path, whole = member / name, weights_digest(scalesearch.load(member))
     content = path.read_bytes()
-    few = 20 if not FULL or name == "config.yaml" else 2_000
-    for damaged in torn(content, few=few) if name == "config.yaml" else sampled(content, few):
+    few = 2_000 if FULL else 20
+    for damaged in torn(content) if name == "config.yaml" else sampled(content, few):
         path.write_bytes(damaged)
         try:
             found = weights_digest(scalesearch.load(member))
@@ -168,7 +168,7 @@ def test_a_torn_manifest_does_not_keep_a_family_from_being_written(call: Call, m
     family = member.parent
     content, before = (family / "manifest.json").read_bytes(), files_of(family)
     command = ("emit", "--base", "net.yaml", "--coefficients", "1,1,1.4", "--growth", "1.9", "--weights", "--quiet")
-    for damaged in torn(content, few=3 if not FULL else 100):
+    for damaged in torn(content, few=3, many=100):
         (family / "manifest.json").write_bytes(damaged)
         assert call(*command, "--out", "family").code == 0
         after = files_of(family)  # of safetensors, the order of two keys of the header is by chance

@@ -30,6 +30,8 @@ QUICK = (
     " --proxy-resolution 8"
 )
 SMALL = "--budget 0.5x"
+OWN = "--candidates 5 --proxy-resolution 20"
+"""For networks whose single dimensions miss the budget."""
 LIGHT, LIGHTER = ("--max-params 21M --max-activations 30M", "--max-params 13M --max-activations 30M")
 """B3 and smaller, whatever the rule and by the paper's."""
 
@@ -82,7 +84,7 @@ def in_seconds(command: str) -> list[str]:
     words = shlex.split(with_places(command))[1:]
     if words[0] == "run":
         words += QUICK.split() + (LIGHT if "runs/first" in words else SMALL).split()
-        words += ["--proxy-resolution", "32"] if "mynets:build" in words else []
+        words += OWN.split() if "my_net.yaml" in words or "mynets:build" in words else []
         words += ["--data", "mine.npz"] if "--download" in words else []  # tests do without the web
     return [*words, *LIGHTER.split()] if words[0] == "emit" else words
 

@@ -278,6 +278,11 @@ def _spawn(slot: Slot, silence: float, unborn: int = 0) -> _Worker:
     ours, theirs = SPAWN.Pipe()
     signs = SPAWN.RawValue("Q")
     process = SPAWN.Process(target=serve, args=(theirs, slot.device, signs), daemon=True)
-    process.start()
+    # Ctrl-C reaches the whole group, and the coordinator decides: a worker is deaf to it from its first instant on
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     return _Worker(slot, process, ours, Watch(signs, silence), unborn=unborn)

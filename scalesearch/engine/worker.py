@@ -49,7 +49,6 @@ def serve(pipe: Connection, device_name: str, signs: Signs) -> None:
         device_name: `cpu` or `cuda:<index>`.
         signs: grows when a work is taken up, and behind each of its steps.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator decides
     stop = _Stop()
     for number in (signal.SIGTERM, signal.SIGUSR1):  # which may reach the whole group too
         signal.signal(number, stop)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -279,6 +280,7 @@ def _spawn(slot: Slot, silence: float, unborn: int = 0) -> _Worker:
     signs = SPAWN.RawValue("Q")
     process = SPAWN.Process(target=serve, args=(theirs, slot.device, signs), daemon=True)
     # Ctrl-C reaches the whole group, and the coordinator decides: a worker is deaf to it from its first instant on
+    resource_tracker.ensure_running()  # which would be started within, and lift the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()

@@ -12,9 +12,10 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from scalesearch.engine.afar import Afar
-from scalesearch.engine.local import SILENCE, Slot
+from scalesearch.engine.local import SILENCE, UNBORN, Slot
 from scalesearch.engine.node import Place, Report, Trainer, versions
-from scalesearch.engine.watch import Watch
+from scalesearch.engine.tidings import Tidings
+from scalesearch.engine.watch import Looks, Watch
 from scalesearch.engine.work import Cluster, Event, Failed, Finished, Noticed, Work
 from scalesearch.errors import ClusterError, DataError
 from scalesearch.proxy.images import ARRAYS, Images, open_images
@@ -28,8 +29,6 @@ AHEAD = 2
 """Reports that a trainer is asked for at a time, so that it need not wait for us between them."""
 NODE_DIED = "node has died"
 """What Ray says of a worker that ended because its node did."""
-UNBORN = 3
-"""Trainers that end one after another before they take up any work, until the cluster is given up."""
 
 
 @dataclass(slots=True)
@@ -82,20 +81,19 @@ class ClusterExecutor:
         self._seats: list[_Seat] = []
         self._shared: dict[str, Any] = {}
         """Images in Ray's object store, by fingerprint."""
-        self._found: list[Event] = []
-        self._told: set[str] = set()
+        self._found = Tidings()
         self._spent: list[str] = []
         """Checkpoints of works that have ended."""
         self._unborn = 0
         self._end: float | None = None
         """When works that were told to stop are ended."""
-        self._patience, self._looked = patience, time.monotonic()
-        self._roomy = self._looked
+        self._patience, self._looks = patience, Looks(2 * MOMENT)
+        self._roomy = self._looks.last
         """When there was a slot."""
         if most and cluster.address is None and not self._rooms():
             raise self._no_room("has")
         while most and not self.idle:
-            self._found += self.events()
+            self._pass()
         self._patience *= 10
 
     @property
@@ -129,6 +127,11 @@ class ClusterExecutor:
     def events(self) -> list[Event]:
         """See `Executor`."""
         self._forget_spent()
+        self._pass()
+        return self._found.taken()
+
+    def _pass(self) -> None:
+        """Hear what trainers answer, for a moment at most."""
         self._ask_for_room()
         asked = [seat.asked[0] for seat in self._seats if seat.asked]
         if asked:
@@ -137,8 +140,6 @@ class ClusterExecutor:
             for seat in [seat for seat in self._seats if seat.asked and seat.asked[0] in there]:
                 self._receive(seat)
         self._look()
-        found, self._found = self._found, []
-        return found
 
     def _rooms(self) -> int:
         """Trials that the cluster would hold if it were empty and one machine."""
@@ -195,8 +196,7 @@ class ClusterExecutor:
         if report.trace:
             with seat.work.log.open("a", encoding="utf-8") as file:
                 file.write(report.trace)
-        for event in report.events:
-            self._notice(event.text) if isinstance(event, Noticed) else self._found.append(event)
+        self._found.add(*report.events)
         ended = {event.key for event in report.events if isinstance(event, Finished | Failed)}
         seat.left = [key for key in seat.left if key not in ended]
         if not report.is_over:
@@ -206,11 +206,6 @@ class ClusterExecutor:
             self._spent.append(seat.work.checkpoint.name)
         seat.work = None
         seat.asked.clear()
-
-    def _notice(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
-            self._found.append(Noticed(text))
 
     def _lose(self, seat: _Seat, error: RayError) -> None:
         """Give up a trainer that is no more, or cannot be reached."""
@@ -232,16 +227,14 @@ class ClusterExecutor:
         """Have another trainer in the place of this one; what is left of its work has failed for now."""
         self._seats.remove(seat)
         ray.kill(seat.trainer)
-        self._found += [Failed(key, reason, final=False, counts=counts) for key in seat.left]
+        self._found.add(*(Failed(key, reason, final=False, counts=counts) for key in seat.left))
 
     def _look(self) -> None:
         """Replace trainers that hang or have not stopped in time; give up when nobody has room for long."""
-        now = time.monotonic()
-        passed, self._looked = min(now - self._looked, 2 * MOMENT), now  # no longer: we may have slept too
+        now, passed = time.monotonic(), self._looks.passed()
         for seat in [seat for seat in self._seats if seat.work is not None]:
             if seat.watch.is_hanging(passed):
-                reason = f"worker hung: no sign of life for {seat.watch.silent:.0f} s"
-                self._dismiss(seat, reason, counts=True)
+                self._dismiss(seat, seat.watch.reason, counts=True)
             elif self._end is not None and now >= self._end:
                 self._dismiss(seat, "stopped before a checkpoint was written", counts=False)
         if not self._most or any(seat.place for seat in self._seats):
@@ -249,7 +242,7 @@ class ClusterExecutor:
         elif now - self._roomy > self._patience:
             raise self._no_room(f"within {self._patience:.0f} s has had")
         elif now - self._roomy > PATIENCE / 6:
-            self._notice(f"no node of the Ray cluster has {self._wanted()} free; waiting for one")
+            self._found.add(Noticed(f"no node of the Ray cluster has {self._wanted()} free; waiting for one"))
 
     def _no_room(self, when: str) -> ClusterError:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -52,6 +52,11 @@ class _Seat:
     left: list[TrialKey] = field(default_factory=list)
     """Trials of the work that have not ended."""
 
+    def free(self) -> None:
+        """Have no work any more."""
+        self.work, self.left = None, []
+        self.asked.clear()
+
 
 class ClusterExecutor:
     """Trainers on the nodes of a cluster; those that are lost are replaced, and their trials go on elsewhere."""
@@ -82,8 +87,6 @@ class ClusterExecutor:
         self._shared: dict[str, Any] = {}
         """Images in Ray's object store, by fingerprint."""
         self._found = Tidings()
-        self._spent: list[str] = []
-        """Checkpoints of works that have ended."""
         self._unborn = 0
         self._end: float | None = None
         """When works that were told to stop are ended."""
@@ -120,13 +123,13 @@ class ClusterExecutor:
     def submit(self, work: Work) -> None:
         """Start a work on an idle slot; not after `stop`."""
         seat = next(seat for seat in self._seats if seat.place and seat.work is None)
+        fingerprint = open_images(work.data).fingerprint
         seat.work, seat.left = work, list(work.keys)
         seat.watch.begin()
-        seat.asked = deque([seat.trainer.begin.remote(work, open_images(work.data).fingerprint)])
+        seat.asked = deque([seat.trainer.begin.remote(work, fingerprint)])
 
     def events(self) -> list[Event]:
         """See `Executor`."""
-        self._forget_spent()
         self._pass()
         return self._found.taken()
 
@@ -157,9 +160,8 @@ class ClusterExecutor:
         try:
             answer = ray.get(seat.asked.popleft())
         except RayTaskError as error:
-            if isinstance(error.cause, DataError):
-                raise error.cause from None
-            raise ClusterError(f"a node cannot train: {type(error.cause).__name__}: {error.cause}") from None
+            self._fail(seat, error)
+            return
         except RayError as error:
             self._lose(seat, error)
             return
@@ -172,6 +174,17 @@ class ClusterExecutor:
             seat.asked.append(self._begin_with_images(seat))
         elif answer is True:
             seat.asked.extend(seat.trainer.advance.remote() for _ in range(AHEAD))
+
+    def _fail(self, seat: _Seat, error: RayTaskError) -> None:
+        """Hear what a trainer could not make a report of."""
+        if isinstance(error.cause, DataError):
+            seat.free()
+            raise error.cause from None
+        reason = f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
+        if seat.place is None or seat.work is None:
+            raise ClusterError(f"a node cannot train: {reason}") from None
+        _log(seat.work, str(error))
+        self._dismiss(seat, f"worker on {seat.place.host} failed: {reason}", counts=True)
 
     def _settle(self, seat: _Seat, place: Place) -> None:
         ours = versions()
@@ -194,18 +207,14 @@ class ClusterExecutor:
     def _hear(self, seat: _Seat, report: Report) -> None:
         assert seat.work is not None
         if report.trace:
-            with seat.work.log.open("a", encoding="utf-8") as file:
-                file.write(report.trace)
+            _log(seat.work, report.trace)
         self._found.add(*report.events)
         ended = {event.key for event in report.events if isinstance(event, Finished | Failed)}
         seat.left = [key for key in seat.left if key not in ended]
-        if not report.is_over:
+        if report.is_over:
+            seat.free()
+        else:
             seat.asked.append(seat.trainer.advance.remote())
-            return
-        if all(isinstance(event, Finished) for event in report.events):
-            self._spent.append(seat.work.checkpoint.name)
-        seat.work = None
-        seat.asked.clear()
 
     def _lose(self, seat: _Seat, error: RayError) -> None:
         """Give up a trainer that is no more, or cannot be reached."""
@@ -255,6 +264,12 @@ class ClusterExecutor:
     def _wanted(self) -> str:
         return " and ".join(f"{amount:g} {name}" for name, amount in self._needs.items() if amount)
 
+    def forget(self, work: Work) -> None:
+        """See `Executor`."""
+        fault = self._afar.drop(work.checkpoint.name) if self._afar else None
+        if fault:
+            self._found.add(fault)
+
     def stop(self, within: float) -> None:
         """See `Executor`."""
         self._end = time.monotonic() + within
@@ -263,16 +278,13 @@ class ClusterExecutor:
             if seat.work is not None:
                 seat.trainer.halt.options(concurrency_group="control").remote()
 
-    def _forget_spent(self) -> None:
-        """Remove checkpoints whose trials have ended, now that this is written down."""
-        spent, self._spent = self._spent, []
-        if self._afar:
-            for name in spent:
-                self._afar.drop(name)
-
     def close(self) -> None:
         """End every trainer at once; checkpoints stay."""
         for seat in self._seats:
             ray.kill(seat.trainer)
         self._seats = []
-        self._forget_spent()
+
+
+def _log(work: Work, trace: str) -> None:
+    with work.log.open("a", encoding="utf-8") as file:
+        file.write(trace)

@@ -193,10 +193,12 @@ class LocalExecutor:
             worker.work = None
             raise answer
         else:
-            events, is_over = answer
+            events, is_over, leaves = answer
             self._found.add(*events)
             if is_over:  # with the last events: a slot that is free must not wait for those of another
                 worker.work, worker.unborn = None, 0
+            if leaves:
+                self._bury(index)
 
     def _look(self) -> None:
         """Replace workers that hang, and those that were told to stop and have not in time."""
@@ -251,6 +253,9 @@ class LocalExecutor:
             self._killed_for_memory = out_of_memory_kills()
             return "worker killed by the kernel: out of memory (host)"
         return f"worker killed by {signal.Signals(-code).name}" if code < 0 else f"worker ended with exit code {code}"
+
+    def forget(self, work: Work) -> None:
+        """See `Executor`; every checkpoint is in the run folder."""
 
     def stop(self, within: float) -> None:
         """See `Executor`."""

@@ -107,6 +107,10 @@ class Watched:
         self.policy += self._lap()
         return found
 
+    def forget(self, work: Work) -> None:
+        """See `Executor`."""
+        self._executor.forget(work)
+
     def stop(self, within: float) -> None:
         """See `Executor`."""
         self._executor.stop(within)

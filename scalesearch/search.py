@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -131,10 +132,8 @@ def search(
         ClusterError: a cluster has no room for a trial for long, or other versions than we.
     """
     pace = plan.pace or Pace()
-
-    def work(group: Group) -> Work:
-        return _work(group, plan, layout, images(group[0].stage), folder, sharing)
-
+    work = partial(_work, plan=plan, layout=layout, images=images, folder=folder, sharing=sharing)
+    batch_of = partial(_Batch, epochs=plan.epochs, journal=journal, study=study, observer=observer)
     playing, told = player(plan, layout), 0
     while True:
         results = journal.results
@@ -150,7 +149,7 @@ def search(
         ended = {result.key for result in results if result.has_ended}
         waiting = [group for group in grouped(now.due, pace.together) if not ended.issuperset(group)]
         _sweep(folder / "checkpoints", {path for one in waiting for path in generations(_checkpoint(folder, one))})
-        batch = _Batch(waiting, ended, work=work, epochs=plan.epochs, journal=journal, study=study, observer=observer)
+        batch = batch_of(waiting, ended, work=work, forget=executor.forget)
         if late() or not batch.train(executor, late, grace):
             return False
 
@@ -168,6 +167,7 @@ class _Batch:
         ended: set[TrialKey],
         *,
         work: Callable[[Group], Work],
+        forget: Callable[[Work], None],
         epochs: int,
         journal: Journal,
         study: Mirror,
@@ -177,6 +177,7 @@ class _Batch:
         self._ended = ended
         self._groups = {key: group for group in waiting for key in group}
         self._work = work
+        self._forget = forget
         self._epochs = epochs
         self._journal = journal
         self._study = study
@@ -248,9 +249,11 @@ class _Batch:
                 self._waiting.append(group)
         elif self._store(event):
             del self._failures[event.key]
-        if isinstance(event, Finished) and self._ended.issuperset(group):
-            for generation in generations(self._work(group).checkpoint):
+        if isinstance(event, Finished | Failed) and self._ended.issuperset(group):
+            work = self._work(group)
+            for generation in generations(work.checkpoint):
                 generation.unlink(missing_ok=True)
+            self._forget(work)
         self._observer.happened(event)
 
     def _store(self, event: TrialEvent) -> bool:
@@ -287,13 +290,15 @@ def _checkpoint(folder: Path, group: Group) -> Path:
     return folder / "checkpoints" / f"{group[0]}.safetensors"
 
 
-def _work(group: Group, plan: Plan, layout: Layout, images: Path, folder: Path, sharing: int) -> Work:
+def _work(
+    group: Group, plan: Plan, layout: Layout, images: Callable[[Stage], Path], folder: Path, sharing: int
+) -> Work:
     pace = plan.pace or Pace()
     return Work(
         keys=group,
         network=scaled(group[0], plan, layout).network,
         recipe=plan.recipe,
-        data=images,
+        data=images(group[0].stage),
         checkpoint=_checkpoint(folder, group),
         log=folder / "logs" / f"{group[0]}.log",
         threads=pace.threads,

@@ -30,3 +30,18 @@ def test_a_file_comes_back_in_two_generations_and_goes(kind: str, tmp_path: Path
     assert not (tmp_path / "new").exists()
     if kind != "memory":
         assert list(there.iterdir()) == []
+
+
+def test_a_store_that_is_away_is_told_of_and_breaks_nothing(tmp_path: Path):
+    there = tmp_path / "there"
+    there.write_text("a file where the folder should be")
+    here = tmp_path / "a-s0-e2.safetensors"
+    here.write_bytes(b"first")
+    afar = Afar(there.as_uri())
+    told = [afar.fetch(here), afar.send(here), afar.drop(here.name)]
+    assert [str(one and one.text).partition(" file:")[0] for one in told] == [
+        "no checkpoint can be read from",
+        "no checkpoint can be written to",
+        "no checkpoint can be removed from",
+    ]
+    assert here.read_bytes() == b"first"

@@ -297,6 +297,9 @@ class Unruly:
             return Failed(key, "diverged: the training loss of epoch 1 is not finite", final=True)
         return Finished(key) if done == key.rung else Progress(key, result_of(key, done + 1))
 
+    def forget(self, work: Work) -> None:
+        assert work.keys not in self.running
+
     def stop(self, within: float) -> None:
         self.running.clear()
 

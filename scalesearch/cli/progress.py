@@ -126,7 +126,7 @@ class RunDisplay(Display):
         self.say(stamp(plan.evidence, plan.base.name))
         kept = f", trials done before: {self.done}" if self.done else ""
         what = f"{plan.base.name} at {plan.budget} on {plan.data.name}"
-        self.say(f"{what}: policy {plan.policy} on {slots} slots{_ways(plan.pace)}{kept}, in {self.folder}")
+        self.say(f"{what}: policy {plan.policy}, {slots} slots ready{_ways(plan.pace)}{kept}, in {self.folder}")
         self.overall = self.add("all trials", 0, self.done)
 
     def planned(self, now: Agenda) -> None:

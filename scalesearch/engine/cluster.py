@@ -12,9 +12,10 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from scalesearch.engine.afar import Afar
-from scalesearch.engine.local import SILENCE, Slot
+from scalesearch.engine.local import SILENCE, UNBORN, Slot
 from scalesearch.engine.node import Place, Report, Trainer, versions
-from scalesearch.engine.watch import Watch
+from scalesearch.engine.tidings import Tidings
+from scalesearch.engine.watch import Looks, Watch
 from scalesearch.engine.work import Cluster, Event, Failed, Finished, Noticed, Work
 from scalesearch.errors import ClusterError, DataError
 from scalesearch.proxy.images import ARRAYS, Images, open_images
@@ -28,8 +29,6 @@ AHEAD = 2
 """Reports that a trainer is asked for at a time, so that it need not wait for us between them."""
 NODE_DIED = "node has died"
 """What Ray says of a worker that ended because its node did."""
-UNBORN = 3
-"""Trainers that end one after another before they take up any work, until the cluster is given up."""
 
 
 @dataclass(slots=True)
@@ -52,6 +51,11 @@ class _Seat:
     work: Work | None = None
     left: list[TrialKey] = field(default_factory=list)
     """Trials of the work that have not ended."""
+
+    def free(self) -> None:
+        """Have no work any more."""
+        self.work, self.left = None, []
+        self.asked.clear()
 
 
 class ClusterExecutor:
@@ -82,20 +86,17 @@ class ClusterExecutor:
         self._seats: list[_Seat] = []
         self._shared: dict[str, Any] = {}
         """Images in Ray's object store, by fingerprint."""
-        self._found: list[Event] = []
-        self._told: set[str] = set()
-        self._spent: list[str] = []
-        """Checkpoints of works that have ended."""
+        self._found = Tidings()
         self._unborn = 0
         self._end: float | None = None
         """When works that were told to stop are ended."""
-        self._patience, self._looked = patience, time.monotonic()
-        self._roomy = self._looked
+        self._patience, self._looks = patience, Looks(2 * MOMENT)
+        self._roomy = self._looks.last
         """When there was a slot."""
         if most and cluster.address is None and not self._rooms():
             raise self._no_room("has")
         while most and not self.idle:
-            self._found += self.events()
+            self._pass()
         self._patience *= 10
 
     @property
@@ -122,13 +123,18 @@ class ClusterExecutor:
     def submit(self, work: Work) -> None:
         """Start a work on an idle slot; not after `stop`."""
         seat = next(seat for seat in self._seats if seat.place and seat.work is None)
+        fingerprint = open_images(work.data).fingerprint
         seat.work, seat.left = work, list(work.keys)
         seat.watch.begin()
-        seat.asked = deque([seat.trainer.begin.remote(work, open_images(work.data).fingerprint)])
+        seat.asked = deque([seat.trainer.begin.remote(work, fingerprint)])
 
     def events(self) -> list[Event]:
         """See `Executor`."""
-        self._forget_spent()
+        self._pass()
+        return self._found.taken()
+
+    def _pass(self) -> None:
+        """Hear what trainers answer, for a moment at most."""
         self._ask_for_room()
         asked = [seat.asked[0] for seat in self._seats if seat.asked]
         if asked:
@@ -137,8 +143,6 @@ class ClusterExecutor:
             for seat in [seat for seat in self._seats if seat.asked and seat.asked[0] in there]:
                 self._receive(seat)
         self._look()
-        found, self._found = self._found, []
-        return found
 
     def _rooms(self) -> int:
         """Trials that the cluster would hold if it were empty and one machine."""
@@ -156,9 +160,8 @@ class ClusterExecutor:
         try:
             answer = ray.get(seat.asked.popleft())
         except RayTaskError as error:
-            if isinstance(error.cause, DataError):
-                raise error.cause from None
-            raise ClusterError(f"a node cannot train: {type(error.cause).__name__}: {error.cause}") from None
+            self._fail(seat, error)
+            return
         except RayError as error:
             self._lose(seat, error)
             return
@@ -171,6 +174,17 @@ class ClusterExecutor:
             seat.asked.append(self._begin_with_images(seat))
         elif answer is True:
             seat.asked.extend(seat.trainer.advance.remote() for _ in range(AHEAD))
+
+    def _fail(self, seat: _Seat, error: RayTaskError) -> None:
+        """Hear what a trainer could not make a report of."""
+        if isinstance(error.cause, DataError):
+            seat.free()
+            raise error.cause from None
+        reason = f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
+        if seat.place is None or seat.work is None:
+            raise ClusterError(f"a node cannot train: {reason}") from None
+        _log(seat.work, str(error))
+        self._dismiss(seat, f"worker on {seat.place.host} failed: {reason}", counts=True)
 
     def _settle(self, seat: _Seat, place: Place) -> None:
         ours = versions()
@@ -193,24 +207,14 @@ class ClusterExecutor:
     def _hear(self, seat: _Seat, report: Report) -> None:
         assert seat.work is not None
         if report.trace:
-            with seat.work.log.open("a", encoding="utf-8") as file:
-                file.write(report.trace)
-        for event in report.events:
-            self._notice(event.text) if isinstance(event, Noticed) else self._found.append(event)
+            _log(seat.work, report.trace)
+        self._found.add(*report.events)
         ended = {event.key for event in report.events if isinstance(event, Finished | Failed)}
         seat.left = [key for key in seat.left if key not in ended]
-        if not report.is_over:
+        if report.is_over:
+            seat.free()
+        else:
             seat.asked.append(seat.trainer.advance.remote())
-            return
-        if all(isinstance(event, Finished) for event in report.events):
-            self._spent.append(seat.work.checkpoint.name)
-        seat.work = None
-        seat.asked.clear()
-
-    def _notice(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
-            self._found.append(Noticed(text))
 
     def _lose(self, seat: _Seat, error: RayError) -> None:
         """Give up a trainer that is no more, or cannot be reached."""
@@ -232,16 +236,14 @@ class ClusterExecutor:
         """Have another trainer in the place of this one; what is left of its work has failed for now."""
         self._seats.remove(seat)
         ray.kill(seat.trainer)
-        self._found += [Failed(key, reason, final=False, counts=counts) for key in seat.left]
+        self._found.add(*(Failed(key, reason, final=False, counts=counts) for key in seat.left))
 
     def _look(self) -> None:
         """Replace trainers that hang or have not stopped in time; give up when nobody has room for long."""
-        now = time.monotonic()
-        passed, self._looked = min(now - self._looked, 2 * MOMENT), now  # no longer: we may have slept too
+        now, passed = time.monotonic(), self._looks.passed()
         for seat in [seat for seat in self._seats if seat.work is not None]:
             if seat.watch.is_hanging(passed):
-                reason = f"worker hung: no sign of life for {seat.watch.silent:.0f} s"
-                self._dismiss(seat, reason, counts=True)
+                self._dismiss(seat, seat.watch.reason, counts=True)
             elif self._end is not None and now >= self._end:
                 self._dismiss(seat, "stopped before a checkpoint was written", counts=False)
         if not self._most or any(seat.place for seat in self._seats):
@@ -249,7 +251,7 @@ class ClusterExecutor:
         elif now - self._roomy > self._patience:
             raise self._no_room(f"within {self._patience:.0f} s has had")
         elif now - self._roomy > PATIENCE / 6:
-            self._notice(f"no node of the Ray cluster has {self._wanted()} free; waiting for one")
+            self._found.add(Noticed(f"no node of the Ray cluster has {self._wanted()} free; waiting for one"))
 
     def _no_room(self, when: str) -> ClusterError:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -262,6 +264,12 @@ class ClusterExecutor:
     def _wanted(self) -> str:
         return " and ".join(f"{amount:g} {name}" for name, amount in self._needs.items() if amount)
 
+    def forget(self, work: Work) -> None:
+        """See `Executor`."""
+        fault = self._afar.drop(work.checkpoint.name) if self._afar else None
+        if fault:
+            self._found.add(fault)
+
     def stop(self, within: float) -> None:
         """See `Executor`."""
         self._end = time.monotonic() + within
@@ -270,16 +278,13 @@ class ClusterExecutor:
             if seat.work is not None:
                 seat.trainer.halt.options(concurrency_group="control").remote()
 
-    def _forget_spent(self) -> None:
-        """Remove checkpoints whose trials have ended, now that this is written down."""
-        spent, self._spent = self._spent, []
-        if self._afar:
-            for name in spent:
-                self._afar.drop(name)
-
     def close(self) -> None:
         """End every trainer at once; checkpoints stay."""
         for seat in self._seats:
             ray.kill(seat.trainer)
         self._seats = []
-        self._forget_spent()
+
+
+def _log(work: Work, trace: str) -> None:
+    with work.log.open("a", encoding="utf-8") as file:
+        file.write(trace)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
+from scalesearch.engine.local import usable_cores
 from scalesearch.engine.work import Cluster
 from scalesearch.errors import ClusterError
 
@@ -82,7 +83,7 @@ def _place_of_its_own() -> tempfile.TemporaryDirectory[str]:
 def _connect(address: str | None, place: str) -> None:
     import ray
 
-    own = {"num_cpus": _cores(), "include_dashboard": False, "_temp_dir": place}
+    own = {"num_cpus": usable_cores(), "include_dashboard": False, "_temp_dir": place}
     try:
         with _signals_kept():
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
@@ -94,10 +95,6 @@ def _connect(address: str | None, place: str) -> None:
         raise ClusterError(
             f"{where} cannot be used: {reason}", mend="see --address, and the versions on its nodes"
         ) from None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _reach(address: str) -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from scalesearch.engine.memory import out_of_memory_kills
-from scalesearch.engine.watch import SLOWLY, Watch
+from scalesearch.engine.tidings import Tidings
+from scalesearch.engine.watch import SLOWLY, Looks, Watch
 from scalesearch.engine.work import Event, Failed, Noticed, Probe, Work
 from scalesearch.engine.worker import Answer, serve
 from scalesearch.errors import DataError, EngineError, StudyError
@@ -59,8 +60,12 @@ def local_slots(*, need_gpu: bool) -> list[Slot]:
         )
     if gpus:
         return [Slot(device=f"cuda:{index}", name=torch.cuda.get_device_name(index)) for index in range(gpus)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [Slot(device="cpu", name=processor_name())] * cores
+    return [Slot(device="cpu", name=processor_name())] * usable_cores()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor_name() -> str:
@@ -96,10 +101,9 @@ class LocalExecutor:
         """
         self._silence = silence
         self._workers: list[_Worker] = []
-        self._found: list[Event] = []
-        self._told: set[str] = set()
+        self._found = Tidings()
         self._killed_for_memory = out_of_memory_kills()
-        self._looked = time.monotonic()
+        self._looks = Looks(2 * TICK)
         self._end: float | None = None
         """When workers that were told to stop are killed."""
         self.arrange(slots)
@@ -175,8 +179,7 @@ class LocalExecutor:
                 if worker.pipe in ready:
                     self._receive(index)
             self._look()
-        found, self._found = self._found, []
-        return found
+        return self._found.taken()
 
     def _receive(self, index: int) -> None:
         worker = self._workers[index]
@@ -191,28 +194,24 @@ class LocalExecutor:
             worker.work = None
             raise answer
         else:
-            events, is_over = answer
-            for event in events:
-                self._notice(event.text) if isinstance(event, Noticed) else self._found.append(event)
+            events, is_over, leaves = answer
+            self._found.add(*events)
             if is_over:  # with the last events: a slot that is free must not wait for those of another
                 worker.work, worker.unborn = None, 0
-
-    def _notice(self, text: str) -> None:
-        if text not in self._told:  # every worker finds the same disk full
-            self._told.add(text)
-            self._found.append(Noticed(text))
+            if leaves:
+                self._bury(index)
 
     def _look(self) -> None:
         """Replace workers that hang, and those that were told to stop and have not in time."""
-        now = time.monotonic()
-        passed, self._looked = min(now - self._looked, 2 * TICK), now  # no longer: the coordinator may have slept too
-        is_over = self._end is not None and now >= self._end
+        passed = self._looks.passed()
+        is_over = self._end is not None and time.monotonic() >= self._end
         for index, worker in enumerate(self._workers):
             if worker.work is None:
                 continue
             if worker.watch.is_hanging(passed):
-                reason = f"worker hung: no sign of life for {worker.watch.silent:.0f} s"
-                self._notice(f"{reason} on {worker.slot.device}; replaced, its trials go on from their checkpoint")
+                reason = worker.watch.reason
+                text = f"{reason} on {worker.slot.device}; replaced, its trials go on from their checkpoint"
+                self._found.add(Noticed(text))
                 worker.process.kill()
                 self._lose(index, reason)
             elif is_over:
@@ -228,12 +227,13 @@ class LocalExecutor:
         reason = reason or died
         if worker.watch.has_begun or self._end is not None:
             counts = self._end is None
-            self._found += [Failed(key, reason, final=False, counts=counts) for key in work.keys]
+            self._found.add(*(Failed(key, reason, final=False, counts=counts) for key in work.keys))
             return
         if self._workers[index].unborn >= UNBORN:
             fault = f"workers on {worker.slot.device} end before they take up work: {reason}"
             raise EngineError(fault, mend="see whether `import torch` and this device work in a Python of its own")
-        self._notice(f"a worker on {worker.slot.device} ended before it took up work: {reason}; replaced")
+        text = f"a worker on {worker.slot.device} ended before it took up work: {reason}; replaced"
+        self._found.add(Noticed(text))
         self._hand(index, work)
 
     def _bury(self, index: int) -> str:
@@ -254,6 +254,9 @@ class LocalExecutor:
             self._killed_for_memory = out_of_memory_kills()
             return "worker killed by the kernel: out of memory (host)"
         return f"worker killed by {signal.Signals(-code).name}" if code < 0 else f"worker ended with exit code {code}"
+
+    def forget(self, work: Work) -> None:
+        """See `Executor`; every checkpoint is in the run folder."""
 
     def stop(self, within: float) -> None:
         """See `Executor`."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from scalesearch.engine.afar import Afar
 from scalesearch.engine.memory import keep_freed_memory
-from scalesearch.engine.work import Event, Kept, Noticed, Work
+from scalesearch.engine.work import Event, Kept, Work
 from scalesearch.engine.worker import answers
 from scalesearch.errors import DataError
 from scalesearch.proxy.images import Images, open_images
@@ -105,8 +105,9 @@ class Trainer:
         log = self._folder / "trace.txt"
         log.unlink(missing_ok=True)
         work = replace(work, log=log, checkpoint=self._checkpoint(work))
-        if self._afar:
-            self._afar.fetch(work.checkpoint)
+        fault = self._afar.fetch(work.checkpoint) if self._afar else None
+        if fault:
+            yield Report(events=[fault])
         for answer in answers(work, torch.device(self._device), self._stopping.is_set, images):
             if isinstance(answer, DataError):
                 raise answer
@@ -124,13 +125,8 @@ class Trainer:
 
 def _sent(afar: Afar, path: Path, events: list[Event]) -> list[Event]:
     """Take a checkpoint to where it is kept; the events, with what came of that."""
-    try:
-        afar.send(path)
-    except Exception as error:  # noqa: BLE001  each of the many kinds of storage has faults of its own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        fault = Noticed(f"no checkpoint can be written to {afar.url}: {reason}; training goes on without")
-        return [fault, *(event for event in events if not isinstance(event, Kept))]
-    return events
+    fault = afar.send(path)
+    return [fault, *(event for event in events if not isinstance(event, Kept))] if fault else events
 
 
 def _is_here(folder: Path, fingerprint: str) -> bool:

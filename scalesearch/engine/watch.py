@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Protocol
 
 SLOWLY = 10
@@ -38,6 +39,11 @@ class Watch:
         self.silent = self.longest = 0.0
 
     @property
+    def reason(self) -> str:
+        """Why a worker that hangs is ended."""
+        return f"worker hung: no sign of life for {self.silent:.0f} s"
+
+    @property
     def has_begun(self) -> bool:
         """Whether the work has been taken up."""
         return self.signs.value != self.first
@@ -51,3 +57,18 @@ class Watch:
             return False
         self.silent += passed
         return self.silent > (max(self.limit, SLOWLY * self.longest) if is_set_up else SLOWLY * self.limit)
+
+
+@dataclass(slots=True)
+class Looks:
+    """When a coordinator looked at its workers: one that has slept itself must not take its sleep for their silence."""
+
+    most: float
+    """Time that may pass from one look to the next [s]."""
+    last: float = field(default_factory=time.monotonic)
+
+    def passed(self) -> float:
+        """Time since the look before this one [s]."""
+        now = time.monotonic()
+        passed, self.last = min(now - self.last, self.most), now
+        return passed

@@ -158,6 +158,13 @@ class Executor(Protocol):
         """
         ...
 
+    def forget(self, work: Work) -> None:
+        """Remove the checkpoint of a work whose trials have all ended, where it is not kept in the run folder.
+
+        A store that cannot is told of; it costs no trial.
+        """
+        ...
+
     def stop(self, within: float) -> None:
         """Have every running work end behind its next step, with a checkpoint of it; returns at once.
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from scalesearch.proxy.images import Images
 
-Answer = tuple[list[Event], bool] | DataError | str
-"""What is sent of a work: events, and whether they are the last; that its images are damaged; or, of no work, why the
-worker cannot begin."""
+Answer = tuple[list[Event], bool, bool] | DataError | str
+"""What is sent of a work: events, whether they are the last, and whether the worker leaves with them; that its images
+are damaged; or, of no work, why the worker cannot begin."""
 
 
 @dataclass(slots=True)
@@ -67,10 +67,10 @@ def serve(pipe: Connection, device_name: str, signs: Signs) -> None:
             _probe(pipe, asked, device)
         else:
             stop.is_training = True
-            is_sound = _train(pipe, asked, device, signs, lambda: stop.is_asked)
+            leaves = _train(pipe, asked, device, signs, lambda: stop.is_asked)
             stop.is_training = False
-            if not is_sound and device.type == "cuda":
-                return  # what broke it may have broken the context, which ends with the process
+            if leaves:
+                return
         _give_back(device)
 
 
@@ -115,17 +115,22 @@ def _probe(pipe: Connection, probe: Probe, device: torch.device) -> None:
 
 
 def _train(pipe: Connection, work: Work, device: torch.device, signs: Signs, stopping: Callable[[], bool]) -> bool:
-    """Send the answers to a work; returns whether nothing unforeseen happened."""
+    """Send the answers to a work; returns whether the worker leaves.
+
+    It does after an unforeseen failure on a GPU: what broke the trial may have broken the context, which ends with the
+    process.
+    """
     signs.value += 1
-    is_sound = True
+    leaves = False
     for answer in answers(work, device, stopping):
         signs.value += 1
         if isinstance(answer, DataError):
             pipe.send(answer)
         elif answer != ([], False):
-            pipe.send(answer)
-            is_sound = not any(isinstance(event, Failed) and event.counts and not event.final for event in answer[0])
-    return is_sound
+            is_broken = any(isinstance(event, Failed) and event.counts and not event.final for event in answer[0])
+            leaves = is_broken and device.type == "cuda"
+            pipe.send((*answer, leaves))
+    return leaves
 
 
 def answers(

@@ -14,7 +14,6 @@ from scalesearch.engine.work import (
     Event,
     Executor,
     Failed,
-    Finished,
     Kept,
     Noticed,
     Progress,
@@ -150,7 +149,16 @@ def search(
         ended = {result.key for result in results if result.has_ended}
         waiting = [group for group in grouped(now.due, pace.together) if not ended.issuperset(group)]
         _sweep(folder / "checkpoints", {path for one in waiting for path in generations(_checkpoint(folder, one))})
-        batch = _Batch(waiting, ended, work=work, epochs=plan.epochs, journal=journal, study=study, observer=observer)
+        batch = _Batch(
+            waiting,
+            ended,
+            work=work,
+            folder=folder,
+            epochs=plan.epochs,
+            journal=journal,
+            study=study,
+            observer=observer,
+        )
         if late() or not batch.train(executor, late, grace):
             return False
 
@@ -168,6 +176,7 @@ class _Batch:
         ended: set[TrialKey],
         *,
         work: Callable[[Group], Work],
+        folder: Path,
         epochs: int,
         journal: Journal,
         study: Mirror,
@@ -177,6 +186,7 @@ class _Batch:
         self._ended = ended
         self._groups = {key: group for group in waiting for key in group}
         self._work = work
+        self._folder = folder
         self._epochs = epochs
         self._journal = journal
         self._study = study
@@ -193,24 +203,28 @@ class _Batch:
             if late():
                 self._halt(executor, grace())
                 return False
-            self.fill(executor)
-            if not (executor.busy or self._waiting):  # what waits may wait for a slot that is to come
-                return True
-            self._write(())
+            events = ()
             try:
+                self.fill(executor)
+                if not (executor.busy or self._waiting):  # what waits may wait for a slot that is to come
+                    return True
+                self._write(())
                 events = executor.events()
+                if not late():
+                    self.fill(executor)
             except ENDING:
+                self._write(events)
                 self._halt(executor, GRACE)
                 raise
-            if not late():
-                self.fill(executor)
 
     def _halt(self, executor: Executor, within: float) -> None:
         """Have running trials end behind a step, and write what they still tell."""
         if executor.busy:
             self._observer.happened(Noticed("stopping: each running trial writes a checkpoint behind its next step"))
         executor.stop(within)
-        while executor.busy:
+        is_open = True
+        while is_open:
+            is_open = bool(executor.busy)  # once more behind the last: a fault may have kept what was collected
             with suppress(*ENDING):
                 self._write(executor.events())
 
@@ -248,8 +262,8 @@ class _Batch:
                 self._waiting.append(group)
         elif self._store(event):
             del self._failures[event.key]
-        if isinstance(event, Finished) and self._ended.issuperset(group):
-            for generation in generations(self._work(group).checkpoint):
+        if self._ended.issuperset(group):
+            for generation in generations(_checkpoint(self._folder, group)):
                 generation.unlink(missing_ok=True)
         self._observer.happened(event)
 

@@ -228,7 +228,7 @@ def test_a_journal_that_is_not_there_says_nothing_and_is_made_by_its_coordinator
 
 def test_a_journal_that_cannot_be_read_or_written_is_refused_in_one_line(tmp_path: Path):
     (tmp_path / NAME).mkdir()
-    with pytest.raises(StudyError, match="cannot be read: "):
+    with pytest.raises(StudyError, match="is not a file"):
         read_journal(tmp_path / NAME)
     with pytest.raises(StudyError, match="cannot be written: "):
         Journal(tmp_path / "none" / NAME)

@@ -50,7 +50,7 @@ def raising() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is signal.default_int_handler else handler)
 
 
 @contextmanager

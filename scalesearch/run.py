@@ -35,7 +35,7 @@ from scalesearch.proxy.choice import Step
 from scalesearch.proxy.scan import Scan, scan
 from scalesearch.runfolder import bind_storage, claimed, placed, write_text
 from scalesearch.search import mirrored, search
-from scalesearch.stopping import noting
+from scalesearch.stopping import Asked, noting
 from scalesearch.storage import Storage
 from scalesearch.tables import candidates_table, trials_table
 from scalesearch.trials import Stage, TrialResult
@@ -106,10 +106,11 @@ def run(
         KeyboardInterrupt, TerminatedError: a signal came; trials that were running have a checkpoint.
     """
     end = math.inf if hours is None else time.monotonic() + 3600 * hours
+    asked = Asked()
     placed(folder, storage)  # what cannot be used is refused before anything is written
     with (
         claimed(folder, plan) as plan,
-        closing(Journal(folder / NAME, _heard(observer))) as journal,
+        closing(Journal(folder / NAME, _heard(observer), asked.check)) as journal,
         _followed(placed(folder, storage), journal, plan, layout, folder, observer) as study,
     ):
         now = agenda(plan, layout, journal.results)
@@ -119,7 +120,7 @@ def run(
             _write_environment(folder, ready.slots, observer)
             observer.started(ready.plan, journal.results, len(ready.slots))
             observer.scanned(found)
-            with noting() as asked:
+            with noting(asked):
                 search(
                     ready.plan,
                     layout,

@@ -36,13 +36,14 @@ def write_whole(path: Path, content: bytes, told: Told | None = None) -> None:
         file.write(content)
 
 
-def patiently(act: Callable[[], T], where: Path, told: Told) -> T:
+def patiently(act: Callable[[], T], where: Path, told: Told, check: Callable[[], None] = lambda: None) -> T:
     """Do something again and again until the disk has room for it.
 
     Args:
         act: leaves nothing behind when it fails.
         where: what it writes.
         told: hears once that the disk is full, and once that it goes on.
+        check: called between looks at the disk; what it raises ends the wait.
     """
     is_waiting = False
     while True:
@@ -54,6 +55,7 @@ def patiently(act: Callable[[], T], where: Path, told: Told) -> T:
             if not is_waiting:
                 told(f"{where} cannot be written: {error.strerror}; waiting for room on the disk")
             is_waiting = True
+            check()
             time.sleep(PAUSE)
             continue
         if is_waiting:

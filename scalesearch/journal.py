@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from scalesearch.errors import StudyError, shown
-from scalesearch.files import patiently, write_whole
+from scalesearch.files import T, Told, patiently, write_whole
 from scalesearch.recipe import EpochResult
 from scalesearch.trials import Stage, TrialKey, TrialResult, TrialState
 
@@ -239,22 +239,19 @@ class Journal:
     A tail that was torn by a loss of power or a kill is cut when the journal is opened.
     """
 
-    def __init__(self, path: Path, tell: Callable[[str], None] = lambda _: None) -> None:
-        """Open a journal, making it if there is none; `tell` hears of a full disk, which is waited out.
+    def __init__(self, path: Path, tell: Told = lambda _: None, check: Callable[[], None] = lambda: None) -> None:
+        """Open a journal, making it if there is none. A full disk is waited out, see `patiently`.
 
         Raises:
             StudyError: see `read_journal`; or it cannot be written.
         """
         self._found = _read(path)
-        self._path, self._tell = path, tell
+        self._path, self._tell, self._check = path, tell, check
         self._since: dict[TrialKey, float] = {}
-        try:
-            if not path.exists():
-                write_whole(path, b"", tell)
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
-            os.ftruncate(self._file, self._found.whole)
-        except OSError as error:
-            raise StudyError(f"{path} cannot be written: {error.strerror}", mend="mend its permissions") from None
+        if not path.exists():
+            self._do(partial(write_whole, path, b""))
+        self._file = self._do(partial(os.open, path, os.O_WRONLY | os.O_APPEND))
+        self._do(partial(os.ftruncate, self._file, self._found.whole))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -277,7 +274,7 @@ class Journal:
     def bind(self, part: str, value: str) -> None:
         """Tie the run to something, in the place of what it was tied to before."""
         if self._note({"kind": "bound", "part": part, "value": value}):
-            self._settle()
+            self._do(partial(os.fsync, self._file))
 
     def start(self, key: TrialKey) -> None:
         """A trial starts, or goes on in this coordinator."""
@@ -295,7 +292,7 @@ class Journal:
         said = {"state": state.value, "reason": reason, "epochs": len(self.result(key).epochs)}
         row = {"kind": "ended", **asdict(key), **said, "seconds": self._seconds(key), "time": _now()}
         if self._note(row):
-            self._settle()
+            self._do(partial(os.fsync, self._file))
 
     def _seconds(self, key: TrialKey) -> float:
         return round(time.monotonic() - self._since[key], 6)
@@ -309,10 +306,13 @@ class Journal:
     def _write(self, row: Row) -> None:
         left = _line(row)
         while left:
-            left = left[patiently(partial(os.write, self._file, left), self._path, self._tell) :]
+            left = left[self._do(partial(os.write, self._file, left)) :]
 
-    def _settle(self) -> None:
-        patiently(partial(os.fsync, self._file), self._path, self._tell)
+    def _do(self, act: Callable[[], T]) -> T:
+        try:
+            return patiently(act, self._path, self._tell, self._check)
+        except OSError as error:
+            raise StudyError(f"{self._path} cannot be written: {error.strerror}", mend="mend that and go on") from None
 
 
 def _now() -> str:

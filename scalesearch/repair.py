@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from scalesearch.agenda import Agenda, agenda
+from scalesearch.errors import StudyError
 from scalesearch.files import write_whole
 from scalesearch.journal import NAME, Journal, is_whole
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
 from scalesearch.runfolder import bind_storage, held, placed, recorded
 from scalesearch.search import entries
 from scalesearch.storage import Storage
-from scalesearch.study import Study, try_out
+from scalesearch.study import Study, is_damage, reason, try_out
 from scalesearch.trials import TrialResult, TrialState
 
 
@@ -87,12 +88,21 @@ def _mended(folder: Path) -> tuple[tuple[int, ...], list[Path]]:
 
 
 def _with_room(place: Storage, now: Agenda, results: list[TrialResult]) -> tuple[Storage, list[Path]]:
-    """A place whose study can be brought to the results, and the files that had to leave it."""
+    """A place whose study can be brought to the results, and the files that had to leave it.
+
+    Raises:
+        StudyError: the study cannot be looked at now, which says nothing of what it holds.
+    """
     try:
         with closing(Study(place)) as study:
             is_ours = study.is_unique and set(study) <= set(now.planned)
             fits = is_ours and not any(map(study.contradicts, results))
-    except Exception:  # noqa: BLE001  whatever is in a damaged file
+    except Exception as error:  # noqa: BLE001  whatever is in a damaged file
+        if not is_damage(error):
+            raise StudyError(
+                f"the study in {place.shown} cannot be read: {reason(place, error)}",
+                mend="mend that, then repair again",
+            ) from None
         fits = False
     if fits:
         return place, []

@@ -25,6 +25,7 @@ from scalesearch.engines import engine
 from scalesearch.errors import SearchFailedError, StudyError
 from scalesearch.files import Told
 from scalesearch.journal import NAME, Journal
+from scalesearch.jsonfile import read_object
 from scalesearch.members import members
 from scalesearch.mirror import Mirror
 from scalesearch.outcome import Outcome, conclude
@@ -105,11 +106,12 @@ def run(
         KeyboardInterrupt, TerminatedError: a signal came; trials that were running have a checkpoint.
     """
     end = math.inf if hours is None else time.monotonic() + 3600 * hours
-    place = placed(folder, storage)
+    asked = Asked()
+    placed(folder, storage)  # what cannot be used is refused before anything is written
     with (
         claimed(folder, plan) as plan,
-        closing(Journal(folder / NAME, _heard(observer))) as journal,
-        _followed(place, journal, plan, layout, folder, observer) as study,
+        closing(Journal(folder / NAME, _heard(observer), asked.check)) as journal,
+        _followed(placed(folder, storage), journal, plan, layout, folder, observer) as study,
     ):
         now = agenda(plan, layout, journal.results)
         with engine(plan, layout, now, cluster) as workers:
@@ -118,9 +120,20 @@ def run(
             _write_environment(folder, ready.slots, observer)
             observer.started(ready.plan, journal.results, len(ready.slots))
             observer.scanned(found)
-            ways = {"images": images, "sharing": ready.sharing}
-            with noting() as asked:
-                _search(end, asked, ready.plan, layout, journal, study, ready.executor, folder, observer, **ways)
+            with noting(asked):
+                search(
+                    ready.plan,
+                    layout,
+                    journal,
+                    study,
+                    ready.executor,
+                    folder,
+                    observer,
+                    images=images,
+                    sharing=ready.sharing,
+                    late=lambda: bool(asked) or time.monotonic() >= end,
+                    grace=lambda: asked.grace,
+                )
         outcome = _concluded(ready.plan, layout, journal.results, folder, found, observer)
         observer.ranked(outcome)
         return outcome, _emit(outcome, folder, observer)
@@ -131,7 +144,8 @@ def _followed(
     place: Storage, journal: Journal, plan: Plan, layout: Layout, folder: Path, observer: Observer
 ) -> Iterator[Mirror]:
     """The study, which follows the journal; at the end it has some time to come up with it."""
-    if place.file is None and journal.bound.get("storage") != place.shown:
+    bound = journal.bound.get("study"), journal.bound.get("storage")
+    if place.file is None and bound != (place.study, place.shown):
         from scalesearch.study import try_out
 
         try_out(place)
@@ -145,11 +159,6 @@ def _followed(
     if not study.close():
         text = f"the study in {place.shown} is behind; `scalesearch repair {folder}` brings it up"
         observer.happened(Noticed(text))
-
-
-def _search(end: float, asked: Asked, *what: Any, **ways: Any) -> None:
-    """Search until all is done, the time is over, or a signal asks for an end."""
-    search(*what, **ways, late=lambda: bool(asked) or time.monotonic() >= end, grace=lambda: asked.grace)
 
 
 def _heard(observer: Observer) -> Told:
@@ -222,7 +231,7 @@ def _write_environment(folder: Path, slots: Sequence[Slot], observer: Observer) 
     }
     path = folder / "environment.json"
     try:
-        last = json.loads(path.read_bytes())
+        last = read_object(path)
         before = [last, *last.pop("before", [])]
         then = dict(last["versions"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -15,7 +15,6 @@ from scalesearch.engine.work import (
     Event,
     Executor,
     Failed,
-    Finished,
     Kept,
     Noticed,
     Progress,
@@ -194,24 +193,28 @@ class _Batch:
             if late():
                 self._halt(executor, grace())
                 return False
-            self.fill(executor)
-            if not (executor.busy or self._waiting):  # what waits may wait for a slot that is to come
-                return True
-            self._write(())
+            events = ()
             try:
+                self.fill(executor)
+                if not (executor.busy or self._waiting):  # what waits may wait for a slot that is to come
+                    return True
+                self._write(())
                 events = executor.events()
+                if not late():
+                    self.fill(executor)
             except ENDING:
+                self._write(events)
                 self._halt(executor, GRACE)
                 raise
-            if not late():
-                self.fill(executor)
 
     def _halt(self, executor: Executor, within: float) -> None:
         """Have running trials end behind a step, and write what they still tell."""
         if executor.busy:
             self._observer.happened(Noticed("stopping: each running trial writes a checkpoint behind its next step"))
         executor.stop(within)
-        while executor.busy:
+        is_open = True
+        while is_open:
+            is_open = bool(executor.busy)  # once more behind the last: a fault may have kept what was collected
             with suppress(*ENDING):
                 self._write(executor.events())
 
@@ -249,7 +252,7 @@ class _Batch:
                 self._waiting.append(group)
         elif self._store(event):
             del self._failures[event.key]
-        if isinstance(event, Finished | Failed) and self._ended.issuperset(group):
+        if self._ended.issuperset(group):
             work = self._work(group)
             for generation in generations(work.checkpoint):
                 generation.unlink(missing_ok=True)

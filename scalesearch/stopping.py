@@ -34,6 +34,11 @@ class Asked:
         """Time that it leaves [s]: somebody waits at a terminal, batch systems kill half a minute later."""
         return 3.0 if self.number == signal.SIGINT else 20.0
 
+    def check(self) -> None:
+        """Raise what was asked for, if it was: for a wait that nothing else ends."""
+        if self.number is not None:
+            raise KeyboardInterrupt if self.number == signal.SIGINT else TerminatedError
+
 
 @contextmanager
 def raising() -> Iterator[None]:
@@ -43,38 +48,31 @@ def raising() -> Iterator[None]:
     """
 
     def strike(number: int, _: object) -> None:
-        raise _ending(number)
+        Asked(number).check()
 
     before = _handled(strike)
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is signal.default_int_handler else handler)
 
 
 @contextmanager
-def noting() -> Iterator[Asked]:
+def noting(asked: Asked) -> Iterator[None]:
     """Inside, the first such signal is only noted, and raised at the end; the second raises at once."""
-    asked = Asked()
 
     def note(number: int, _: object) -> None:
-        if asked:
-            raise _ending(number)
+        asked.check()
         asked.number = number
 
     before = _handled(note)
     try:
-        yield asked
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if asked.number is not None:
-        raise _ending(asked.number)
-
-
-def _ending(number: int) -> BaseException:
-    return KeyboardInterrupt() if number == signal.SIGINT else TerminatedError()
+    asked.check()
 
 
 def _handled(handler: Callable[[int, object], None]) -> dict[signal.Signals, Any]:

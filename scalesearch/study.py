@@ -41,6 +41,9 @@ STATES = {
 BUSY = 10.0
 """Time that SQLite waits for others who write, and that a server may take to let us in [s]."""
 
+DAMAGES = ("SQLITE_ERROR", "SQLITE_CORRUPT", "SQLITE_NOTADB")
+"""What SQLite says of a file without our tables, a damaged one, and one that is none of its own."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -141,8 +144,22 @@ class Study:
 
 def reason(storage: Storage, error: BaseException) -> str:
     """What a database says, in one line without passwords."""
+    inner = _said_by(error)
+    return storage.told(inner) or type(inner).__name__
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether a fault comes of what a study holds, and not of a lock, a permission, a disk or a connection."""
+    inner = _said_by(error)
+    if isinstance(inner, sqlite3.Error):
+        return getattr(inner, "sqlite_errorname", DAMAGES[0]).startswith(DAMAGES)  # none for text that is no UTF-8
+    return not isinstance(inner, OSError) and not hasattr(error.__cause__ or error, "orig")
+
+
+def _said_by(error: BaseException) -> BaseException:
+    """The fault as the driver of the database raised it."""
     inner = error.__cause__ or error
-    return storage.told(getattr(inner, "orig", None) or inner) or type(inner).__name__
+    return getattr(inner, "orig", None) or inner
 
 
 def try_out(storage: Storage) -> None:

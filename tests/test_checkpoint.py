@@ -100,6 +100,13 @@ def test_the_newer_of_two_is_read_and_the_older_where_that_is_gone(path: Path):
     assert (step_of(path), step_of(before(path))) == (44, 43)
 
 
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_whole_one_before(path: Path):
+    write(path, made(step=42))
+    path.write_bytes(b"damaged")
+    write(path, made(step=43))
+    assert (step_of(path), step_of(before(path))) == (43, 41)
+
+
 @pytest.mark.parametrize("kept", [True, False], ids=["with the one before", "alone"])
 def test_a_checkpoint_torn_at_any_byte_is_not_read(path: Path, kept: bool):
     if kept:

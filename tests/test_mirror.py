@@ -12,17 +12,21 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import pytest
 from following import begun, expected, searched, small, states
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from scalesearch.cli import _code
 from scalesearch.engine.work import Event, Finished
+from scalesearch.errors import StudyError
 from scalesearch.journal import NAME, read_journal
 from scalesearch.repair import repair
 from scalesearch.search import mirrored
-from scalesearch.storage import in_folder, redacted
+from scalesearch.storage import in_folder, on_server, redacted, redacted_argument
 
 
 @pytest.fixture
@@ -143,6 +147,18 @@ def test_repair_brings_any_study_to_the_journal_and_keeps_what_was_damaged(folde
     assert (again.added, again.changed, again.aside, again.damaged) == (0, 0, (), ())
 
 
+def test_repair_leaves_a_study_alone_that_somebody_has_locked(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("scalesearch.study.BUSY", 0.1)
+    content = (folder / "study.db").read_bytes()
+    with closing(sqlite3.connect(folder / "study.db", isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StudyError, match="cannot be read: database is locked; mend that, then repair again"):
+            repair(folder)
+    assert not list(folder.glob("study.damaged*"))
+    assert len((folder / "study.db").read_bytes()) == len(content)
+
+
 def test_repair_takes_damaged_lines_out_of_a_journal(folder: Path):
     lines = (folder / NAME).read_bytes().splitlines(keepends=True)
     lines[4] = lines[4][:20] + b"?" + lines[4][21:]
@@ -188,11 +204,38 @@ def test_a_shown_url_has_no_password(url: str, shown: str):
     assert redacted(json.dumps({"url": url})) == json.dumps({"url": shown})
 
 
-@pytest.mark.parametrize("url", ["mysql://me:secret@host/db", "secret", "", "sqlite:///x.db", "postgresql:/secret"])
+PASSWORDS = st.text(st.characters(exclude_categories=("C", "Z"), include_characters=" "), min_size=1)
+
+
+@given(PASSWORDS)
+@example("se'cret")
+@example('se"cret')
+@example("se?cret")
+@example("se@cr/et:#?password=x&y")
+def test_no_password_is_shown_whatever_stands_in_it(password: str):
+    url = f"postgresql://me:{password}@host/db"
+    place = on_server(url, "study")
+    assert place.shown in ("postgresql://me@host/db", "postgresql://me@…")
+    assert redacted_argument(f"--storage={url}") == f"--storage={place.shown}"
+    if " " not in password:
+        assert redacted(f"run --storage={url} --quiet") == f"run --storage={place.shown} --quiet"
+
+
+@given(PASSWORDS.filter(lambda one: one not in "…"))
+def test_no_password_is_told_whoever_says_it(password: str):
+    place = on_server(f"postgresql://me:{quote(password)}@host/db", "study")
+    for text in (password, repr(password), quote(password)):
+        assert password not in place.told(f"{text}").replace("…", "")
+
+
+@pytest.mark.parametrize(
+    "url", ["me:secret@host/db", "mysql://me:secret@host/db", "secret", "", "sqlite:///x.db", "postgresql:/secret"]
+)
 def test_what_is_no_url_of_postgresql_is_refused(url: str, call: Callable[..., Any], tmp_path: Path):
     told = call("run", "--storage", url or "?", "--out", tmp_path / "run")
     assert told.code == 2
     assert "is no URL of a PostgreSQL database; give one such as postgresql://" in told.err
+    assert "secret" not in told.err
     assert not (tmp_path / "run").exists()
 
 

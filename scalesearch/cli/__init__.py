@@ -6,14 +6,13 @@ import errno
 import json
 import os
 import shlex
-import signal
 import sys
 import traceback
 
 from scalesearch.cli.console import plain
 from scalesearch.errors import CostMismatchError, EmitError, EngineError, ScaleSearchError, SearchFailedError
 from scalesearch.stopping import TerminatedError, raising
-from scalesearch.storage import redacted
+from scalesearch.storage import redacted, redacted_argument
 
 USAGE, INSIDE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 FAILURES = (CostMismatchError, EmitError, EngineError, SearchFailedError)
@@ -31,9 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     # decisions are small products: threads of numpy's BLAS would wait for each other, and for the trainings
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     arguments = sys.argv[1:] if arguments is None else arguments
-    code = _code(arguments)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is done: who is in a hurry need not wait for the interpreter
-    sys.exit(code)
+    sys.exit(_code(arguments))
 
 
 def _code(arguments: list[str]) -> int:
@@ -76,8 +73,8 @@ def _run(arguments: list[str]) -> int:
 
 
 def _interruption(arguments: list[str]) -> ScaleSearchError:
-    line = shlex.join(["scalesearch", *arguments])
-    if "run" in arguments:
+    line = shlex.join(["scalesearch", *map(redacted_argument, arguments)])
+    if next((one for one in arguments if not one.startswith("-")), "") == "run":
         return ScaleSearchError("interrupted; what is trained is kept", mend=f"to go on: {line}")
     return ScaleSearchError("interrupted", mend=f"to start again: {line}")
 

@@ -126,7 +126,7 @@ class Keeper:
     def restored(self) -> Results:
         """Put the training where its last checkpoint was; returns the results of the epochs before."""
         stored = read_checkpoint(self._work.checkpoint, self._identity)
-        if stored is not None:
+        if stored is not None and self._training.state.fits(stored.tensors):  # a module's code may be another by now
             self._training.restore(stored.tensors, epoch=len(stored.results), step=stored.step)
             self.results += stored.results
         return list(self.results)

@@ -57,7 +57,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: str) -> None:
     text = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
     content = save({ABOUT: text, **packed})
     newest, before = generations(path)
-    with whole_file(newest, before=before) as file:
+    with whole_file(newest, before=before if _content(newest) else None) as file:  # no damaged one over a whole one
         file.write(_seal(content))
         file.write(content)
 
@@ -70,8 +70,8 @@ def read_checkpoint(path: Path, identity: str) -> Checkpoint | None:
 
 def _read(path: Path, identity: str) -> Checkpoint | None:
     try:
-        seal, _, content = path.read_bytes().partition(b"\n")
-        if seal + b"\n" != _seal(content):
+        content = _content(path)
+        if content is None:
             return None
         packed = load(content)
         about = json.loads(packed[ABOUT].numpy().tobytes())
@@ -79,8 +79,17 @@ def _read(path: Path, identity: str) -> Checkpoint | None:
             return None
         results = [[EpochResult(**row) for row in epoch] for epoch in about["results"]]
         return Checkpoint(tensors=_unpacked(about["layout"], packed), results=results, step=int(about["step"]))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
         return None
+
+
+def _content(path: Path) -> bytes | None:
+    """What a file holds behind its seal; None if it cannot be read or is damaged."""
+    try:
+        seal, _, content = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    return content if seal + b"\n" == _seal(content) else None
 
 
 def _seal(content: bytes) -> bytes:

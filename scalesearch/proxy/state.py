@@ -75,6 +75,14 @@ class State:
             found |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
         return found
 
+    def fits(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether `tensors` are the state of such a module."""
+
+        def shapes(found: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+            return {name: tuple(one.shape) for name, one in found.items() if name.startswith(("module.", "averaged."))}
+
+        return shapes(self.tensors()) == shapes(tensors)
+
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up copies of the state that `tensors` gave."""
         self.module.load_state_dict(_under("module.", tensors))

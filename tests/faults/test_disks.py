@@ -14,6 +14,7 @@ import pytest
 from scalesearch import emit
 from scalesearch.bases import find
 from scalesearch.files import write_whole
+from scalesearch.journal import NAME
 from scalesearch.limits import Limits
 from scalesearch.members import published
 
@@ -91,6 +92,37 @@ write_whole(Path({str(disk / "file")!r}), b"x" * 10_000, lambda text: print(text
         writer.send_signal(signal.SIGINT)
         assert writer.wait(60) == -signal.SIGINT
     assert list(disk.iterdir()) == [filler.ballast]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_ends_a_search_whose_journal_waits(disk: Path, number: signal.Signals):
+    code = f"""
+from pathlib import Path
+from scalesearch.journal import Journal
+from scalesearch.stopping import Asked, TerminatedError, noting
+asked = Asked()
+journal = Journal(Path({str(disk / NAME)!r}), lambda text: print(text, flush=True), asked.check)
+print("open", flush=True)
+input()
+try:
+    with noting(asked):
+        journal.bind("images", "x" * 10_000)
+except (KeyboardInterrupt, TerminatedError) as error:
+    print(type(error).__name__)
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "open\n"
+        Filler(disk)
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+        assert "waiting for room" in writer.stdout.readline()
+        writer.send_signal(number)
+        told = "KeyboardInterrupt\n" if number is signal.SIGINT else "TerminatedError\n"
+        assert writer.stdout.readline() == told
+        assert writer.wait(60) == 0
 
 
 @pytest.mark.slow

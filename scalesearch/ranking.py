@@ -65,6 +65,11 @@ class Row:
     references: tuple[str, ...]
     off_budget: bool
 
+    @property
+    def is_shown_tied(self) -> bool:
+        """Whether it was compared with the leader and not told apart; nothing is where the noise is unknown."""
+        return self.tied_with_best and self.low is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:

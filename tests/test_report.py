@@ -16,6 +16,8 @@ from calling import Call
 from conftest import Program
 from reporting import hilly, planned, stored, trained, write_family
 
+from scalesearch.cli.reporting import reported
+from scalesearch.errors import SearchFailedError
 from scalesearch.plan import read_plan
 from scalesearch.report.again import study_file
 from scalesearch.report.figure import Figure, Missing
@@ -25,6 +27,7 @@ from scalesearch.report.page import figures, headline, page
 from scalesearch.report.sources import bibtex
 from scalesearch.request import read_request, resolve
 from scalesearch.runfolder import write_plan
+from scalesearch.stopping import TerminatedError
 from scalesearch.trials import TrialResult, TrialState
 
 SECTIONS = [
@@ -324,6 +327,19 @@ def test_a_live_report_is_written_beside_a_run_when_it_is_asked_for(tmp_path: Pa
 def test_a_live_report_that_cannot_be_written_disturbs_nothing(tmp_path: Path):
     with LiveReport(tmp_path / "nowhere") as live:
         live.renew()
+
+
+@pytest.mark.parametrize(
+    "ending", [KeyboardInterrupt(), TerminatedError(), SearchFailedError("all trials failed")], ids=repr
+)
+def test_a_report_that_cannot_be_written_never_takes_the_place_of_an_ending(tmp_path: Path, ending: BaseException):
+    def end() -> None:
+        with reported(tmp_path / "nowhere", live=True, log=None) as heard:
+            heard.decided()
+            raise ending
+
+    with pytest.raises(type(ending)):
+        end()
 
 
 # ---- hostile names

@@ -236,7 +236,7 @@ def _ranking_table(ranking: Ranking, outcome: Outcome, title: str) -> Table:
             "" if row.low is None else f"{row.low:.2f} – {row.high:.2f}",
             str(row.seeds),
             "" if row.p_best is None else f"{row.p_best:.2f}",
-            "tied" if row.tied_with_best and row.low is not None else "",
+            "tied" if row.is_shown_tied else "",
             "" if row.id == ANCHOR else _percent(outcome.layout.candidate(row.id).shares),
             " ".join(row.references),
         )

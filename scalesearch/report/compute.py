@@ -121,7 +121,7 @@ def cost_figure(plan: Plan, layout: Layout, rows: Sequence[Spending]) -> Drawn:
     bars = [(f"{row.stage}, {row.epochs} epoch{'s' * (row.epochs > 1)}", row.passes, "spent") for row in rows]
     grid = plan.images * (plan.epochs * plan.seeds * len(layout.trained) + plan.anchor_epochs)
     bars.append(("exhaustive grid", grid, "before"))
-    high = 1.12 * max(passes for _, passes, _ in bars)
+    high = 1.25 * max(passes for _, passes, _ in bars)  # room for the last label
     spots = [
         Spot(x=passes, y=-index, tip=f"{name}: {passes:,} image passes", label=f"{passes:,}", side="right")
         for index, (name, passes, _) in enumerate(bars)
@@ -130,7 +130,7 @@ def cost_figure(plan: Plan, layout: Layout, rows: Sequence[Spending]) -> Drawn:
         id="cost",
         title="What it cost",
         caption="; ".join(f"{name}: {passes:,} image passes" for name, passes, _ in bars),
-        x=Axis(title="image passes in training", low=0, high=high * 1.12, ticks=_thousands(high)),
+        x=Axis(title="image passes in training", low=0, high=high, ticks=ticks(0, high, count=3)),
         y=Axis(
             title="",
             low=-len(bars) + 0.4,
@@ -147,7 +147,3 @@ def cost_figure(plan: Plan, layout: Layout, rows: Sequence[Spending]) -> Drawn:
         ),
         height=34 * len(bars) + 20,
     )
-
-
-def _thousands(high: float) -> tuple[tuple[float, str], ...]:
-    return tuple((value, text) for value, text in ticks(0, high, count=3))

@@ -376,9 +376,12 @@ def test_hostile_names_are_texts_and_nothing_else(tmp_path: Path):
     assert HOSTILE in json.dumps(embedded(text), ensure_ascii=False).replace('\\"', '"')
 
 
-def test_a_damaged_manifest_or_environment_counts_as_none(finished: tuple[Path, Program], tmp_path: Path, call: Call):
+@pytest.mark.parametrize("content", ["{", "{}", '{"members": [{"name": "b1"}], "slots": [1]}', "[" * 10_000])
+def test_a_damaged_manifest_or_environment_counts_as_none(
+    finished: tuple[Path, Program], tmp_path: Path, call: Call, content: str
+):
     shutil.copytree(finished[0], tmp_path / "run")
     for name in ("family/manifest.json", "environment.json"):
-        (tmp_path / "run" / name).write_text("{")
+        (tmp_path / "run" / name).write_text(content)
     assert call("report", tmp_path / "run").code == 0
     assert "The family is not written yet" in (tmp_path / "run" / "report.html").read_text()

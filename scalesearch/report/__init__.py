@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from scalesearch.errors import StudyError
-from scalesearch.files import Told
+from scalesearch.files import Told, write_whole
 from scalesearch.report.facts import read_facts
 from scalesearch.report.figure import Figure
 from scalesearch.report.page import WIDE, figures, page
 from scalesearch.report.svg import svg
-from scalesearch.runfolder import write_text
 
 NAME = "report.html"
 
@@ -50,6 +49,6 @@ def write_figures(folder: Path, place: Path) -> list[Path]:
 
 def _write(path: Path, text: str, told: Told | None = None) -> None:
     try:
-        write_text(path, text, told)
+        write_whole(path, text.encode(errors="replace"), told)  # names read from a file may be no Unicode
     except OSError as error:
         raise StudyError(f"{path}: {error.strerror}", mend="choose another place with --out") from None

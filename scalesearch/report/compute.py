@@ -9,9 +9,7 @@ from scalesearch.levelling import TOLERANCE
 from scalesearch.plan import Layout, Plan
 from scalesearch.report.figure import Axis, Drawn, Figure, Mark, Missing, Spot, Spots, Zone, padded, ticks
 from scalesearch.spec import Network
-from scalesearch.trials import Stage, TrialResult, TrialState
-
-STAGES: dict[Stage, str] = {"search": "search", "confirm": "confirmation", "travel": "at another budget"}
+from scalesearch.trials import STAGES, Stage, TrialResult, TrialState
 
 
 def compute_figure(plan: Plan, layout: Layout) -> Drawn:

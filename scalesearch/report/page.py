@@ -15,6 +15,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStubs]
 
 from scalesearch.documents import rank_document, status_document
+from scalesearch.presets import WORTH
 from scalesearch.ranking import Verdict
 from scalesearch.report import lists
 from scalesearch.report.again import builder_option, is_file, study_file
@@ -82,6 +83,7 @@ def page(facts: Facts) -> str:
         drawn=_inline,
         WIDE=WIDE,
         HALF=HALF,
+        WORTH=WORTH,
         facts=facts,
         run=facts.run,
         plan=facts.run.plan,

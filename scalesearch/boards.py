@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from scalesearch.engine.work import Event, Failed, Finished, Progress
 from scalesearch.errors import PlanError
+from scalesearch.recipe import EpochResult
 from scalesearch.trials import TrialKey
 
 if TYPE_CHECKING:
@@ -40,19 +42,30 @@ class Boards:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for writer in self._writers.values():
-            writer.close()
+        for key in list(self._writers):
+            self._close(key)
 
     def happened(self, event: Event) -> None:
-        """Write an epoch: accuracy [%], and the losses [nats] on validation and training images."""
+        """Write an epoch: accuracy [%], and the losses [nats] on validation and training images.
+
+        A curve is a copy: what finds no room on the disk is left out.
+        """
         if isinstance(event, Progress):
-            if event.key not in self._writers:
-                self._writers[event.key] = self._open(str(self._folder / str(event.key)))
-            writer, found = self._writers[event.key], event.result
-            for name in ("accuracy", "loss", "train_loss"):
-                writer.add_scalar(name, getattr(found, name), found.epoch)
-            writer.flush()
-        elif isinstance(event, Finished) or (isinstance(event, Failed) and event.final):
-            writer = self._writers.pop(event.key, None)
-            if writer is not None:
-                writer.close()
+            try:
+                self._write(event.key, event.result)
+            except OSError:
+                self._writers.pop(event.key, None)  # it takes nothing more
+        elif isinstance(event, Finished | Failed):
+            self._close(event.key)
+
+    def _write(self, key: TrialKey, found: EpochResult) -> None:
+        if key not in self._writers:  # a trial that goes on tells its epochs again: those written before give way
+            self._writers[key] = self._open(str(self._folder / str(key)), purge_step=found.epoch)
+        for name in ("accuracy", "loss", "train_loss"):
+            self._writers[key].add_scalar(name, getattr(found, name), found.epoch)
+        self._writers[key].flush()
+
+    def _close(self, key: TrialKey) -> None:
+        if key in self._writers:
+            with suppress(OSError):
+                self._writers.pop(key).close()

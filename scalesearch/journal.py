@@ -18,19 +18,18 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any
 
 from scalesearch.errors import StudyError, shown
 from scalesearch.files import T, Told, patiently, write_whole
 from scalesearch.recipe import EpochResult
-from scalesearch.trials import Stage, TrialKey, TrialResult, TrialState
+from scalesearch.trials import STAGES, TrialKey, TrialResult, TrialState
 
 NAME = "journal.jsonl"
 """File in the run folder."""
 CHECK = b',"crc":"'
 CHECKED = len(CHECK) + len(b'00000000"}')
 """Bytes of a line that hold its checksum."""
-STAGES = get_args(Stage)
 ENDS = frozenset({TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED})
 Row = dict[str, Any]
 Name = tuple[Any, Any, Any, Any]

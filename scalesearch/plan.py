@@ -109,6 +109,11 @@ class Plan:
         return PRESETS["quick"].evidence if spends_less or is_cut else full.evidence
 
     @property
+    def at_most(self) -> str:
+        """What stands before a number of trials or epochs that the policy may stay below; the grid trains them all."""
+        return "" if self.policy == "grid" else "at most "
+
+    @property
     def most_images(self) -> int:
         """Training images that the data hold beside the validation images."""
         return self.data.train_count - (0 if self.data.has_validation else self.validation_images)

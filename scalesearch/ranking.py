@@ -65,6 +65,11 @@ class Row:
     references: tuple[str, ...]
     off_budget: bool
 
+    @property
+    def is_shown_tied(self) -> bool:
+        """Whether it was compared with the leader and not told apart; nothing is where the noise is unknown."""
+        return self.tied_with_best and self.low is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
@@ -244,10 +249,8 @@ def _seeds_needed(rows: Sequence[Row], noise: Noise | None, margin: float) -> in
 def _by_means(samples: Sequence[Sample], noise: Noise | None, margin: float, left: frozenset[str]) -> tuple[Row, ...]:
     ordered = sorted(samples, key=lambda sample: -sample.mean)
     rivals = [sample for sample in ordered if not sample.arm.off_budget]
-    tied, chances = (
-        means.tied(rivals, noise, margin) - (left - {rival.arm.id for rival in rivals[:1]}),
-        means.chances(rivals, noise),
-    )
+    tied = means.tied(rivals, noise, margin) - (left - {rival.arm.id for rival in rivals[:1]})
+    chances = means.chances(rivals, noise)
     return tuple(
         _row(sample.arm, place, sample.mean, means.interval(sample, noise), sample, chances, sample.arm.id in tied)
         for place, sample in enumerate(ordered, start=1)

@@ -52,6 +52,28 @@ class StoredRun:
         return sum(result.state in states for result in self.results)
 
     @property
+    def done(self) -> int:
+        """Trials that went through all their epochs."""
+        return sum(result.is_trained for result in self.results)
+
+    @property
+    def running(self) -> int:
+        """Trials that are in training now."""
+        return self.count(TrialState.RUNNING) if self.is_live else 0
+
+    @property
+    def at_most(self) -> str:
+        """What stands before numbers that a run may stay below while it goes on."""
+        return "" if self.now.stage is None else self.plan.at_most
+
+    @property
+    def standing(self) -> str:
+        """How far it is, in a line."""
+        failed = self.count(TrialState.FAILED)
+        done = f"{self.done} of {self.at_most}{self.total} trials done"
+        return f"{self.state}: {done}, {self.running} running, {failed} failed"
+
+    @property
     def state(self) -> str:
         """`running`, `finished` or `interrupted`."""
         if self.is_live:
@@ -65,7 +87,10 @@ class StoredRun:
 
     @property
     def eta(self) -> float | None:
-        """Time left, at most, at the median pace of the finished trials [s]; None while none has finished."""
+        """Time left, at most, at the median pace of the finished trials [s]; None while none has finished.
+
+        As many trials are beside each other as now, or as were when the run was interrupted.
+        """
         paces = [result.seconds for result in self.results if result.is_trained and result.seconds]
         at_once = max(1, self.count(TrialState.RUNNING))
         return median(paces) * self.left / at_once if paces else None

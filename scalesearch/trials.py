@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -27,6 +28,8 @@ class TrialState(StrEnum):
 
 Stage = Literal["search", "confirm", "travel"]
 """What a trial is for: the search, its confirmation on the test part, the check of the rule at another size."""
+STAGES: Mapping[Stage, str] = {"search": "search", "confirm": "confirmation", "travel": "at another budget"}
+"""What people call the stages, in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

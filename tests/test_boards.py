@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scalesearch.boards import FOLDER, Boards
-from scalesearch.engine.work import Finished, Progress, Started
+from scalesearch.engine.work import Failed, Finished, Progress, Started
 from scalesearch.recipe import EpochResult
 from scalesearch.trials import TrialKey
 
@@ -39,3 +39,22 @@ def test_a_trial_that_is_taken_up_again_goes_on_where_it_was(tmp_path: Path):
         with Boards(tmp_path) as boards:
             boards.happened(epoch(number))
     assert curve(tmp_path, "accuracy") == [(1, 40.0), (2, 80.0)]
+
+
+def test_epochs_that_a_trial_tells_again_stand_once(tmp_path: Path):
+    for numbers in ((1, 2), (1, 2, 3)):
+        with Boards(tmp_path) as boards:
+            for number in numbers:
+                boards.happened(epoch(number))
+            boards.happened(Failed(KEY, "its worker died", final=False))
+            for number in numbers:
+                boards.happened(epoch(number))
+    assert curve(tmp_path, "accuracy") == [(1, 40.0), (2, 80.0), (3, 120.0)]
+
+
+def test_curves_that_cannot_be_written_end_no_search(tmp_path: Path):
+    (tmp_path / FOLDER).write_text("")
+    with Boards(tmp_path) as boards:
+        for event in (epoch(1), epoch(2), Finished(KEY)):
+            boards.happened(event)
+    assert (tmp_path / FOLDER).read_text() == ""

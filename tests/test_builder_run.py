@@ -22,6 +22,7 @@ from scalesearch.emit.config import read_config
 from scalesearch.emit.weights import weights_digest
 from scalesearch.nets.architecture import build
 from scalesearch.plan import lay_out, read_plan
+from scalesearch.report.again import study_file
 
 FilesOf = Callable[[Path], dict[str, str]]
 TINY = "--budget 2x --preset quick --candidates 4 --seeds 1 --epochs 1 --images 256 --proxy-resolution 32 --step 0.2"
@@ -123,6 +124,14 @@ def test_the_report_says_that_it_cannot_compute_a_builders_networks(built: Path)
     text = (built / "report.html").read_text()
     assert "is made by its own builder" in text
     assert 'id="x-phi"' not in text
+
+
+@pytest.mark.slow
+def test_the_commands_of_a_report_name_the_builder_which_its_study_file_cannot(built: Path):
+    text = (built / "report.html").read_text()
+    assert f"scalesearch run --study study.yaml --base {BUILDER} --out " in text
+    assert f" --base {BUILDER} --weights" in text
+    assert "base" not in yaml.safe_load(study_file(read_plan(built)))
 
 
 def test_the_same_command_again_trains_nothing(built: Path, call: Call, files_of: FilesOf, tmp_path: Path):

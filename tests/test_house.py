@@ -5,6 +5,7 @@ The tables are the law in a form that runs; a new module or a new library is a n
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -293,6 +294,13 @@ def test_a_library_without_a_door_is_foreign():
 @pytest.mark.parametrize("name", FILES)
 def test_every_module_has_a_floor(name: str):
     assert floor(name) is not None, f"scalesearch/{name}: not in FLOORS; give it a row here and in docs/design.md"
+
+
+def test_the_design_names_every_module():
+    layout = (ROOT / "docs" / "design.md").read_text().partition("\n## 2.")[2].partition("\n## 3.")[0]
+    listed = set(re.findall(r"\w+\.py\b", layout))
+    own = {path.name for name, path in FILES.items() if not (inside(name, ("families",)) or path.stem.startswith("__"))}
+    assert own - listed == set()
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -16,6 +16,8 @@ from calling import Call
 from conftest import Program
 from reporting import hilly, planned, stored, trained, write_family
 
+from scalesearch.cli.reporting import reported
+from scalesearch.errors import SearchFailedError
 from scalesearch.plan import read_plan
 from scalesearch.report.again import study_file
 from scalesearch.report.figure import Figure, Missing
@@ -25,6 +27,7 @@ from scalesearch.report.page import figures, headline, page
 from scalesearch.report.sources import bibtex
 from scalesearch.request import read_request, resolve
 from scalesearch.runfolder import write_plan
+from scalesearch.stopping import TerminatedError
 from scalesearch.trials import TrialResult, TrialState
 
 SECTIONS = [
@@ -326,6 +329,19 @@ def test_a_live_report_that_cannot_be_written_disturbs_nothing(tmp_path: Path):
         live.renew()
 
 
+@pytest.mark.parametrize(
+    "ending", [KeyboardInterrupt(), TerminatedError(), SearchFailedError("all trials failed")], ids=repr
+)
+def test_a_report_that_cannot_be_written_never_takes_the_place_of_an_ending(tmp_path: Path, ending: BaseException):
+    def end() -> None:
+        with reported(tmp_path / "nowhere", live=True, log=None) as heard:
+            heard.decided()
+            raise ending
+
+    with pytest.raises(type(ending)):
+        end()
+
+
 # ---- hostile names
 
 
@@ -360,9 +376,12 @@ def test_hostile_names_are_texts_and_nothing_else(tmp_path: Path):
     assert HOSTILE in json.dumps(embedded(text), ensure_ascii=False).replace('\\"', '"')
 
 
-def test_a_damaged_manifest_or_environment_counts_as_none(finished: tuple[Path, Program], tmp_path: Path, call: Call):
+@pytest.mark.parametrize("content", ["{", "{}", '{"members": [{"name": "b1"}], "slots": [1]}', "[" * 10_000])
+def test_a_damaged_manifest_or_environment_counts_as_none(
+    finished: tuple[Path, Program], tmp_path: Path, call: Call, content: str
+):
     shutil.copytree(finished[0], tmp_path / "run")
     for name in ("family/manifest.json", "environment.json"):
-        (tmp_path / "run" / name).write_text("{")
+        (tmp_path / "run" / name).write_text(content)
     assert call("report", tmp_path / "run").code == 0
     assert "The family is not written yet" in (tmp_path / "run" / "report.html").read_text()

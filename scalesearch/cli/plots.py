@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scalesearch import documents
 from scalesearch.cli.console import duration, print_document, terminal
@@ -50,29 +50,20 @@ def _interval(row: Row, low: float, high: float) -> str:
 
 def status(stored: StoredRun, *, as_json: bool) -> None:
     """How far a run is."""
-    document = documents.status_document(stored)
     if as_json:
-        print_document(document)
+        print_document(documents.status_document(stored))
         return
-    left = "" if not document["eta_s"] else f", {_most(stored) or 'about '}{duration(document['eta_s'])} left"
-    terminal(as_json).print(
-        f"{document['state']}: {document['done']} of {_most(stored)}{document['total']} trials done, "
-        f"{document['running']} running, {document['failed']} failed{left}"
-    )
-    terminal(as_json).print(_bar(document))
+    left = "" if not stored.eta else f", {stored.at_most or 'about '}{duration(stored.eta)} left"
+    terminal(as_json).print(f"{stored.standing}{left}")
+    terminal(as_json).print(_bar(stored))
     if stored.state == "finished" and not (stored.folder / "family" / "manifest.json").is_file():
         terminal(as_json).print("the family is not written yet: run the same command")
 
 
-def _most(stored: StoredRun) -> str:
-    """Before a number that a policy may stay below."""
-    return "" if stored.now.stage is None or stored.plan.policy == "grid" else "at most "
-
-
-def _bar(document: dict[str, Any]) -> Columns:
+def _bar(stored: StoredRun) -> Columns:
     """How far a run is, failed trials included."""
     from rich.columns import Columns
     from rich.progress_bar import ProgressBar
 
-    bar = ProgressBar(total=max(1, document["total"]), completed=document["done"] + document["failed"], width=WIDTH)
+    bar = ProgressBar(total=max(1, stored.total), completed=stored.ended, width=WIDTH)
     return Columns([bar])  # a line of its own

@@ -15,7 +15,7 @@ from scalesearch.cli.show import stamp
 from scalesearch.engine.work import Event, Failed, Kept, Noticed, Started
 from scalesearch.engine.work import Progress as EpochDone
 from scalesearch.plan import Plan
-from scalesearch.trials import Stage, TrialKey, TrialResult
+from scalesearch.trials import STAGES, Stage, TrialKey, TrialResult
 
 if TYPE_CHECKING:
     from scalesearch.agenda import Agenda
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from scalesearch.proxy.scan import Scan
 
 
-STAGES: dict[Stage, str] = {
-    "search": "search",
-    "confirm": "confirmation on the test part",
-    "travel": "the rule at another budget",
-}
 STEPS: dict[Step, str] = {
     "awaited": "images that another run is preparing",
     "read": "images read",
@@ -91,6 +86,7 @@ class RunDisplay(Display):
         self.trials: dict[TrialKey, TaskID] = {}
         self.done = self.total = self.ended_here = 0
         self.stage: Stage | None = None
+        self.at_most = ""
         self.start = 0.0
         self.step: Step | None = None
         self.images = TaskID(0)
@@ -123,6 +119,7 @@ class RunDisplay(Display):
     def started(self, plan: Plan, results: list[TrialResult], slots: int) -> None:
         """Training begins; `results` hold what earlier runs of the plan did."""
         self.done, self.start = sum(result.has_ended for result in results), time.monotonic()
+        self.at_most = plan.at_most
         self.say(stamp(plan.evidence, plan.base.name))
         kept = f", trials done before: {self.done}" if self.done else ""
         what = f"{plan.base.name} at {plan.budget} on {plan.data.name}"
@@ -135,7 +132,7 @@ class RunDisplay(Display):
         self.bars.update(self.overall, total=now.most)
         if now.stage != self.stage:
             self.stage = now.stage
-            self.say(f"{STAGES[self.stage]}: at most {now.most} trials in all" if self.stage else "")
+            self.say(f"{STAGES[self.stage]}: {self.at_most}{now.most} trials in all" if self.stage else "")
         self.heard.decided()
 
     def happened(self, event: Event) -> None:
@@ -160,7 +157,7 @@ class RunDisplay(Display):
     def _ended(self, key: TrialKey) -> None:
         self.done, self.ended_here = self.done + 1, self.ended_here + 1
         pace = (time.monotonic() - self.start) / self.ended_here
-        left = f"at most {duration(pace * max(0, self.total - self.done))} left"
+        left = f"{self.at_most or 'about '}{duration(pace * max(0, self.total - self.done))} left"
         self.bars.update(self.overall, completed=self.done, note=left)
         self.bars.remove_task(self.trials.pop(key))
         if not self.console.is_terminal:

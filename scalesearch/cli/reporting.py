@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from scalesearch.cli.console import print_document, terminal
+from scalesearch.cli.console import console, print_document, terminal
 from scalesearch.cli.options import Json, RunFolder
 from scalesearch.errors import SearchFailedError
-from scalesearch.stopping import TerminatedError
 
 if TYPE_CHECKING:
     from scalesearch.boards import Boards
@@ -33,7 +32,7 @@ NOBODY = Heard()
 
 @contextmanager
 def reported(folder: Path, *, live: bool, log: str | None) -> Iterator[Heard]:
-    """Write the report of what happens inside, also where all trials fail; with `live`, at interruptions too.
+    """Write the report of what happens inside, also where all trials fail; an interruption does not wait for one.
 
     Args:
         folder: the run folder.
@@ -54,11 +53,11 @@ def reported(folder: Path, *, live: bool, log: str | None) -> Iterator[Heard]:
             if log:
                 heard = heard._replace(happened=stack.enter_context(_boards(folder)).happened)
             yield heard
-    except (SearchFailedError, KeyboardInterrupt, TerminatedError) as error:
-        if live or isinstance(error, SearchFailedError):
+    except SearchFailedError:
+        with suppress(Exception):  # what failed is told, not what its page is short of
             write_report(folder)
         raise
-    write_report(folder)
+    write_report(folder, told=console(stderr=True).print)
 
 
 def _boards(folder: Path) -> Boards:

@@ -13,6 +13,7 @@ from scalesearch.cost import Cost
 from scalesearch.families import FAMILIES
 from scalesearch.members import Rule
 from scalesearch.plan import ANCHOR, Layout, Plan
+from scalesearch.presets import WORTH
 from scalesearch.scaling import PAPER
 from scalesearch.spec import Network
 
@@ -43,8 +44,8 @@ def _percent(shares: Any) -> str:
 def stamp(evidence: str, base: str) -> str:
     """The first line of everything that reports a search."""
     paper = f"; the paper's rule for B0 is α {PAPER.alpha:g} β {PAPER.beta:g} γ {PAPER.gamma:g}"
-    worth = " (short trainings of small proxies; enough to look, not to decide)" if evidence == "quick look" else ""
-    return f"evidence: {evidence}{worth}{paper if base in EFFICIENTNETS else ''}"
+    worth = WORTH.get(evidence)
+    return f"evidence: {evidence}{f' ({worth})' if worth else ''}{paper if base in EFFICIENTNETS else ''}"
 
 
 def heading(evidence: str, base: str, *, as_json: bool) -> None:
@@ -69,7 +70,6 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
     out = terminal(as_json)
     small = plan.proxy_base
     epochs = plan.anchor_epochs + plan.search_epochs(len(layout.trained))
-    most = "" if plan.policy == "grid" else "at most "
     out.print(stamp(plan.evidence, plan.base.name))
     out.print(
         f"{plan.base.name} at {plan.budget}: {layout.nominal_points} grid points, {len(layout.candidates)} networks "
@@ -82,7 +82,7 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
         f"{small.network.num_classes} classes for {plan.data.name}"
     )
     out.print(
-        f"{plan.preset} preset, policy {plan.policy}: {most}{epochs} epochs of {plan.images:,} images "
+        f"{plan.preset} preset, policy {plan.policy}: {plan.at_most}{epochs} epochs of {plan.images:,} images "
         f"({plan.images * epochs:,} image passes) in trainings of {plan.epochs}, {plan.validation_images:,} "
         f"validation images{_stages_after(plan)}"
     )
@@ -236,7 +236,7 @@ def _ranking_table(ranking: Ranking, outcome: Outcome, title: str) -> Table:
             "" if row.low is None else f"{row.low:.2f} – {row.high:.2f}",
             str(row.seeds),
             "" if row.p_best is None else f"{row.p_best:.2f}",
-            "tied" if row.tied_with_best and row.low is not None else "",
+            "tied" if row.is_shown_tied else "",
             "" if row.id == ANCHOR else _percent(outcome.layout.candidate(row.id).shares),
             " ".join(row.references),
         )

@@ -1,21 +1,23 @@
-"""How to carry out a plan again: the study file that leads to it."""
+"""How to carry out a plan again: the study file that leads to it, and what its commands need besides."""
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import yaml
 
+from scalesearch.builder_base import BuilderBase
 from scalesearch.families import OWN
 from scalesearch.plan import Plan
 from scalesearch.staged import StagedBase
 
 
 def study_file(plan: Plan) -> str:
-    """A `study.yaml` that resolves to the plan; of a base of the user's own it has the name, not the path."""
+    """A `study.yaml` that resolves to the plan; of a user's file it has the name, of a builder nothing."""
     limits = plan.limits
     asked: dict[str, Any] = {
-        "base": plan.base.name,
+        "base": None if isinstance(plan.base, BuilderBase) else plan.base.name,
         "budget": plan.budget,
         "rounding": plan.space.policy,
         "step": plan.space.step,
@@ -44,6 +46,11 @@ def study_file(plan: Plan) -> str:
     return yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=120)
 
 
-def is_own(plan: Plan) -> bool:
-    """Whether the base is a user's file or builder, which the study file can only name."""
-    return not isinstance(plan.base, StagedBase) or plan.base.named.family.name == OWN
+def is_file(plan: Plan) -> bool:
+    """Whether the base is a user's file, whose path the study file does not know."""
+    return isinstance(plan.base, StagedBase) and plan.base.named.family.name == OWN
+
+
+def builder_option(plan: Plan) -> str:
+    """What names a user's builder on a command line, which alone may do so; empty for other bases."""
+    return f" --base {shlex.quote(plan.base.counts.builder)}" if isinstance(plan.base, BuilderBase) else ""

@@ -9,9 +9,7 @@ from scalesearch.levelling import TOLERANCE
 from scalesearch.plan import Layout, Plan
 from scalesearch.report.figure import Axis, Drawn, Figure, Mark, Missing, Spot, Spots, Zone, padded, ticks
 from scalesearch.spec import Network
-from scalesearch.trials import Stage, TrialResult, TrialState
-
-STAGES: dict[Stage, str] = {"search": "search", "confirm": "confirmation", "travel": "at another budget"}
+from scalesearch.trials import STAGES, Stage, TrialResult, TrialState
 
 
 def compute_figure(plan: Plan, layout: Layout) -> Drawn:
@@ -121,7 +119,7 @@ def cost_figure(plan: Plan, layout: Layout, rows: Sequence[Spending]) -> Drawn:
     bars = [(f"{row.stage}, {row.epochs} epoch{'s' * (row.epochs > 1)}", row.passes, "spent") for row in rows]
     grid = plan.images * (plan.epochs * plan.seeds * len(layout.trained) + plan.anchor_epochs)
     bars.append(("exhaustive grid", grid, "before"))
-    high = 1.12 * max(passes for _, passes, _ in bars)
+    high = 1.25 * max(passes for _, passes, _ in bars)  # room for the last label
     spots = [
         Spot(x=passes, y=-index, tip=f"{name}: {passes:,} image passes", label=f"{passes:,}", side="right")
         for index, (name, passes, _) in enumerate(bars)
@@ -130,7 +128,7 @@ def cost_figure(plan: Plan, layout: Layout, rows: Sequence[Spending]) -> Drawn:
         id="cost",
         title="What it cost",
         caption="; ".join(f"{name}: {passes:,} image passes" for name, passes, _ in bars),
-        x=Axis(title="image passes in training", low=0, high=high * 1.12, ticks=_thousands(high)),
+        x=Axis(title="image passes in training", low=0, high=high, ticks=ticks(0, high, count=3)),
         y=Axis(
             title="",
             low=-len(bars) + 0.4,
@@ -147,7 +145,3 @@ def cost_figure(plan: Plan, layout: Layout, rows: Sequence[Spending]) -> Drawn:
         ),
         height=34 * len(bars) + 20,
     )
-
-
-def _thousands(high: float) -> tuple[tuple[float, str], ...]:
-    return tuple((value, text) for value, text in ticks(0, high, count=3))

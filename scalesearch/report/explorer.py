@@ -70,14 +70,16 @@ def _rule(name: str, found: Coefficients) -> Document:
 def _members(facts: Facts) -> Iterator[Document]:
     """The members of the run's own rule as they were written; those of a damaged file are left out."""
     for row in (facts.family or {}).get("members", []):
-        network = _written(facts.run.folder / "family" / str(row["name"]) / "config.yaml")
+        network = _written(facts.run.folder / "family", str(row["name"]))
         if network is not None and row["phi"] is not None:
             label = str(row["name"]).removeprefix(f"{facts.run.plan.base.name}-")
             yield {"name": row["name"], "label": label, "phi": row["phi"], "network": network.to_dict()}
 
 
-def _written(path: Path) -> Network | None:
+def _written(family: Path, name: str) -> Network | None:
+    """A member of a family; None where its file is damaged, or lies elsewhere."""
     try:
-        return Network.from_dict(read_mapping(path)["network"])
-    except (ScaleSearchError, KeyError, TypeError):
+        path = (family / name / "config.yaml").resolve()
+        return Network.from_dict(read_mapping(path)["network"]) if path.is_relative_to(family.resolve()) else None
+    except (ScaleSearchError, OSError, ValueError, KeyError, TypeError):
         return None

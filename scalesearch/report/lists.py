@@ -47,7 +47,7 @@ def ranking_table(ranking: Ranking, layout: Layout) -> Table:
                 "" if row.low is None else f"{row.low:.2f} – {row.high:.2f}",
                 str(row.seeds),
                 "" if row.p_best is None else f"{row.p_best:.2f}",
-                "tied" if row.tied_with_best else "off budget" if row.off_budget else "",
+                "tied" if row.is_shown_tied else "off budget" if row.off_budget else "",
                 "" if row.id == ANCHOR else _percent(layout.candidate(row.id).shares),
                 " ".join(row.references),
             )

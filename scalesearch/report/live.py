@@ -32,7 +32,8 @@ class LiveReport:
         with self._asked:
             self._is_over = True
             self._asked.notify()
-        self._thread.join()
+        if error is None or isinstance(error, Exception):  # an interruption waits for no page
+            self._thread.join()
 
     def renew(self) -> None:
         """Have the report written again, soon."""

@@ -15,9 +15,10 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStubs]
 
 from scalesearch.documents import rank_document, status_document
+from scalesearch.presets import WORTH
 from scalesearch.ranking import Verdict
 from scalesearch.report import lists
-from scalesearch.report.again import is_own, study_file
+from scalesearch.report.again import builder_option, is_file, study_file
 from scalesearch.report.compute import compute_figure, cost_figure, spending
 from scalesearch.report.explorer import explorer_document
 from scalesearch.report.facts import Facts
@@ -51,7 +52,8 @@ def figures(facts: Facts) -> dict[str, list[Drawn]]:
         )
     ]
     if outcome and outcome.confirmation:
-        ranked.append(ranking_figure(outcome.confirmation, id="confirmation", title="Confirmed on the test part"))
+        title = "Confirmed on the test part"
+        ranked.append(ranking_figure(outcome.confirmation, id="confirmation", title=title, part="test"))
     if outcome and outcome.travel:
         title = f"At φ {outcome.travel.phi:g}, {outcome.travel.growth:.3g}x, on the validation images"
         ranked.append(ranking_figure(outcome.travel.ranking, id="travel", title=title))
@@ -81,6 +83,7 @@ def page(facts: Facts) -> str:
         drawn=_inline,
         WIDE=WIDE,
         HALF=HALF,
+        WORTH=WORTH,
         facts=facts,
         run=facts.run,
         plan=facts.run.plan,
@@ -94,7 +97,8 @@ def page(facts: Facts) -> str:
         settings=yaml.safe_dump(facts.run.plan.to_dict(), sort_keys=False, allow_unicode=True),
         place=shlex.quote(str(facts.run.folder)),
         study=study_file(facts.run.plan),
-        is_own=is_own(facts.run.plan),
+        is_file=is_file(facts.run.plan),
+        builder=builder_option(facts.run.plan),
         sources=bibtex(facts.run.plan, facts.outcome),
         style=Markup((HERE / "page.css").read_text(encoding="utf-8") + STYLE.read_text(encoding="utf-8")),
         script=Markup(script),

@@ -19,7 +19,9 @@ NAMES = {
 }
 
 
-def ranking_figure(ranking: Ranking | None, anchor: Sequence[float] = (), *, id: str, title: str) -> Drawn:
+def ranking_figure(
+    ranking: Ranking | None, anchor: Sequence[float] = (), *, id: str, title: str, part: str = "validation"
+) -> Drawn:
     """Trained networks by rank.
 
     Args:
@@ -27,6 +29,7 @@ def ranking_figure(ranking: Ranking | None, anchor: Sequence[float] = (), *, id:
         anchor: accuracies of the unscaled base, by seed [%].
         id: of the figure.
         title: of the figure.
+        part: of the images, that accuracies are measured on.
     """
     rows = [row for row in ranking.rows if row.seeds] if ranking else []
     if ranking is None or not rows:
@@ -39,7 +42,7 @@ def ranking_figure(ranking: Ranking | None, anchor: Sequence[float] = (), *, id:
         id=id,
         title=title,
         caption=f"{title}: {len(shown)} of {len(rows)} trained candidates. {_said(ranking, shown)}",
-        x=Axis(title="validation accuracy, %", low=low, high=high, ticks=ticks(low, high)),
+        x=Axis(title=f"{part} accuracy, %", low=low, high=high, ticks=ticks(low, high)),
         y=Axis(
             title="",
             low=-len(shown) + 0.4,

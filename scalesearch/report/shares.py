@@ -23,6 +23,7 @@ def shares_figure(outcome: Outcome | None) -> Drawn:
     paper = [
         Spot(x=share, y=-place, tip=f"the paper's: {100 * share:.0f} %") for place, share in enumerate(PAPER.shares)
     ]
+    theirs = [Spots(kind="theirs", name="the paper's rule", spots=tuple(paper))] if "paper" in best.named else []
     return Figure(
         id=id,
         title=title,
@@ -38,7 +39,7 @@ def shares_figure(outcome: Outcome | None) -> Drawn:
                 Lines(kind=name, lines=(Line(places=((low, -place), (high, -place))),))
                 for place, (name, _, low, high) in rows
             ),
-            *(Spots(kind="theirs", name="the paper's rule", spots=tuple(paper)) for _ in [0] if "paper" in best.named),
+            *theirs,
             *(
                 Spots(
                     kind=name,

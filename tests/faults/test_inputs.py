@@ -121,7 +121,9 @@ STORED = (
     Kind("study.db", of_run("study.db"), ("repair", "run"), 3, 100, laid_run, "run"),
     Kind("ranking.json", of_run("ranking.json"), ("status", "run"), 3, 30, laid_run, "run"),
     Kind("candidates.csv", of_run("candidates.csv"), ("status", "run"), 3, 30, laid_run, "run"),
-    Kind("environment.json", of_run("environment.json"), ("status", "run"), 3, 30, laid_run, "run"),
+    Kind("environment.json", of_run("environment.json"), ("report", "run"), 5, 60, laid_run, "run"),
+    Kind("family/manifest.json", of_run("family/manifest.json"), ("report", "run"), 10, 300, laid_run, "run"),
+    Kind("scan.json", of_run("scan.json"), ("report", "run"), 3, 60, laid_run, "run"),
 )
 
 

@@ -149,16 +149,7 @@ def search(
         ended = {result.key for result in results if result.has_ended}
         waiting = [group for group in grouped(now.due, pace.together) if not ended.issuperset(group)]
         _sweep(folder / "checkpoints", {path for one in waiting for path in generations(_checkpoint(folder, one))})
-        batch = _Batch(
-            waiting,
-            ended,
-            work=work,
-            folder=folder,
-            epochs=plan.epochs,
-            journal=journal,
-            study=study,
-            observer=observer,
-        )
+        batch = _Batch(waiting, ended, work, folder, journal, epochs=plan.epochs, study=study, observer=observer)
         if late() or not batch.train(executor, late, grace):
             return False
 
@@ -174,11 +165,11 @@ class _Batch:
         self,
         waiting: Sequence[Group],
         ended: set[TrialKey],
-        *,
         work: Callable[[Group], Work],
         folder: Path,
-        epochs: int,
         journal: Journal,
+        *,
+        epochs: int,
         study: Mirror,
         observer: Observer,
     ) -> None:

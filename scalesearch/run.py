@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -121,19 +122,9 @@ def run(
             observer.started(ready.plan, journal.results, len(ready.slots))
             observer.scanned(found)
             with noting(asked):
-                search(
-                    ready.plan,
-                    layout,
-                    journal,
-                    study,
-                    ready.executor,
-                    folder,
-                    observer,
-                    images=images,
-                    sharing=ready.sharing,
-                    late=lambda: bool(asked) or time.monotonic() >= end,
-                    grace=lambda: asked.grace,
-                )
+                what = ready.plan, layout, journal, study, ready.executor, folder, observer
+                late = partial(_is_over, asked, end)
+                search(*what, images=images, sharing=ready.sharing, late=late, grace=lambda: asked.grace)
         outcome = _concluded(ready.plan, layout, journal.results, folder, found, observer)
         observer.ranked(outcome)
         return outcome, _emit(outcome, folder, observer)
@@ -159,6 +150,11 @@ def _followed(
     if not study.close():
         text = f"the study in {place.shown} is behind; `scalesearch repair {folder}` brings it up"
         observer.happened(Noticed(text))
+
+
+def _is_over(asked: Asked, end: float) -> bool:
+    """Whether a signal asks for an end, or the time is over."""
+    return bool(asked) or time.monotonic() >= end
 
 
 def _heard(observer: Observer) -> Told:

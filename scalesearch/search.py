@@ -132,7 +132,6 @@ def search(
     """
     pace = plan.pace or Pace()
     work = partial(_work, plan=plan, layout=layout, images=images, folder=folder, sharing=sharing)
-    batch_of = partial(_Batch, epochs=plan.epochs, journal=journal, study=study, observer=observer)
     playing, told = player(plan, layout), 0
     while True:
         results = journal.results
@@ -148,7 +147,8 @@ def search(
         ended = {result.key for result in results if result.has_ended}
         waiting = [group for group in grouped(now.due, pace.together) if not ended.issuperset(group)]
         _sweep(folder / "checkpoints", {path for one in waiting for path in generations(_checkpoint(folder, one))})
-        batch = batch_of(waiting, ended, work=work, forget=executor.forget)
+        forget = executor.forget
+        batch = _Batch(waiting, ended, work, forget, journal, epochs=plan.epochs, study=study, observer=observer)
         if late() or not batch.train(executor, late, grace):
             return False
 
@@ -164,11 +164,11 @@ class _Batch:
         self,
         waiting: Sequence[Group],
         ended: set[TrialKey],
-        *,
         work: Callable[[Group], Work],
         forget: Callable[[Work], None],
-        epochs: int,
         journal: Journal,
+        *,
+        epochs: int,
         study: Mirror,
         observer: Observer,
     ) -> None:

@@ -288,9 +288,10 @@ class Unruly:
         if group not in self.deaths and self.order.random() < 0.02:
             self.deaths.add(group)
             return [Failed(key, "worker killed by SIGKILL", final=False) for key in group]
-        if done < group[0].rung:
+        events = [self._event(key, done) for key in group]
+        if done < group[0].rung and not all(isinstance(event, Failed) for event in events):
             self.running[group] = done + 1
-        return [self._event(key, done) for key in group]
+        return events
 
     def _event(self, key: TrialKey, done: int) -> Event:
         if chance("diverges", key) < 0.05:

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test check fix docs clean
+.PHONY: help setup run test faults check fix docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -19,7 +19,10 @@ run: $(VENV)/.runtime ## search for a rule from EfficientNet-B0 at twice the com
 	$(BIN)/scalesearch run --base b0 --budget 2x
 
 test: check ## linters, types, tests and doctests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+faults: $(VENV)/.dev ## kills, torn files, full disks and bad input by the thousand: the tests of faults in full
+	SCALESEARCH_FAULTS=full $(BIN)/python -m pytest tests/faults tests/test_postgres.py --timeout 7200
 
 check: $(VENV)/.dev ## linters and types alone
 	$(BIN)/ruff check .

@@ -7,6 +7,8 @@ A tour:
   python cli.py run --base b0 --budget 2x                search, rank, and emit the scaled family
   python cli.py status runs/...                          how far a run is
   python cli.py rank runs/...                            the ranking of its trials so far
+  python cli.py report runs/... --open                   the run as a page that opens offline
+  python cli.py repair runs/...                          bring a study that is damaged or behind to the journal
   python cli.py emit runs/... --weights                  write the family again, with weights
   python cli.py emit --base b0 --published               write the paper's B0-B7
 """

@@ -31,17 +31,19 @@ from typing import Any
 
 import torch
 from measuring import Row, alone, in_turn, ratio, setting, table, told, write
-from plain import InMemory, Loop, disagreement, module_of, trained
+from plain import InMemory, Loop, disagreement, module_of, refusal, trained
 
+from scalesearch.engine import trial
 from scalesearch.engine.local import LocalExecutor, local_slots
 from scalesearch.engine.pacing import arranged, measured
 from scalesearch.engine.work import Failed, Finished, Probe, Progress, Work
-from scalesearch.pace import Pace, grouped
+from scalesearch.pace import grouped
 from scalesearch.plan import Layout, Plan
 from scalesearch.prepared import prepare_images
 from scalesearch.proxy.device import on_device
 from scalesearch.proxy.draws import steps_per_epoch
-from scalesearch.proxy.images import open_images
+from scalesearch.proxy.images import Images, open_images
+from scalesearch.recipe import Recipe
 from scalesearch.request import Request, resolve
 from scalesearch.spec import Network
 from scalesearch.trials import TrialKey
@@ -103,26 +105,28 @@ def by_engine(plan: Plan, layout: Layout, keys: list[TrialKey], folder: Path) ->
         for _ in slots:
             executor.measure(replace(probe, seconds=0.0, threads=pace.threads), slots)
         ready = time.perf_counter()
-        works = [_work(group, plan, layout, folder, pace) for group in grouped(keys, pace.together)]
-        found = _timed(lambda: _accuracies(executor, works))
+        groups = grouped(keys, pace.together)
+        works = [work_of(group, network_of(layout, group[0]), plan.recipe, folder, pace.threads) for group in groups]
+        found = _timed(lambda: accuracies_of(executor, works))
     return {**found, "pace": asdict(pace), "slots": len(slots), "before": ready - start}
 
 
-def _work(group: tuple[TrialKey, ...], plan: Plan, layout: Layout, folder: Path, pace: Pace) -> Work:
+def work_of(group: tuple[TrialKey, ...], network: Network, recipe: Recipe, folder: Path, threads: int) -> Work:
+    """Trials of one network as a search hands them to its engine, on the images in a folder."""
     return Work(
         keys=group,
-        network=network_of(layout, group[0]),
-        recipe=plan.recipe,
+        network=network,
+        recipe=recipe,
         data=folder / "data",
         checkpoint=folder / f"{group[0]}.safetensors",
         log=folder / "log.txt",
-        threads=pace.threads,
+        threads=threads,
         sharing=1,
     )
 
 
-def _accuracies(executor: LocalExecutor, works: list[Work]) -> dict[str, float]:
-    """Train everything; the last accuracy of each trial."""
+def accuracies_of(executor: LocalExecutor, works: list[Work]) -> dict[str, float]:
+    """Train everything; the last accuracy of each trial [%]."""
     waiting, found = list(works), dict[str, float]()
     checkpoints = {key: work.checkpoint for work in works for key in work.keys}
     while waiting or executor.busy:
@@ -146,17 +150,22 @@ def by_loop(
     def train() -> dict[str, float]:
         images, found = open_images(folder / "data"), dict[str, float]()
         for key in keys:
-            network = network_of(layout, key)
-            module = module_of(network, plan.recipe, key.seed).to(memory_format=memory_format)  # type: ignore[call-overload]
-            pixels = on_device(images, resolution=network.resolution, device=CPU, memory=sys.maxsize)
-            data = InMemory.of(pixels, plan.recipe, memory_format)
-            steps = plan.epochs * steps_per_epoch(len(data.train_labels), plan.recipe)
-            loop = Loop(module, plan.recipe, steps=steps)
-            *_, last = trained(loop, data, plan.recipe, epochs=plan.epochs, seed=key.seed)
-            found[str(key)] = last.accuracy
+            found[str(key)] = plain_accuracy(key, network_of(layout, key), plan.recipe, images, memory_format)
         return found
 
     return {**_timed(train), "threads": torch.get_num_threads()}
+
+
+def plain_accuracy(
+    key: TrialKey, network: Network, recipe: Recipe, images: Images, memory_format: torch.memory_format
+) -> float:
+    """A trial by the plain loop; its last accuracy [%]."""
+    module = module_of(network, recipe, key.seed).to(memory_format=memory_format)  # type: ignore[call-overload]
+    pixels = on_device(images, resolution=network.resolution, device=CPU, memory=sys.maxsize)
+    data = InMemory.of(pixels, recipe, memory_format)
+    loop = Loop(module, recipe, steps=key.rung * steps_per_epoch(len(data.train_labels), recipe))
+    *_, last = trained(loop, data, recipe, epochs=key.rung, seed=key.seed)
+    return last.accuracy
 
 
 def _timed(train: Callable[[], dict[str, float]]) -> dict[str, Any]:
@@ -186,6 +195,21 @@ def run_way(way: str, sizes: Sizes, folder: Path) -> dict[str, Any]:
     return by_loop(plan, layout, keys, folder, memory_format)
 
 
+def first_steps_apart(network: Network, recipe: Recipe, images: Images) -> float:
+    """The largest relative difference of a loss between ours and the plain loop in the first steps of a network."""
+    few, held = AGREEING["images"], AGREEING["validation"]
+    cut = replace(
+        images,
+        train_images=images.train_images[:few],
+        train_labels=images.train_labels[:few],
+        validation_images=images.validation_images[:held],
+        validation_labels=images.validation_labels[:held],
+    )
+    data = on_device(cut, resolution=network.resolution, device=CPU, memory=sys.maxsize)
+    ours, theirs = trial.module_of(network, recipe, [0], CPU), module_of(network, recipe, 0)
+    return disagreement(ours, theirs, data, recipe, epochs=AGREEING["epochs"])
+
+
 # all ways, compared ---------------------------------------------------------------------------------------------------
 
 
@@ -211,20 +235,8 @@ class Comparison:
 
     def disagreement(self) -> float:
         """The largest relative difference of a loss between ours and the plain loop, over all candidates."""
-        few, held = AGREEING["images"], AGREEING["validation"]
-        images = replace(
-            self.images,
-            train_images=self.images.train_images[:few],
-            train_labels=self.images.train_labels[:few],
-            validation_images=self.images.validation_images[:held],
-            validation_labels=self.images.validation_labels[:held],
-        )
-        recipe, found = self._plan.recipe, []
-        for network in {network_of(self._layout, key) for key in self._keys}:
-            data = on_device(images, resolution=network.resolution, device=CPU, memory=sys.maxsize)
-            pair = module_of(network, recipe, 0), module_of(network, recipe, 0)
-            found.append(disagreement(*pair, data, recipe, epochs=AGREEING["epochs"]))
-        return max(found)
+        networks = {network_of(self._layout, key) for key in self._keys}
+        return max(first_steps_apart(network, self._plan.recipe, self.images) for network in networks)
 
     def run(self, way: str) -> float:
         """Images per second [1/s] of a way, in a process of its own."""
@@ -252,10 +264,8 @@ def told_all(comparison: Comparison, rates: dict[str, Row]) -> str:
     return table(header, rows)
 
 
-def shortfalls(difference: float, gain: Row) -> Iterator[str]:
+def shortfalls(gain: Row) -> Iterator[str]:
     """What the requirement lacks."""
-    if not difference <= TOLERANCE:
-        yield f"NOT MET: losses of the first steps differ by {difference:.2g}, more than {TOLERANCE:g}"
     if gain.median < REQUIRED:
         yield f"NOT MET: ours trains {gain.median:.2f} times as many images per second, not {REQUIRED}"
 
@@ -266,6 +276,9 @@ def compare(given: list[str], sizes: Sizes, repetitions: int, out: Path | None) 
     with TemporaryDirectory() as folder:
         comparison = Comparison(given, sizes, Path(folder))
         difference = comparison.disagreement()
+        if wrong := refusal(difference, TOLERANCE):
+            print(wrong)
+            return 1
         rates = in_turn({way: lambda way=way: comparison.run(way) for way in WAYS}, repetitions)
     gains = {way: ratio(rates["ours"], rates[way], more_is_better=True) for way in WAYS[1:]}
     print(told_all(comparison, rates), end="\n\n")
@@ -274,7 +287,7 @@ def compare(given: list[str], sizes: Sizes, repetitions: int, out: Path | None) 
     print(f"losses of the first steps differ by {difference:.2g} at most")
     runs = {"trained": comparison.trained, "disagreement": difference, "runs": comparison.runs}
     write(out, {**where, "sizes": asdict(sizes), **runs, "gains": {way: row.values for way, row in gains.items()}})
-    faults = list(shortfalls(difference, gains["plain"]))
+    faults = list(shortfalls(gains["plain"]))
     print("\n".join(faults) or f"requirement met: at least {REQUIRED} times the images per second, equal losses")
     return 1 if faults else 0
 

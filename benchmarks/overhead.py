@@ -4,12 +4,15 @@ Command:
 
     python benchmarks/overhead.py
 
-The real search of a quick plan: its policies, Optuna study in SQLite, spawned workers, events and decisions. A worker
-does all that it would for a trial (network, images, optimizer, a checkpoint of the whole state after every epoch) and
-sleeps where it would train and evaluate; accuracies are drawn from a quadratic over the shares, so that decisions have
-something to decide. What slots could have trained splits into training, slots that a policy leaves idle because it
+The real search of a quick plan: policies, journal, Optuna study in SQLite, spawned workers, events, decisions. A worker
+does all that it would for a trial (network, images, optimizer and average, checkpoints when they are due) and sleeps
+where it would train and evaluate; accuracies are drawn from a quadratic over the shares, so that decisions have
+something to decide. Setting up what is trained (network, optimizer, average) is part of a training, because any plain
+loop pays it. What slots could have trained splits into training, slots that a policy leaves idle because it
 waits for results (its own affair), and overhead: slots that wait for the coordinator, and what workers do besides
-training. What is paid once (images, start of the workers, the conclusion) has figures of its own.
+training. The processor time of the coordinator's process, the writing of the study included, has a column of its own:
+where every core trains, it is taken from the training. What is paid once (images, start of the workers, the conclusion)
+has figures of its own.
 
 Each search runs in a process of its own. Exit code 0: under `fit`, the default, the requirement is met. 1: it is not.
 Progress goes to stderr.
@@ -32,12 +35,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from measuring import Row, alone, in_turn, setting, table, told, write
-from sleeping import IN_WORKERS, SECONDS, TRUTH, Laps, sleep_instead
+from sleeping import IN_WORKERS, SECONDS, SET_UP, TRAINED, TRUTH, Laps, sleep_instead
 
 from scalesearch import search as coordinator
 from scalesearch.engine import trial
 from scalesearch.engine.local import LocalExecutor, Slot, processor_name
 from scalesearch.engine.work import Event, Executor, Probe, Work
+from scalesearch.journal import NAME, Journal
+from scalesearch.mirror import Mirror
 from scalesearch.outcome import conclude
 from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.policies.play import POLICIES
@@ -45,14 +50,14 @@ from scalesearch.prepared import prepare_images
 from scalesearch.presets import PolicyName
 from scalesearch.request import Request, resolve
 from scalesearch.runfolder import claimed
-from scalesearch.study import Study
+from scalesearch.storage import in_folder
 
 REQUIRED = 1.0
 """Most overhead of the time that the slots have [%]."""
 JUDGED = "fit"
 EPOCHS = 2
-STORED = ("results", "leave", "enqueue", "claim", "report", "complete")
-"""Methods of the study that a search calls."""
+STORED = {"start": Journal, "report": Journal, "end": Journal, "plan": Mirror, "follow": Mirror}
+"""Methods that a search calls to have things written."""
 
 
 if __name__ == "__mp_main__":  # this script as a spawned worker imports it
@@ -101,6 +106,14 @@ class Watched:
         found = self._executor.events()
         self.policy += self._lap()
         return found
+
+    def forget(self, work: Work) -> None:
+        """See `Executor`."""
+        self._executor.forget(work)
+
+    def stop(self, within: float) -> None:
+        """See `Executor`."""
+        self._executor.stop(within)
 
     def close(self) -> None:
         """See `Executor`; counts what is left."""
@@ -152,24 +165,31 @@ def run_search(policy: PolicyName, trials: int, slots: int, folder: Path) -> dic
     laps, spent = Laps(), defaultdict[str, float](float)
     plan, layout = planned(policy, trials)
     laps.lap("plan")
-    for name in STORED:
-        setattr(Study, name, clocked(spent, name, getattr(Study, name)))
+    for name, owner in STORED.items():
+        setattr(owner, name, clocked(spent, name, getattr(owner, name)))
     coordinator.agenda = clocked(spent, "agenda", coordinator.agenda)
     places = [Slot(device="cpu", name=processor_name())] * slots
-    with claimed(folder, plan), closing(LocalExecutor(places)) as executor:
+    with (
+        claimed(folder, plan),
+        closing(Journal(folder / NAME)) as journal,
+        closing(LocalExecutor(places)) as executor,
+    ):
         (folder / TRUTH).write_text(json.dumps(truth(layout)), encoding="utf-8")
         prepared = prepare_images(plan, layout, folder, lambda *_: None)
         laps.lap("images")
         least = min((one.proxy.network for one in layout.candidates), key=lambda network: network.resolution)
         executor.measure(Probe(network=least, recipe=plan.recipe, seconds=0.0), places)
-        study = Study(folder / "study.db")
         laps.lap("workers, beyond that")
         spent.clear()
-        watched = Watched(executor)
-        coordinator.search(plan, layout, study, watched, folder, Silent(), images=lambda _: prepared.folder)
+        watched, busy = Watched(executor), time.process_time()
+        study = coordinator.mirrored(in_folder(folder), plan, layout)
+        coordinator.search(plan, layout, journal, study, watched, folder, Silent(), images=lambda _: prepared.folder)
         watched.close()
+        busy = time.process_time() - busy
         laps.lap("search")
-    results = study.results()
+        study.close()
+        laps.lap("study brought up")
+        results = journal.results
     failed = sorted({result.reason for result in results if result.reason})
     if failed:
         raise SystemExit(f"trials failed: {'; '.join(failed)}")
@@ -183,7 +203,8 @@ def run_search(policy: PolicyName, trials: int, slots: int, folder: Path) -> dic
         "once": laps.found,
         "policy": watched.policy,
         "coordinator": watched.coordinator,
-        "workers": {name: math.fsum(part[name] for part in parts) for name in ("training", *IN_WORKERS)},
+        "processor": busy,
+        "workers": {name: math.fsum(part[name] for part in parts) for name in (*TRAINED, *IN_WORKERS)},
         "spent": spent,
     }
 
@@ -205,25 +226,31 @@ class Found:
     @property
     def overhead(self) -> float:
         """What was neither training nor the policy's waiting [% of what was available]."""
-        training = self.run["workers"]["training"]
-        return 100 * (1 - (training + self.run["policy"]) / self.available)
+        return 100 * (1 - (self.training + self.run["policy"]) / self.available)
+
+    @property
+    def training(self) -> float:
+        """Training, what is trained being set up included [slot s]."""
+        return math.fsum(self.run["workers"][name] for name in TRAINED)
 
     def row(self) -> list[object]:
         """For the table; milliseconds by trial."""
         run, workers = self.run, self.run["workers"]
         per_trial = 1000 / run["trials"]
         besides = math.fsum(workers[name] for name in IN_WORKERS)
-        rest = self.available - workers["training"] - run["policy"] - besides - run["coordinator"]
-        parts = [*(workers[name] for name in IN_WORKERS), run["coordinator"], rest]
+        rest = self.available - self.training - run["policy"] - besides - run["coordinator"]
+        parts = [*(workers[name] for name in (*SET_UP, *IN_WORKERS)), run["coordinator"], rest]
         share = f"{100 * run['policy'] / self.available:.1f}"
-        used = f"{100 * workers['training'] / self.available:.1f}"
+        used = f"{100 * self.training / self.available:.1f}"
+        parts.append(run["processor"])
         return [run["trials"], f"{run['wall']:.1f}", used, share, *(f"{part * per_trial:.1f}" for part in parts)]
 
 
 def tables(found: dict[str, list[Found]], overheads: dict[str, Row]) -> str:
     """The results for people."""
     header = ["policy", "overhead [%]", "trials", "seconds", "training [%]", "left idle by the policy [%]"]
-    names = [f"{name} [ms]" for name in (*IN_WORKERS, "idle for the coordinator", "ended, not yet heard")]
+    waits = ("idle for the coordinator", "ended, not yet heard", "processor of the coordinator")
+    names = [f"{name} [ms]" for name in (*SET_UP, *IN_WORKERS, *waits)]
     rows = [[policy, overheads[policy], *runs[-1].row()] for policy, runs in found.items()]
     spent = [
         [policy, *(f"{1000 * runs[-1].run['spent'].get(name, 0):.0f}" for name in ("agenda", *STORED))]

@@ -15,7 +15,7 @@ from scalesearch.nets.architecture import build
 from scalesearch.nets.blocks import start_near_identity
 from scalesearch.proxy.device import DeviceImages, Resident
 from scalesearch.proxy.draws import epoch_seed, steps_per_epoch
-from scalesearch.proxy.evaluate import BATCH
+from scalesearch.proxy.evaluate import NORM_BATCH
 from scalesearch.proxy.train import train
 from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.spec import Network
@@ -132,7 +132,7 @@ class InMemory:
 
 def trained(loop: Loop, data: InMemory, recipe: Recipe, *, epochs: int, seed: int) -> Iterator[EpochResult]:
     """Train on images in memory, without augmentation, and evaluate after every epoch."""
-    parts = -(-len(data.norm_images) // BATCH[data.norm_images.device.type])  # the same statistics as ours
+    parts = -(-len(data.norm_images) // NORM_BATCH[data.norm_images.device.type])  # the same statistics as ours
     for epoch in range(epochs):
         torch.manual_seed(epoch_seed(seed, epoch))  # of dropout
         train_loss = loop.train(data.epoch(seed, epoch, recipe))
@@ -158,3 +158,10 @@ def disagreement(ours: nn.Module, theirs: nn.Module, data: DeviceImages, recipe:
         for one, other in zip(results, plain, strict=True)
         for name in ("train_loss", "loss")
     )
+
+
+def refusal(difference: float, most: float) -> str:
+    """Why nothing is trained any further; empty where the losses of the first steps agree."""
+    if difference <= most:
+        return ""
+    return f"WRONG: losses of the first steps differ by {difference:.2g}, at most {most:g}"

@@ -7,13 +7,12 @@ import os
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
 from scalesearch.engine import trial
 from scalesearch.engine.work import Event, Finished, Progress, Work
-from scalesearch.proxy.checkpoint import read_checkpoint, write_checkpoint
 from scalesearch.proxy.device import on_device
 from scalesearch.proxy.images import open_images
 from scalesearch.proxy.train import Training
@@ -26,8 +25,12 @@ TRUTH = "truth.json"
 """File in the run folder with the true accuracy of every proxy [%]."""
 SECONDS = "SCALESEARCH_SECONDS"
 """Environment variable with the seconds of an epoch."""
-IN_WORKERS = ("network", "images", "state", "checkpoint")
-"""What a worker does for a trial besides training."""
+SET_UP = ("network", "state")
+"""Setting up what is trained."""
+TRAINED = ("training", *SET_UP)
+"""What is training, because any plain loop pays it too."""
+IN_WORKERS = ("images", "checkpoint")
+"""What a worker does for a trial besides."""
 
 
 class Laps:
@@ -45,7 +48,7 @@ class Laps:
         self._mark = now
 
 
-def sleep_instead(work: Work, device: torch.device) -> Iterator[list[Event]]:
+def sleep_instead(work: Work, device: torch.device, stopping: Callable[[], bool]) -> Iterator[list[Event]]:
     """In the place of `trial.train_trials`, with everything it does but the steps and the evaluation.
 
     Where the time went [s] is written beside the log of the trial.
@@ -54,21 +57,23 @@ def sleep_instead(work: Work, device: torch.device) -> Iterator[list[Event]]:
     laps, [key] = Laps(), work.keys
     module = trial.module_of(work.network, work.recipe, [key.seed], device)
     laps.lap("network")
+    images = open_images(work.data)
     memory = trial.memory_of(device) // work.sharing
-    data = on_device(open_images(work.data), resolution=work.network.resolution, device=device, memory=memory)
+    data = on_device(images, resolution=work.network.resolution, device=device, memory=memory)
     laps.lap("images")
     training = Training(module, data, work.recipe, epochs=key.rung, seeds=[key.seed])
     _fill_optimizer(training)
-    results: list[list[EpochResult]] = []
-    read_checkpoint(work.checkpoint, str(key))
     laps.lap("state")
+    keeper = trial.Keeper(work, training, str(key))
+    keeper.restored()
+    laps.lap("checkpoint")
     for epoch in range(1, key.rung + 1):
         time.sleep(float(os.environ[SECONDS]))
         laps.lap("training")
-        results.append([_drawn(work, key, epoch)])
-        write_checkpoint(work.checkpoint, training.state.tensors(), results, str(key))
+        keeper.results.append([_drawn(work, key, epoch)])
+        kept = keeper.keep() if stopping() or keeper.is_due else []
         laps.lap("checkpoint")
-        yield [Progress(key, results[-1][0])]
+        yield [Progress(key, keeper.results[-1][0]), *kept]
         laps.lap("told")
     work.log.with_suffix(".json").write_text(json.dumps(laps.found), encoding="utf-8")
     yield [Finished(key)]

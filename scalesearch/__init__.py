@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: str | Path) -> nn.Module:
+def load(path: str | Path, *, builder: str | None = None) -> nn.Module:
     """The module of an emitted member: see `scalesearch.emit.load.load`."""
     from scalesearch.emit.load import load as load_member
 
-    return load_member(path)
+    return load_member(path, builder=builder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scalesearch.errors import StudyError
 from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.policies import Leave, Player, Rules, Standing, most_trials
 from scalesearch.policies.fit import BATCH
@@ -32,6 +33,8 @@ class Agenda:
     """The stage at hand; None when all is done."""
     due: tuple[TrialKey, ...]
     """Trials up to the next decision, ended ones included, in canonical order."""
+    planned: tuple[TrialKey, ...]
+    """Every trial asked for so far, those of `due` included, in canonical order."""
     search: Standing
     most: int
     """Trials of all stages, at most."""
@@ -93,7 +96,13 @@ def agenda(plan: Plan, layout: Layout, results: Sequence[TrialResult], playing: 
         layout: its candidates.
         results: all trials so far; those that have not ended decide nothing.
         playing: a `player` of the plan that has heard of earlier results, which are not decided on again.
+
+    Raises:
+        StudyError: results of another plan.
     """
+    strangers = {result.key.proxy for result in results} - {ANCHOR, *layout.trained}
+    if strangers:
+        raise StudyError(f"trials of {min(strangers)}, which the plan does not have", mend="restore the run folder")
     ended = {result.key: result.accuracy for result in results if result.has_ended}
     found = arms(layout)
     rules = _rules(plan, len(found))
@@ -102,8 +111,10 @@ def agenda(plan: Plan, layout: Layout, results: Sequence[TrialResult], playing: 
     searched = (playing or player(plan, layout)).standing(own)
     most = plan.anchor_seeds + most_trials(len(found), rules) + _most_after(plan, layout)
 
+    planned = [*anchors, *searched.ended, *searched.due]
+
     def at(stage: Stage | None, due: Sequence[TrialKey] = ()) -> Agenda:
-        return Agenda(stage=stage, due=tuple(due), search=searched, most=most)
+        return Agenda(stage=stage, due=tuple(due), planned=tuple(planned), search=searched, most=most)
 
     if searched.due or not ended.keys() >= set(anchors):
         return at("search", (*anchors, *searched.due))
@@ -114,9 +125,16 @@ def agenda(plan: Plan, layout: Layout, results: Sequence[TrialResult], playing: 
             "travel": _travelling(plan, layout, ranking),
         }
         for stage, due in later.items():
+            planned += due
             if not ended.keys() >= set(due):
                 return at(stage, due)
     return at(None)
+
+
+def in_order(planned: Sequence[TrialKey], results: Sequence[TrialResult]) -> list[TrialResult]:
+    """Results in the order in which their trials were asked for, whatever the order of their ends."""
+    places = {key: place for place, key in enumerate(planned)}
+    return sorted(results, key=lambda result: places.get(result.key, len(places)))
 
 
 def due_at_once(plan: Plan, layout: Layout) -> int:

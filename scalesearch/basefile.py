@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from scalesearch.declared import Declared, Fault, Form, json_schema, read
+from scalesearch.declared import Declared, Fault, FieldError, Form, json_schema, read
 from scalesearch.errors import PlanError, shown
 from scalesearch.families import Named, own_network
 from scalesearch.scaling import Rounding
@@ -79,6 +79,19 @@ def read_base(path: Path) -> Named:
         more = [f"{path}: {len(faults) - MOST_FAULTS:,} more faults"] if len(faults) > MOST_FAULTS else []
         raise PlanError(told + more, mend="`scalesearch schema` prints what the file may hold")
     return own_network(found.name or _safe(path.stem), found.network, found.rounding)
+
+
+def base_of(values: Mapping[str, Any]) -> Named:
+    """The base that a plan holds, whose name is safe for folders.
+
+    Raises:
+        SpecError: the values are not those of one.
+    """
+    faults: list[Fault] = []
+    found = read(BaseFile, _without_history({"name": None, **values}, faults), "", faults)
+    if found is None or faults:
+        raise FieldError(faults, "base")
+    return own_network(found.name or "own", found.network, found.rounding)
 
 
 def base_schema() -> dict[str, Any]:

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scalesearch.basefile import read_base
+from scalesearch.basefile import base_of, read_base
 from scalesearch.blueprint import Counted, is_builder
 from scalesearch.builder import Counts
 from scalesearch.builder_base import BuilderBase
-from scalesearch.errors import ScalingError, SpecError
-from scalesearch.families import find_base, own_network
+from scalesearch.errors import ScalingError, SpecError, shown
+from scalesearch.families import find_base
 from scalesearch.scalable import Base
-from scalesearch.scaling import Rounding
-from scalesearch.spec import Network
 from scalesearch.staged import StagedBase
 
 
@@ -61,16 +59,17 @@ def halvings_to_fit(base: Base, side: int, classes: int, most: int | None) -> in
 
 
 def base_from_plan(values: Any) -> Base:
-    """The inverse of `Base.to_plan`.
+    """The inverse of `Base.to_plan`; a builder is not imported, and nothing is asked of it beyond its table.
 
     Raises:
-        SpecError, TypeError, KeyError: the values are not those of a base.
+        ScaleSearchError, TypeError, KeyError: the values are not those of a base.
     """
     if isinstance(values, str):
         return StagedBase(named=find_base(values))
-    if "builder" in values:
-        table = tuple(map(Counted.from_text, values["counted"]))
-        return BuilderBase(counts=Counts(builder=values["builder"], table=table), resolution=values["resolution"])
-    return StagedBase(
-        named=own_network(values["name"], Network.from_dict(values["network"]), Rounding(**values["rounding"]))
-    )
+    if "builder" not in values:
+        return StagedBase(named=base_of(values))
+    builder: object = values["builder"]
+    if not (isinstance(builder, str) and is_builder(builder)):
+        raise SpecError(f"base.builder = {shown(builder)}", mend="it must be package.module:function")
+    table = tuple(map(Counted.from_text, values["counted"]))
+    return BuilderBase(counts=Counts(builder=builder, table=table, may_import=False), resolution=values["resolution"])

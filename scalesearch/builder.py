@@ -37,15 +37,24 @@ class Counts:
     """What is known already, in rising order."""
     told: Callable[[str], None] = field(default=lambda _: None, compare=False, repr=False)
     """Hears of every count."""
+    may_import: bool = field(default=True, compare=False)
+    """Whether a person has named the builder; one that a file names is never imported."""
     _known: dict[Ask, Counted] = field(default_factory=dict[Ask, Counted], compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self._known.update({(row.depth, row.width, row.resolution): row for row in self.table})
 
     def __call__(self, depth: float, width: float, resolution: int) -> Counted:
-        """From the table, else by torch's FlopCounterMode on meta tensors."""
+        """From the table, else by torch's FlopCounterMode on meta tensors.
+
+        Raises:
+            ScalingError: it is not in the table, and the builder may not be imported.
+        """
         asked = (round(depth, 6), round(width, 6), resolution)
         if asked not in self._known:
+            if not self.may_import:
+                fault = f"the plan does not say what {self.builder} makes at {asked}, and a file's builder is not run"
+                raise ScalingError(fault, mend=f"give it on the command line: --base {self.builder}")
             from scalesearch.nets.builder import count_built  # brings torch
 
             self._known[asked] = count_built(self.builder, *asked)

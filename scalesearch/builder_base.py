@@ -117,6 +117,10 @@ class BuilderBase:
             measure(one.network, one.cost)
             self.counts.told(f"confirmed by fvcore: {number} of {len(distinct)} networks")
 
+    def allowed(self) -> BuilderBase:
+        """The same, now that a person has named the builder: it may be imported."""
+        return replace(self, counts=replace(self.counts, may_import=True, _known={}))
+
     def settled(self) -> BuilderBase:
         """See `Base.settled`."""
         return replace(self, counts=self.counts.settled())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scalesearch.bases import find
+from scalesearch.builder_base import BuilderBase
 from scalesearch.errors import PlanError, ScalingError
 from scalesearch.levelling import REACH, TOLERANCE, Scaled
 from scalesearch.limits import Limits, parse_limits
@@ -146,7 +147,7 @@ def asked_family(request: FamilyRequest, outcome: Outcome | None) -> AskedFamily
     _refuse_contradictions(request, outcome)
     limits = parse_limits(request.max_params, request.max_activations, request.max_memory)
     if outcome is not None:
-        base, rule = outcome.plan.base, outcome.rule(request.candidate)
+        base, rule = _allowed(outcome.plan.base, request.base), outcome.rule(request.candidate)
         limits = limits if limits != Limits() else outcome.plan.limits
     else:
         base = find(str(request.base))
@@ -156,6 +157,16 @@ def asked_family(request: FamilyRequest, outcome: Outcome | None) -> AskedFamily
         rule = _given_rule(str(request.coefficients), request.budget, base)
     found = members(rule, base, _asked_growths(base, rule, request), classes=request.classes, limits=limits)
     return AskedFamily(base=base.name, rule=rule, members=_reached(found))
+
+
+def _allowed(base: Base, asked: str | None) -> Base:
+    """The base of a run; a builder's only where the command line names it too, because a file must not run code."""
+    own = base.counts.builder if isinstance(base, BuilderBase) else None
+    if own == asked:
+        return base.allowed() if isinstance(base, BuilderBase) else base
+    if own is None:
+        raise PlanError("a run folder brings its own base", mend="drop the folder, or --base")
+    raise PlanError(f"the run's networks are made by {own}, which a file may not run", mend=f"add --base {own}")
 
 
 def _reached(found: list[Member | Unreached]) -> list[Member | Unreached]:
@@ -176,10 +187,9 @@ def _published(base: Base, classes: int | None, limits: Limits) -> list[Member |
 
 def _refuse_contradictions(request: FamilyRequest, outcome: Outcome | None) -> None:
     alone = outcome is None
-    without_run = request.base or request.coefficients or request.budget or request.published
+    without_run = request.coefficients or request.budget or request.published
     rules = {
-        ("a run folder brings its own base and rule", "drop the folder, or the other options"): not alone
-        and bool(without_run),
+        ("a run folder brings its own rule", "drop the folder, or the other options"): not alone and bool(without_run),
         ("--candidate needs a run folder", "give the folder"): alone and request.candidate is not None,
         ("nothing to emit", "give a run folder, or --base with either --coefficients A,B,G or --published"): alone
         and (request.base is None or (request.coefficients is None and not request.published)),

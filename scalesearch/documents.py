@@ -19,6 +19,7 @@ from scalesearch.trials import TrialState
 if TYPE_CHECKING:
     from scalesearch.direct import ScaledBase
     from scalesearch.outcome import Outcome, Travel
+    from scalesearch.repair import Repaired
     from scalesearch.stored import StoredRun
 
 VERSION = {"schema_version": 2}
@@ -204,14 +205,29 @@ def _travel(travel: Travel) -> Document:
     }
 
 
+def repair_document(folder: Path, found: Repaired) -> Document:
+    """Of `repair`: what was damaged, and what the study has got."""
+    return {
+        **VERSION,
+        "folder": str(folder),
+        "storage": found.storage,
+        "study": found.study,
+        "damaged_lines": list(found.damaged),
+        "trials": found.trials,
+        "added": found.added,
+        "changed": found.changed,
+        "kept_aside": [str(path) for path in found.aside],
+    }
+
+
 def status_document(stored: StoredRun) -> Document:
     """Of `status`: how far a run is; `eta_s` is the time left [s], None while nothing is known of it."""
     return {
         **VERSION,
         "state": stored.state,
         "stage": stored.now.stage,
-        "done": stored.count(TrialState.COMPLETE, TrialState.PRUNED),
-        "running": stored.count(TrialState.RUNNING) if stored.is_live else 0,
+        "done": stored.done,
+        "running": stored.running,
         "failed": stored.count(TrialState.FAILED),
         "total": stored.total,
         "eta_s": None if stored.eta is None else round(stored.eta, 1),
@@ -221,6 +237,11 @@ def status_document(stored: StoredRun) -> Document:
 def run_document(folder: Path, outcome: Outcome, manifest: Document) -> Document:
     """Of `run`: the folder with its ranking and its family."""
     return {**VERSION, "folder": str(folder), "ranking": rank_document(outcome), "manifest": manifest}
+
+
+def report_document(path: Path, figures: list[Path]) -> Document:
+    """Of `report`: the files that were written."""
+    return {**VERSION, "report": str(path), "figures": [str(figure) for figure in figures]}
 
 
 def error_document(error: ScaleSearchError) -> Document:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+from typing import Self
 
 
 class _Short(reprlib.Repr):
@@ -36,6 +37,11 @@ class ScaleSearchError(Exception):
     def __str__(self) -> str:
         return f"{self.message}; {self.mend}" if self.mend else self.message
 
+    def within(self, place: object) -> Self:
+        """The same error, told with the file that it came from."""
+        self.message = f"{place}: {self.message}"
+        return self
+
 
 class SpecError(ScaleSearchError, ValueError):
     """A network that cannot be built: field path, value, what is allowed."""
@@ -56,6 +62,12 @@ class PlanError(ScaleSearchError, ValueError):
         self.faults = [faults] if isinstance(faults, str) else list(faults)
         super().__init__("; ".join(self.faults), mend=mend)
 
+    def within(self, place: object) -> Self:
+        """See `ScaleSearchError.within`; every fault by itself."""
+        self.faults = [f"{place}: {fault}" for fault in self.faults]
+        self.message = "; ".join(self.faults)
+        return self
+
 
 class CostMismatchError(ScaleSearchError, RuntimeError):
     """The closed form and fvcore disagree about a network."""
@@ -74,6 +86,14 @@ class StudyError(ScaleSearchError, RuntimeError):
 
 class SearchFailedError(ScaleSearchError, RuntimeError):
     """A search that ended without anything to rank."""
+
+
+class EngineError(ScaleSearchError, RuntimeError):
+    """Workers that end before they take up any work, again and again."""
+
+
+class ClusterError(ScaleSearchError, RuntimeError):
+    """A Ray cluster that cannot be reached, has no room for a trial, or runs other versions."""
 
 
 class DataError(ScaleSearchError, ValueError):

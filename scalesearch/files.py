@@ -2,25 +2,81 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Faults of a disk that has no more room for us: full, or beyond a quota or a limit of the process."""
+PAUSE = 1.0
+"""Between looks at a full disk [s]."""
+
+Told = Callable[[str], None]
+"""Hears a line for people."""
+T = TypeVar("T")
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that exists in whole, also after a loss of power, or stays as it was."""
+def write_whole(path: Path, content: bytes, told: Told | None = None) -> None:
+    """Write a file that exists in whole, also after a loss of power, or stays as it was.
+
+    Args:
+        path: of the file.
+        content: all of it.
+        told: where given, a full disk is waited for, as `patiently` does; else it is a fault.
+    """
+    if told is not None:
+        return patiently(partial(write_whole, path, content), path, told)
     with whole_file(path) as file:
         file.write(content)
 
 
+def patiently(act: Callable[[], T], where: Path, told: Told, check: Callable[[], None] = lambda: None) -> T:
+    """Do something again and again until the disk has room for it.
+
+    Args:
+        act: leaves nothing behind when it fails.
+        where: what it writes.
+        told: hears once that the disk is full, and once that it goes on.
+        check: called between looks at the disk; what it raises ends the wait.
+    """
+    is_waiting = False
+    while True:
+        try:
+            done = act()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if not is_waiting:
+                told(f"{where} cannot be written: {error.strerror}; waiting for room on the disk")
+            is_waiting = True
+            check()
+            time.sleep(PAUSE)
+            continue
+        if is_waiting:
+            told(f"{where} is written; going on")
+        return done
+
+
+def generations(path: Path) -> tuple[Path, Path]:
+    """A file that is kept in two generations: the newer one, and the one before."""
+    return path, path.with_name(f"{path.name}.before")
+
+
 @contextmanager
-def whole_file(path: Path) -> Generator[IO[bytes]]:
+def whole_file(path: Path, *, before: Path | None = None) -> Generator[IO[bytes]]:
     """A new file under a name of its own beside `path`, which takes that place when all is written.
 
     An exception inside leaves `path` as it was and removes the new file; a killed process leaves the new file behind.
+
+    Args:
+        path: of the file.
+        before: where the old file is kept; a process killed between leaves it there and none at `path`.
     """
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # another for every writer, on any machine
     try:
@@ -28,6 +84,9 @@ def whole_file(path: Path) -> Generator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if before is not None:
+            with suppress(FileNotFoundError):
+                os.replace(path, before)
         os.replace(unfinished, path)
         _settle(path.parent)
     finally:

@@ -41,24 +41,27 @@ def optimum(surface: Surface, draws: Draws, margin: float, named: dict[str, Shar
             point of the highest estimate [points].
         named: points to be placed inside or outside the region.
     """
-    lattice = _lattice(surface.shares)
-    terms = surface.basis.at(lattice)
-    heights = draws.coefficients @ terms.T
-    best = _refined(surface, draws, lattice[heights.argmax(axis=1)])
-    top = heights[:, heights.mean(axis=0).argmax()]
+    found = lattice(surface.shares)
+    heights = draws.coefficients @ surface.basis.at(found).T
+    best = _refined(surface, draws, found[heights.argmax(axis=1)])
     ends = np.percentile(best, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=0)
-
-    def as_good(points: Array) -> Array:
-        behind = top[:, None] - draws.coefficients @ surface.basis.at(points).T
-        return (behind > margin).mean(axis=0) < CONFIDENCE
-
+    chosen = np.array([*found, *named.values()])
+    inside = worse(surface, draws, margin, chosen) < CONFIDENCE
     return Optimum(
         shares=_shares(best.mean(axis=0)),
         low=_shares(ends[0]),
         high=_shares(ends[1]),
-        region=round(float(as_good(lattice).mean()), DIGITS),
-        named={name: bool(as_good(np.array([point]))[0]) for name, point in named.items()},
+        region=round(float(inside[: len(found)].mean()), DIGITS),
+        named={name: bool(is_in) for name, is_in in zip(named, inside[len(found) :], strict=True)},
     )
+
+
+def worse(surface: Surface, draws: Draws, margin: float, points: Array) -> Array:
+    """(points,): the probability that shares are worse than those of the highest estimate by more than the margin."""
+    found = draws.coefficients @ surface.basis.at(lattice(surface.shares)).T
+    top = found[:, found.mean(axis=0).argmax()]
+    behind = top[:, None] - draws.coefficients @ surface.basis.at(points).T
+    return (behind > margin).mean(axis=0)
 
 
 def _refined(surface: Surface, draws: Draws, best: Array) -> Array:
@@ -75,8 +78,8 @@ def _refined(surface: Surface, draws: Draws, best: Array) -> Array:
     return np.where(chosen[:, None], peaks, best)
 
 
-def _lattice(shares: Array) -> Array:
-    """(points, 3): shares in steps that sum to 1, no farther out than the arms."""
+def lattice(shares: Array) -> Array:
+    """(points, 3): shares in steps of one in `STEPS` that sum to 1, no farther out than the arms (arms, 3)."""
     depth, width = np.meshgrid(np.arange(STEPS + 1), np.arange(STEPS + 1), indexing="ij")
     inside = depth + width <= STEPS
     found = np.stack([depth[inside], width[inside], STEPS - depth[inside] - width[inside]], axis=1) / STEPS

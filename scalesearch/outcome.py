@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scalesearch.agenda import TRAVELLERS, accuracies, agenda, arms, leading, search_ranking
+from scalesearch.agenda import TRAVELLERS, Agenda, accuracies, agenda, arms, in_order, leading, search_ranking
 from scalesearch.candidates import Candidate
 from scalesearch.errors import StudyError
 from scalesearch.fidelity import Fidelity, fidelity
@@ -56,6 +56,8 @@ class Outcome:
     """At another budget; None unless asked for and finished."""
     anchor: tuple[float, ...]
     """Accuracies of the unscaled proxy base, by seed [%]."""
+    trials: tuple[TrialResult, ...]
+    """What all of it rests on, in the order in which it was asked for."""
     failed: tuple[TrialResult, ...]
     """Trials that were given up."""
     remarks: tuple[str, ...] = ()
@@ -91,9 +93,23 @@ def _by_id(layout: Layout, candidate: str) -> Candidate:
     raise StudyError(f"no candidate {candidate!r}", mend=f"ids look like {names}: see `rank` or candidates.csv")
 
 
-def conclude(plan: Plan, layout: Layout, results: Sequence[TrialResult], remarks: Sequence[str] = ()) -> Outcome:
-    """Rank the trained proxies of a plan by the results so far. The anchor takes no part."""
-    now = agenda(plan, layout, results)
+def conclude(
+    plan: Plan,
+    layout: Layout,
+    results: Sequence[TrialResult],
+    remarks: Sequence[str] = (),
+    now: Agenda | None = None,
+) -> Outcome:
+    """Rank the trained proxies of a plan by the results so far. The anchor takes no part.
+
+    Args:
+        plan: what was to be done.
+        layout: its candidates.
+        results: all trials so far.
+        remarks: what a look over the images found.
+        now: how far the plan is by these results, where that is known already.
+    """
+    now = now or agenda(plan, layout, results)
     ranking = search_ranking(plan, layout, results, now.search.leaves)
     anchor = [
         result.accuracy
@@ -112,6 +128,7 @@ def conclude(plan: Plan, layout: Layout, results: Sequence[TrialResult], remarks
         travel=_travel(plan, layout, results, ranking) if now.stage is None else None,
         anchor=tuple(anchor),
         remarks=tuple(remarks),
+        trials=tuple(in_order(now.planned, results)),
         failed=tuple(sorted((one for one in results if one.state is TrialState.FAILED), key=lambda one: one.key)),
     )
 

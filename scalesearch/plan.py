@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from scalesearch.bases import base_from_plan
 from scalesearch.candidates import Candidate, Exclusion, candidates, trained_proxies
@@ -22,9 +22,24 @@ from scalesearch.presets import PRESETS, PolicyName, PresetName
 from scalesearch.recipe import Recipe
 from scalesearch.scalable import Base, Scalable
 from scalesearch.space import Space
+from scalesearch.typed import mistyped
 from scalesearch.yamlfile import read_mapping
 
 SCHEMA = 3
+MOST = {
+    "resolution": 16_384,
+    "halvings": 64,
+    "proxies": 10_000,
+    "seeds": 10_000,
+    "epochs": 100_000,
+    "images": 10**9,
+    "validation_images": 10**9,
+    "confirm": 1_000,
+    "most_epochs": 10**9,
+    "threads": 1_024,
+    "together": 64,
+}
+"""Largest value of each number."""
 LEAST_TRIALS = 30
 """Trials that `fit` may take to find the best of however few proxies; else as many as there are proxies."""
 ANCHOR_SEEDS = 3
@@ -77,22 +92,13 @@ class Plan:
     """As measured by the first run of the plan; None before."""
 
     def __post_init__(self) -> None:
-        names = ("resolution", "seeds", "epochs", "images", "validation_images")
-        least = {"halvings": 0, "confirm": 0, **dict.fromkeys(names, 1)}
-        given = {name: getattr(self, name) for name in least}
-        faults = [f"{name} = {given[name]!r}" for name, low in least.items() if not _whole(given[name], low)]
-        pinned = {name: getattr(self, name) for name in ("threads", "together")}
-        faults += [
-            f"{name} = {value!r}" for name, value in pinned.items() if value is not None and not _whole(value, 1)
-        ]
-        if self.preset not in PRESETS:
-            faults.append(f"preset = {self.preset!r}")
-        if self.policy not in get_args(PolicyName):
-            faults.append(f"policy = {self.policy!r}")
-        if not 0 <= self.margin < 100:
-            faults.append(f"margin = {self.margin!r}")
+        faults = list(mistyped(self))
+        if not faults:
+            held = {name: getattr(self, name) for name in MOST}
+            faults = [f"{name} = {value!r}" for name, value in held.items() if not _within(name, value)]
+            faults += [] if 0 <= self.margin < 100 else [f"margin = {self.margin!r}"]
         if faults:
-            raise PlanError(faults, mend="whole numbers, and a preset and a policy that there are")
+            raise PlanError(faults, mend="correct what was changed, or run into a new folder")
 
     @property
     def evidence(self) -> str:
@@ -101,6 +107,11 @@ class Plan:
         spends_less = self.seeds < full.seeds or self.epochs < full.epochs or self.images < self.most_images
         is_cut = self.proxies is not None or self.most_epochs is not None
         return PRESETS["quick"].evidence if spends_less or is_cut else full.evidence
+
+    @property
+    def at_most(self) -> str:
+        """What stands before a number of trials or epochs that the policy may stay below; the grid trains them all."""
+        return "" if self.policy == "grid" else "at most "
 
     @property
     def most_images(self) -> int:
@@ -162,12 +173,14 @@ class Plan:
             given["space"] = Space(**given["space"])
             given["data"] = Dataset.from_dict(given["data"])
             given["recipe"] = Recipe.from_dict(given["recipe"])
-            given["pace"] = Pace(**given["pace"]) if given["pace"] else None
+            given["pace"] = _pace(given["pace"])
             return cls(**given)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
             if isinstance(error, ScaleSearchError):
                 raise
-            raise PlanError(f"not a plan: {error}", mend="a plan.yaml is written by `scalesearch run`") from None
+            raise PlanError(
+                f"not a plan: {type(error).__name__} {error}", mend="a plan.yaml is written by `scalesearch run`"
+            ) from None
 
     @property
     def digest(self) -> str:
@@ -181,8 +194,16 @@ class Plan:
         return f"{self.base.name}-{self.budget.lower().replace(' ', '')}-{self.data.name}-{self.digest[:8]}"
 
 
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _pace(values: Any) -> Pace | None:
+    """The pace of a plan; it is the last of a file, so that none of its keys may be left out."""
+    if values is not None and len(values) < len(fields(Pace)):
+        raise PlanError("pace is cut short", mend="restore the file, or run into a new folder")
+    return None if values is None else Pace(**values)
+
+
+def _within(name: str, value: int | None) -> bool:
+    """Whether a number of a plan is one that a plan may have."""
+    return value is None or (0 if name in ("halvings", "confirm") else 1) <= value <= MOST[name]
 
 
 def read_plan(folder: Path) -> Plan:
@@ -196,6 +217,8 @@ def read_plan(folder: Path) -> Plan:
         raise StudyError(f"{folder} is not a run folder: it has no plan.yaml", mend="give a folder that `run` made")
     try:
         values = read_mapping(path)
+        if not path.read_bytes().endswith(b"\n"):
+            raise PlanError("its last line is cut off")
         if values.get("schema") in range(1, SCHEMA):
             fault = f"{path} was written by an older version (schema {values['schema']}; this one reads {SCHEMA})"
             raise StudyError(fault, mend="run into a new folder")

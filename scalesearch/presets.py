@@ -15,6 +15,8 @@ from scalesearch.recipe import Recipe, Schedule
 PresetName = Literal["quick", "standard"]
 PolicyName = Literal["fit", "race", "grid"]
 """How a search decides what to train; see scalesearch/policies."""
+WORTH: Mapping[str, str] = {"quick look": "short trainings of small proxies; enough to look, not to decide"}
+"""By what a result is stamped with, the warning that belongs to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,6 +65,11 @@ class Row:
     references: tuple[str, ...]
     off_budget: bool
 
+    @property
+    def is_shown_tied(self) -> bool:
+        """Whether it was compared with the leader and not told apart; nothing is where the noise is unknown."""
+        return self.tied_with_best and self.low is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
@@ -189,7 +194,7 @@ def rank(
     """
     samples = summed_up(arms, accuracies)
     noise = pooled(samples)
-    found = _surface(arms, [*(summed_up(arms, earlier) for earlier in shorter), samples])
+    found = fitted_surface(arms, [*(summed_up(arms, earlier) for earlier in shorter), samples])
     fitted = None
     if found is not None:
         surface, draws = found
@@ -218,8 +223,13 @@ def competitors(arms: Sequence[Arm]) -> list[Arm]:
     return sorted((arm for arm in arms if arm.shares is not None and not arm.off_budget), key=lambda arm: arm.id)
 
 
-def _surface(arms: Sequence[Arm], rungs: Sequence[Sequence[Sample]]) -> tuple[Surface, Draws] | None:
-    """The fitted surface with its draws; the order of the arms changes nothing."""
+def fitted_surface(arms: Sequence[Arm], rungs: Sequence[Sequence[Sample]]) -> tuple[Surface, Draws] | None:
+    """The surface that a ranking rests on, with its draws; the order of the arms changes nothing.
+
+    Args:
+        arms: the networks.
+        rungs: those with trials at each training length, from short to long.
+    """
     rivals = competitors(arms)
     places = {arm.id: index for index, arm in enumerate(rivals)}
     known = [sorted((one for one in samples if one.arm.id in places), key=lambda one: one.arm.id) for samples in rungs]
@@ -239,10 +249,8 @@ def _seeds_needed(rows: Sequence[Row], noise: Noise | None, margin: float) -> in
 def _by_means(samples: Sequence[Sample], noise: Noise | None, margin: float, left: frozenset[str]) -> tuple[Row, ...]:
     ordered = sorted(samples, key=lambda sample: -sample.mean)
     rivals = [sample for sample in ordered if not sample.arm.off_budget]
-    tied, chances = (
-        means.tied(rivals, noise, margin) - (left - {rival.arm.id for rival in rivals[:1]}),
-        means.chances(rivals, noise),
-    )
+    tied = means.tied(rivals, noise, margin) - (left - {rival.arm.id for rival in rivals[:1]})
+    chances = means.chances(rivals, noise)
     return tuple(
         _row(sample.arm, place, sample.mean, means.interval(sample, noise), sample, chances, sample.arm.id in tied)
         for place, sample in enumerate(ordered, start=1)

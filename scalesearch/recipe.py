@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from scalesearch.errors import PlanError
+from scalesearch.errors import PlanError, shown
+from scalesearch.typed import mistyped
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Recipe:
     """Whether residual branches start at zero."""
 
     def __post_init__(self) -> None:
+        if wrong := list(mistyped(self, "recipe")):
+            raise PlanError([f"{fault} is no value for it" for fault in wrong], mend="correct the recipe")
         rules = {
             "optimizer": self.optimizer in ("sgd", "adamw"),
             "learning_rate": self.learning_rate > 0,
@@ -131,8 +134,10 @@ def _is_flag(value: object) -> bool:
 def _schedule(values: Any) -> Schedule:
     try:
         knots, heights = ([float(number) for number in values[name]] for name in ("knots", "values"))
-    except (KeyError, TypeError, ValueError):
-        raise PlanError(f"recipe.schedule = {values!r}", mend="give lists of numbers `knots` and `values`") from None
+    except (KeyError, TypeError, ValueError, ArithmeticError):
+        raise PlanError(
+            f"recipe.schedule = {shown(values)}", mend="give lists of numbers `knots` and `values`"
+        ) from None
     return Schedule(tuple(knots), tuple(heights))
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from scalesearch.bases import find, halvings_to_fit
+from scalesearch.blueprint import is_builder
 from scalesearch.dataset import Dataset, describe
 from scalesearch.errors import PlanError, ScaleSearchError
 from scalesearch.levelling import Scaled
 from scalesearch.limits import Limits, parse_limits
-from scalesearch.plan import Layout, Plan, lay_out
+from scalesearch.plan import MOST, Layout, Plan, lay_out
 from scalesearch.presets import PRESETS, PolicyName, Preset, PresetName, default_preset
 from scalesearch.proxy_base import native_side
 from scalesearch.recipe import Recipe
@@ -22,6 +23,7 @@ from scalesearch.scalable import Base
 from scalesearch.scaling import Multipliers
 from scalesearch.space import LARGEST_BUDGET, Policy, Space, budget_form, budget_text, parse_budget
 from scalesearch.staged import StagedBase
+from scalesearch.typed import mistyped
 from scalesearch.yamlfile import read_mapping
 
 MARGIN = 0.1
@@ -30,16 +32,16 @@ FEWEST_IMAGES = 256
 """Fewer training images than this rank nothing."""
 
 RANGES = {
-    "candidates": (2, 10_000),
-    "seeds": (1, 10_000),
-    "threads": (1, 1_024),
-    "together": (1, 64),
-    "epochs": (1, 100_000),
-    "images": (FEWEST_IMAGES, 10**9),
+    "candidates": (2, MOST["proxies"]),
+    "seeds": (1, MOST["seeds"]),
+    "threads": (1, MOST["threads"]),
+    "together": (1, MOST["together"]),
+    "epochs": (1, MOST["epochs"]),
+    "images": (FEWEST_IMAGES, MOST["images"]),
     "proxy_resolution": (8, 1024),
     "margin": (0, 50),
-    "max_epochs_total": (1, 10**9),
-    "confirm": (0, 1_000),
+    "max_epochs_total": (1, MOST["most_epochs"]),
+    "confirm": (0, MOST["confirm"]),
     "check_phi": (-4, 4),
 }
 """Least and largest value of each number that a user may ask for."""
@@ -99,9 +101,12 @@ def read_request(path: Path) -> Request:
     known = [entry.name for entry in fields(Request)]
     faults = [f"{path}: {key} is not a key{_near(str(key), known)}" for key in values if key not in known]
     given = {key: value for key, value in values.items() if key in known}
-    faults += [f"{path}: {fault}" for fault in _wrong_types(given)]
+    faults += [f"{path}: {fault}" for fault in _wrong_types(given) or mistyped(Request(**given))]
     if faults:
         raise PlanError(faults, mend=f"keys: {', '.join(known)}")
+    if is_builder(given.get("base", "")):
+        fault = f"{path}: base: {given['base']} is code, which a file may not run"
+        raise PlanError(fault, mend=f"take it out, and give --base {given['base']}")
     return Request(**given)
 
 

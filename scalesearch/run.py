@@ -10,33 +10,35 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 from scalesearch import documents, emit
-from scalesearch.agenda import Agenda, agenda, due_at_once, seeds_at_once
-from scalesearch.engine.local import LocalExecutor, Slot, local_slots
-from scalesearch.engine.pacing import arranged, measured
-from scalesearch.engine.work import Event, Probe
+from scalesearch.agenda import Agenda, agenda
+from scalesearch.engine.local import Slot
+from scalesearch.engine.work import Cluster, Event, Noticed
+from scalesearch.engines import engine
 from scalesearch.errors import SearchFailedError, StudyError
+from scalesearch.files import Told
+from scalesearch.journal import NAME, Journal
+from scalesearch.jsonfile import read_object
 from scalesearch.members import members
+from scalesearch.mirror import Mirror
 from scalesearch.outcome import Outcome, conclude
-from scalesearch.pace import Pace
 from scalesearch.plan import Layout, Plan
 from scalesearch.prepared import prepare_images, prepare_test
-from scalesearch.presets import gpu_listed
 from scalesearch.proxy.choice import Step
 from scalesearch.proxy.scan import Scan, scan
-from scalesearch.runfolder import claimed, write_plan, write_text
-from scalesearch.search import search
-from scalesearch.study import Study
+from scalesearch.runfolder import bind_storage, claimed, placed, write_text
+from scalesearch.search import mirrored, search
+from scalesearch.stopping import Asked, noting
+from scalesearch.storage import Storage
 from scalesearch.tables import candidates_table, trials_table
-from scalesearch.travel import every_proxy
 from scalesearch.trials import Stage, TrialResult
 
 LIBRARIES = ("scalesearch", "torch", "torchvision", "fvcore", "optuna", "numpy", "scipy", "pandas", "safetensors")
@@ -58,7 +60,7 @@ class Observer(Protocol):
         """A batch of trials is due."""
 
     def happened(self, event: Event) -> None:
-        """A trial went on, finished or failed."""
+        """A trial went on, finished or failed, or a person should hear of something."""
 
     def ranked(self, outcome: Outcome) -> None:
         """All trials have ended, or the time is over."""
@@ -76,6 +78,8 @@ def run(
     cache: Path | None = None,
     download: bool = False,
     hours: float | None = None,
+    storage: str | None = None,
+    cluster: Cluster | None = None,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Carry out a plan in its run folder.
 
@@ -88,90 +92,114 @@ def run(
         download: whether torchvision may fetch the dataset.
         hours: the time after which training stops at the end of an epoch and what there is is ranked; the only
             argument that makes a result depend on the machine's pace. The same plan goes on from there.
+        storage: URL of a PostgreSQL database for the study; None = where it is, at first a file in the folder.
+        cluster: Ray cluster to train on; None = this machine.
 
     Returns:
         The ranking, and the manifest of the family.
 
     Raises:
-        StudyError: the folder holds another plan, or another process works in it.
+        StudyError: the folder holds another plan, or another process works in it; or there is no place for the study.
         SearchFailedError: every trial that could be ranked failed.
-        DataError: the images cannot be used.
+        DataError: the images cannot be used, or are damaged by now.
+        EngineError: workers cannot begin.
+        ClusterError: the cluster cannot be reached, or has no room for a trial.
+        KeyboardInterrupt, TerminatedError: a signal came; trials that were running have a checkpoint.
     """
     end = math.inf if hours is None else time.monotonic() + 3600 * hours
-    machine = local_slots(need_gpu=plan.preset == "standard" and gpu_listed())
-    with claimed(folder, plan) as plan:
-        stored = folder / "study.db"
-        now = agenda(plan, layout, Study(stored).results() if stored.is_file() else [])
-        # workers load their libraries while the images are prepared
-        with closing(LocalExecutor(machine[: due_at_once(plan, layout)] if now.stage else [])) as executor:
-            images, found, study = _prepared(plan, layout, folder, observer, cache=cache, download=download)
-            if now.stage:
-                plan = _paced(plan, layout, folder, executor, machine)
-            slots = arranged(machine, plan.pace or Pace())[: now.most]
-            executor.arrange(slots if now.stage else [])
-            _write_environment(folder, slots)
-            observer.started(plan, study.results(), len(slots))
+    asked = Asked()
+    placed(folder, storage)  # what cannot be used is refused before anything is written
+    with (
+        claimed(folder, plan) as plan,
+        closing(Journal(folder / NAME, _heard(observer), asked.check)) as journal,
+        _followed(placed(folder, storage), journal, plan, layout, folder, observer) as study,
+    ):
+        now = agenda(plan, layout, journal.results)
+        with engine(plan, layout, now, cluster) as workers:
+            images, found = _prepared(plan, layout, folder, journal, observer, cache=cache, download=download)
+            ready = workers.arranged(plan, layout, now, folder, _heard(observer))
+            _write_environment(folder, ready.slots, observer)
+            observer.started(ready.plan, journal.results, len(ready.slots))
             observer.scanned(found)
-            sharing = max(1, sum(slot.device == slots[0].device for slot in slots))
-            late = partial(_is_over, end)
-            search(plan, layout, study, executor, folder, observer, images=images, sharing=sharing, late=late)
-        outcome = _concluded(plan, layout, study, folder, found)
+            with noting(asked):
+                what = ready.plan, layout, journal, study, ready.executor, folder, observer
+                late = partial(_is_over, asked, end)
+                search(*what, images=images, sharing=ready.sharing, late=late, grace=lambda: asked.grace)
+        outcome = _concluded(ready.plan, layout, journal.results, folder, found, observer)
         observer.ranked(outcome)
         return outcome, _emit(outcome, folder, observer)
 
 
-def _is_over(end: float) -> bool:
-    return time.monotonic() >= end
+@contextmanager
+def _followed(
+    place: Storage, journal: Journal, plan: Plan, layout: Layout, folder: Path, observer: Observer
+) -> Iterator[Mirror]:
+    """The study, which follows the journal; at the end it has some time to come up with it."""
+    bound = journal.bound.get("study"), journal.bound.get("storage")
+    if place.file is None and bound != (place.study, place.shown):
+        from scalesearch.study import try_out
+
+        try_out(place)
+        bind_storage(journal, place)
+    study = mirrored(place, plan, layout)
+    try:
+        yield study
+    except BaseException:
+        study.close(within=1)
+        raise
+    if not study.close():
+        text = f"the study in {place.shown} is behind; `scalesearch repair {folder}` brings it up"
+        observer.happened(Noticed(text))
+
+
+def _is_over(asked: Asked, end: float) -> bool:
+    """Whether a signal asks for an end, or the time is over."""
+    return bool(asked) or time.monotonic() >= end
+
+
+def _heard(observer: Observer) -> Told:
+    """Tells an observer what a person should hear."""
+    return lambda text: observer.happened(Noticed(text))
 
 
 def _prepared(
     plan: Plan,
     layout: Layout,
     folder: Path,
+    journal: Journal,
     observer: Observer,
     *,
     cache: Path | None,
     download: bool,
-) -> tuple[Callable[[Stage], Path], Scan, Study]:
-    """The folder of each stage's images, what is to be said of them, and the study, which is tied to them."""
+) -> tuple[Callable[[Stage], Path], Scan]:
+    """The folder of each stage's images, to which the run is tied, and what is to be said of them."""
     train = prepare_images(plan, layout, folder, observer.prepared, cache=cache, download=download)
-    write_text(folder / "candidates.csv", candidates_table(plan, layout))
-    study = Study(folder / "study.db")
-    study.bind(train.images.fingerprint)
+    write_text(folder / "candidates.csv", candidates_table(plan, layout), _heard(observer))
+    _bind(journal, "images", train.images.fingerprint)
     test = None
     if plan.confirm:  # before the training, so that a fault shows early
         test = prepare_test(plan, train, folder, observer.prepared, cache=cache, download=download)
-        study.bind(test.images.fingerprint, "test_images")
+        _bind(journal, "test_images", test.images.fingerprint)
     found = scan(plan.data, train.images, test.images if test else None)
-    write_text(folder / "scan.json", json.dumps(found.to_dict(), indent=1) + "\n")
-    return lambda stage: test.folder if test and stage == "confirm" else train.folder, found, study
+    write_text(folder / "scan.json", json.dumps(found.to_dict(), indent=1) + "\n", _heard(observer))
+    return lambda stage: test.folder if test and stage == "confirm" else train.folder, found
 
 
-def _paced(plan: Plan, layout: Layout, folder: Path, executor: LocalExecutor, machine: list[Slot]) -> Plan:
-    """The plan with its pace, measured now and written down unless an earlier run has done so."""
-    if plan.pace is not None:
-        return plan
-    largest = max(every_proxy(plan, layout), key=lambda one: one.cost.activations)
-    pace = measured(
-        executor,
-        machine,
-        Probe(network=largest.network, recipe=plan.recipe, images=plan.images + plan.validation_images),
-        due=due_at_once(plan, layout),
-        seeds=seeds_at_once(plan),
-        threads=plan.threads,
-        together=plan.together,
-    )
-    plan = replace(plan, pace=pace)
-    write_plan(folder, plan)
-    return plan
+def _bind(journal: Journal, part: str, fingerprint: str) -> None:
+    """Tie a run to its images, and refuse others."""
+    if journal.bound.get(part, fingerprint) != fingerprint:
+        raise StudyError("the images are not those that the study began with", mend="restore them, or use --out")
+    journal.bind(part, fingerprint)
 
 
-def _concluded(plan: Plan, layout: Layout, study: Study, folder: Path, found: Scan) -> Outcome:
+def _concluded(
+    plan: Plan, layout: Layout, results: list[TrialResult], folder: Path, found: Scan, observer: Observer
+) -> Outcome:
     """The outcome, with its tables and `ranking.json` written."""
-    results = study.results()
     outcome = conclude(plan, layout, results, found.remarks())
-    write_text(folder / "trials.csv", trials_table(results))
-    write_text(folder / "ranking.json", json.dumps(documents.rank_document(outcome), indent=1) + "\n")
+    write_text(folder / "trials.csv", trials_table(outcome.trials), _heard(observer))
+    ranking = json.dumps(documents.rank_document(outcome), indent=1) + "\n"
+    write_text(folder / "ranking.json", ranking, _heard(observer))
     if outcome.leader is None and outcome.failed:
         reasons = "; ".join(sorted({trial.reason for trial in outcome.failed}))
         raise SearchFailedError(f"no trial of a candidate on budget has finished: {reasons}", mend=f"see {folder}/logs")
@@ -184,10 +212,11 @@ def _emit(outcome: Outcome, folder: Path, observer: Observer) -> dict[str, Any]:
     rule = outcome.rule()
     base = outcome.plan.base
     found = members(rule, base, base.growths(rule.budget), classes=None, limits=outcome.plan.limits)
-    return emit.write(found, rule, base.name, folder / "family", observer.emitted, weights=False)
+    return emit.write(found, rule, base.name, folder / "family", observer.emitted, weights=False, full=_heard(observer))
 
 
-def _write_environment(folder: Path, slots: list[Slot]) -> None:
+def _write_environment(folder: Path, slots: Sequence[Slot], observer: Observer) -> None:
+    """Note the versions and the hardware of this run, those of earlier runs behind them."""
     found = {
         "versions": {name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),
@@ -196,4 +225,14 @@ def _write_environment(folder: Path, slots: list[Slot]) -> None:
         "slots": [asdict(slot) for slot in slots],
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    write_text(folder / "environment.json", json.dumps(found, indent=1) + "\n")
+    path = folder / "environment.json"
+    try:
+        last = read_object(path)
+        before = [last, *last.pop("before", [])]
+        then = dict(last["versions"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        before, then = [], found["versions"]
+    changed = [f"{name} {then.get(name)} → {now}" for name, now in found["versions"].items() if then.get(name) != now]
+    if changed:
+        _heard(observer)(f"other versions than when this folder was last at work: {', '.join(changed)}")
+    write_text(path, json.dumps({**found, "before": before}, indent=1) + "\n", _heard(observer))

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
+import os
+import platform
+import re
+import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +18,19 @@ import yaml
 from filelock import FileLock, Timeout
 
 from scalesearch.errors import StudyError
-from scalesearch.files import write_whole
+from scalesearch.files import Told, write_whole
+from scalesearch.journal import NAME, Journal, Record, read_journal
+from scalesearch.jsonfile import read_object
 from scalesearch.plan import Plan, read_plan
+from scalesearch.storage import Storage, in_folder, on_server
 
-OURS = frozenset({"checkpoints", "logs", "data", "study.db", ".lock"})
+OURS = frozenset({"checkpoints", "logs", "data", "study.db", NAME, ".lock", ".holder"})
 """What a run makes before it writes down its plan, or that may be put there for it."""
+NETWORKS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph", "glusterfs"}
+    | {"fuse.glusterfs", "fuse.sshfs", "davfs"}
+)
+"""File systems of several machines, whose locks SQLite cannot rely on."""
 
 
 @contextmanager
@@ -30,21 +44,105 @@ def claimed(folder: Path, plan: Plan) -> Iterator[Plan]:
         StudyError: the folder holds another plan or another coordinator, or cannot be written.
     """
     _refuse_foreign(folder)
+    with held(folder):
+        yield _stored_plan(folder, plan)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run folder alone.
+
+    Raises:
+        StudyError: another process holds it, which is named; or it cannot be written.
+    """
     try:
         for name in ("checkpoints", "logs"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         lock.acquire(timeout=5)  # a coordinator that was just told to stop needs a moment
+        write_text(folder / ".holder", json.dumps(_ourselves()))
     except Timeout:
-        raise StudyError(f"{folder} is in use by another run", mend="wait for it, or stop it first") from None
+        raise StudyError(f"{folder} is in use by {_holder(folder)}", mend="wait for it, or stop it first") from None
     except OSError as error:
         raise StudyError(
             f"{folder} cannot be written: {error.strerror}", mend="choose another folder with --out"
         ) from None
     try:
-        yield _stored_plan(folder, plan)
+        yield
     finally:
+        with suppress(OSError):
+            (folder / ".holder").unlink()
         lock.release()
+
+
+def _ourselves() -> dict[str, object]:
+    since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    return {"pid": os.getpid(), "host": platform.node(), "since": since}
+
+
+def _holder(folder: Path) -> str:
+    """Who holds a folder, in words. The lock decides; this file, which a killed holder leaves behind, only names."""
+    try:
+        found = read_object(folder / ".holder")
+        return f"pid {int(found['pid'])} on {str(found['host'])[:60]} since {str(found['since'])[:30]}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run"
+
+
+def network_of(path: Path, mounts: str) -> str | None:
+    r"""The kind of network file system that a path lies on; None where it is local.
+
+    Args:
+        path: absolute.
+        mounts: the table, as /proc/mounts has it.
+
+    >>> network_of(Path("/home/me/run"), "/dev/sda / ext4 rw 0 0\nhost:/home /home nfs4 rw 0 0")
+    'nfs4'
+    """
+    found: tuple[int, str] = (-1, "")
+    for line in mounts.splitlines():
+        _, place, kind, *_ = [re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), one) for one in line.split(" ")]
+        if path.is_relative_to(place) and len(place) >= found[0]:  # of two mounts on one place, the later one
+            found = len(place), kind
+    return found[1] if found[1] in NETWORKS else None
+
+
+def placed(folder: Path, url: str | None) -> Storage:
+    """Where the study of a run is stored: on a server, given now or when the run began, or in its folder.
+
+    Raises:
+        StudyError: no such place can be used.
+    """
+    bound = read_journal(folder / NAME).bound
+    if url or "storage" in bound:
+        name = bound.get("study") or f"{folder.resolve().name}-{secrets.token_hex(4)}"
+        return on_server(url or bound["storage"], name)
+    mounts = Path("/proc/mounts")
+    kind = network_of(folder.resolve(), mounts.read_text(encoding="utf-8")) if mounts.is_file() else None
+    if kind:
+        raise StudyError(
+            f"{folder} lies on a network file system ({kind}), where SQLite keeps no study",
+            mend="keep it on a server with --storage postgresql://user@host/database, or use a local --out",
+        )
+    return in_folder(folder)
+
+
+def bind_storage(journal: Journal, place: Storage) -> None:
+    """Have a run remember the server that its study is on, without a password."""
+    if place.file is None:
+        journal.bind("study", place.study)
+        journal.bind("storage", place.shown)
+
+
+def recorded(folder: Path) -> Record:
+    """What the journal of a run folder says.
+
+    Raises:
+        StudyError: it is damaged, or gone from beside its study.
+    """
+    if (folder / "study.db").exists() and not (folder / NAME).exists():
+        raise StudyError(f"{folder} holds a study without its {NAME}", mend="restore it, or run into a new folder")
+    return read_journal(folder / NAME)
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -71,21 +169,22 @@ def is_live(folder: Path) -> bool:
 def _stored_plan(folder: Path, plan: Plan) -> Plan:
     path = folder / "plan.yaml"
     if not path.exists():
-        if (folder / "study.db").exists():
+        if (folder / "study.db").exists() or (folder / NAME).exists():
             raise StudyError(f"{folder} holds a study without a plan", mend="choose another folder with --out")
         write_plan(folder, plan)
         return plan
+    recorded(folder)
     stored = read_plan(folder)
     if replace(stored, pace=plan.pace) != plan:
         raise StudyError(
             f"{folder} holds another plan: {_difference(stored, plan)}", mend="choose another folder with --out"
         )
-    return stored
+    return replace(plan, pace=stored.pace)  # what a person asked for now, builders included, not what a file says
 
 
-def write_plan(folder: Path, plan: Plan) -> None:
+def write_plan(folder: Path, plan: Plan, told: Told | None = None) -> None:
     """Write `plan.yaml`: when a folder is claimed for the first time, and once its pace is measured."""
-    write_text(folder / "plan.yaml", yaml.safe_dump(plan.to_dict(), sort_keys=False, allow_unicode=True))
+    write_text(folder / "plan.yaml", yaml.safe_dump(plan.to_dict(), sort_keys=False, allow_unicode=True), told)
 
 
 def _difference(stored: Plan, plan: Plan) -> str:
@@ -96,6 +195,6 @@ def _difference(stored: Plan, plan: Plan) -> str:
     return " · ".join(f"{line[0]} {line[1:].strip()}" for line in changed[:8])
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all."""
-    write_whole(path, text.encode())
+def write_text(path: Path, text: str, told: Told | None = None) -> None:
+    """Write a UTF-8 file whole or not at all; where somebody is told of it, a full disk is waited for."""
+    write_whole(path, text.encode(), told)

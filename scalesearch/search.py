@@ -1,23 +1,46 @@
-"""The coordinator: hands trials to an engine and writes what comes back. The only writer of the study."""
+"""The coordinator: hands trials to an engine and writes what comes back. The only writer of the journal."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from scalesearch.agenda import Agenda, agenda, player
-from scalesearch.engine.work import Event, Executor, Failed, Finished, Progress, Started, Work
+from scalesearch.engine.work import (
+    Event,
+    Executor,
+    Failed,
+    Kept,
+    Noticed,
+    Progress,
+    Started,
+    TrialEvent,
+    Work,
+)
+from scalesearch.errors import ClusterError, DataError, EngineError
+from scalesearch.files import generations
+from scalesearch.journal import Journal
 from scalesearch.levelling import Scaled
+from scalesearch.mirror import Mirror
 from scalesearch.pace import Group, Pace, grouped
 from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.scaling import Coefficients, Multipliers
-from scalesearch.study import Entry, Study
+from scalesearch.storage import Storage
 from scalesearch.travel import growth_checked, traveller
-from scalesearch.trials import Stage, TrialKey
+from scalesearch.trials import Stage, TrialKey, TrialState
 
+if TYPE_CHECKING:
+    from scalesearch.study import Entry
+
+GRACE = 20.0
+"""Time that running trials are given to end behind a step [s]."""
+ENDING = (DataError, EngineError, ClusterError)
+"""Faults of an engine that end a search."""
 ATTEMPTS = 3
 """A trial is given up when it fails this often without finishing an epoch in between."""
 
@@ -29,9 +52,16 @@ def entries(plan: Plan, layout: Layout, keys: Sequence[TrialKey]) -> list[Entry]
     return [_entry(key, known[key.proxy, key.stage], plan, layout) for key in keys]
 
 
+def mirrored(storage: Storage, plan: Plan, layout: Layout) -> Mirror:
+    """A study of a plan's trials that follows their journal."""
+    return Mirror(storage, lambda keys: entries(plan, layout, keys))
+
+
 def _entry(key: TrialKey, one: Scaled, plan: Plan, layout: Layout) -> Entry:
     shares = None if key.proxy == ANCHOR else layout.candidate(key.proxy).shares
     same = Coefficients(alpha=1.0, beta=1.0, gamma=1.0)
+    from scalesearch.study import Entry  # optuna, which a search can do without for a while
+
     return Entry(
         key=key,
         rule=Coefficients.from_shares(shares, plan.space.budget) if shares else same,
@@ -66,7 +96,8 @@ class Observer(Protocol):
 def search(
     plan: Plan,
     layout: Layout,
-    study: Study,
+    journal: Journal,
+    study: Mirror,
     executor: Executor,
     folder: Path,
     observer: Observer,
@@ -74,45 +105,51 @@ def search(
     images: Callable[[Stage], Path],
     sharing: int = 1,
     late: Callable[[], bool] = lambda: False,
+    grace: Callable[[], float] = lambda: GRACE,
 ) -> bool:
     """Train batch after batch, as the agenda has it, at most one group of trials per slot at a time, to the end.
 
     Args:
         plan: what to train, and its pace.
         layout: its candidates.
-        study: the store; trials that a coordinator left running are taken up.
+        journal: what earlier runs of the plan have trained, and where this one writes.
+        study: follows the journal.
         executor: where trials are trained.
         folder: the run folder.
         observer: hears of batches and events.
         images: the folder of a stage's prepared images.
         sharing: groups that share the memory of a device.
-        late: whether the time is over. Running trials stay in the study and go on when the plan is resumed.
+        late: whether the time is over. Running trials write a checkpoint and go on when the plan is resumed.
+        grace: time that they are given for it [s].
 
     Returns:
         Whether all is done; False if time was over before.
+
+    Raises:
+        DataError: the prepared images are damaged.
+        EngineError: workers cannot begin.
+        ClusterError: a cluster has no room for a trial for long, or other versions than we.
     """
     pace = plan.pace or Pace()
-
-    def work(group: Group) -> Work:
-        return _work(group, plan, layout, images(group[0].stage), folder, sharing)
-
-    running, playing = set(study.unfinished()), player(plan, layout)
+    work = partial(_work, plan=plan, layout=layout, images=images, folder=folder, sharing=sharing)
+    playing, told = player(plan, layout), 0
     while True:
-        now = agenda(plan, layout, study.results(), playing)
-        study.leave(now.search.leaves)
+        results = journal.results
+        now = agenda(plan, layout, results, playing)
+        study.plan(now.planned[told:])
+        if not told:
+            study.follow(*results, **journal.bound)
+        told = len(now.planned)
+        study.follow(left=[asdict(leave) for leave in now.search.leaves])
         if now.stage is None:
             return True
         observer.planned(now)
-        groups = grouped(now.due, pace.together)
-        ended = {result.key for result in study.results() if result.has_ended}
-        waiting = [group for group in groups if not ended.issuperset(group)]
-        _sweep(folder / "checkpoints", {_checkpoint(folder, group) for group in waiting})
-        batch = _Batch(waiting, ended, running, work=work, epochs=plan.epochs, study=study, observer=observer)
-        if late():
-            return False
-        batch.fill(executor)
-        study.enqueue(entries(plan, layout, [key for group in groups for key in group]))
-        if not batch.train(executor, late):
+        ended = {result.key for result in results if result.has_ended}
+        waiting = [group for group in grouped(now.due, pace.together) if not ended.issuperset(group)]
+        _sweep(folder / "checkpoints", {path for one in waiting for path in generations(_checkpoint(folder, one))})
+        forget = executor.forget
+        batch = _Batch(waiting, ended, work, forget, journal, epochs=plan.epochs, study=study, observer=observer)
+        if late() or not batch.train(executor, late, grace):
             return False
 
 
@@ -120,45 +157,66 @@ class _Batch:
     """Groups of trials up to the next decision.
 
     Slots are filled before anything is written, so that they train meanwhile. What is lost with a coordinator that ends
-    in between is trained again: the study knows of no trial more than it was told.
+    in between is trained again: the journal knows of no trial more than it was told.
     """
 
     def __init__(
         self,
         waiting: Sequence[Group],
         ended: set[TrialKey],
-        running: set[TrialKey],
-        *,
         work: Callable[[Group], Work],
+        forget: Callable[[Work], None],
+        journal: Journal,
+        *,
         epochs: int,
-        study: Study,
+        study: Mirror,
         observer: Observer,
     ) -> None:
         self._waiting = deque(waiting)
         self._ended = ended
-        self._running = running
         self._groups = {key: group for group in waiting for key in group}
         self._work = work
+        self._forget = forget
         self._epochs = epochs
+        self._journal = journal
         self._study = study
         self._observer = observer
         self._failures: Counter[TrialKey] = Counter()
+        self._kept: Counter[TrialKey] = Counter()
         self._started: deque[TrialKey] = deque()
 
-    def train(self, executor: Executor, late: Callable[[], bool]) -> bool:
+    def train(self, executor: Executor, late: Callable[[], bool], grace: Callable[[], float]) -> bool:
         """Until no trial waits or runs; returns False when the time is over before."""
         events: Sequence[Event] = ()
         while True:
             self._write(events)
             if late():
+                self._halt(executor, grace())
                 return False
-            self.fill(executor)
-            if not executor.busy:
-                return True
-            self._write(())
-            events = executor.events()
-            if not late():
+            events = ()
+            try:
                 self.fill(executor)
+                if not (executor.busy or self._waiting):  # what waits may wait for a slot that is to come
+                    return True
+                self._write(())
+                events = executor.events()
+                if not late():
+                    self.fill(executor)
+            except ENDING:
+                self._write(events)
+                self._halt(executor, GRACE)
+                raise
+
+    def _halt(self, executor: Executor, within: float) -> None:
+        """Have running trials end behind a step, and write what they still tell."""
+        if executor.busy:
+            self._observer.happened(Noticed("stopping: each running trial writes a checkpoint behind its next step"))
+        executor.stop(within)
+        is_open = True
+        while is_open:
+            is_open = bool(executor.busy)  # once more behind the last: a fault may have kept what was collected
+            with suppress(*ENDING):
+                self._write(executor.events())
 
     def fill(self, executor: Executor) -> None:
         """Hand waiting groups to idle slots."""
@@ -168,50 +226,60 @@ class _Batch:
             self._started += (key for key in group if key not in self._ended)
 
     def _write(self, events: Sequence[Event]) -> None:
-        """Have the study know what was started since, and then what happened."""
+        """Write down what was started since, and then what happened."""
         while self._started:
-            self._claim(self._started[0])
-            self._observer.happened(Started(self._started.popleft()))
-        for event in events:
-            if event.key not in self._ended:  # of a group that goes on, some may have ended before
+            key = self._started.popleft()
+            self._journal.start(key)
+            self._study.follow(self._journal.result(key))
+            self._observer.happened(Started(key))
+        for event in (*events, *map(Noticed, self._study.notices())):
+            if isinstance(event, Noticed):
+                self._observer.happened(event)
+            elif event.key not in self._ended:  # of a group that goes on, some may have ended before
                 self._note(self._judged(event))
 
-    def _claim(self, key: TrialKey) -> None:
-        """Have a trial running in the study; those before it in the queue are claimed with it."""
-        while key not in self._running:
-            claimed = self._study.claim()
-            assert claimed is not None  # it was enqueued
-            self._running.add(claimed)
-
-    def _judged(self, event: Event) -> Event:
+    def _judged(self, event: TrialEvent) -> TrialEvent:
         """A failure is final at the last attempt."""
-        if not isinstance(event, Failed):
+        if not isinstance(event, Failed) or not event.counts:
             return event
         self._failures[event.key] += 1
         return replace(event, final=event.final or self._failures[event.key] >= ATTEMPTS)
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: TrialEvent) -> None:
         group = self._groups[event.key]
         if isinstance(event, Failed) and not event.final:
             if group not in self._waiting:
                 self._waiting.append(group)
         elif self._store(event):
             del self._failures[event.key]
-        if isinstance(event, Finished) and self._ended.issuperset(group):
-            self._work(group).checkpoint.unlink(missing_ok=True)
+        if self._ended.issuperset(group):
+            work = self._work(group)
+            for generation in generations(work.checkpoint):
+                generation.unlink(missing_ok=True)
+            self._forget(work)
         self._observer.happened(event)
 
-    def _store(self, event: Event) -> bool:
-        """Write an event to the study; returns whether the trial got farther than ever before."""
+    def _store(self, event: TrialEvent) -> bool:
+        """Write an event down; returns whether the trial got farther than ever before."""
+        if isinstance(event, Kept):
+            farther = event.step > self._kept[event.key]
+            self._kept[event.key] = max(event.step, self._kept[event.key])
+            return farther
         if isinstance(event, Progress):
-            return self._study.report(event.key, event.result)
-        if isinstance(event, Finished):
-            self._study.complete(event.key, is_short=event.key.rung < self._epochs)
-            self._ended.add(event.key)
-        elif isinstance(event, Failed):
-            self._study.fail(event.key, event.reason)
-            self._ended.add(event.key)
-        return False
+            is_farther = self._journal.report(event.key, event.result)
+        else:
+            is_farther = False
+            self._end(event)
+        self._study.follow(self._journal.result(event.key))
+        return is_farther
+
+    def _end(self, event: TrialEvent) -> None:
+        if isinstance(event, Failed):
+            self._journal.end(event.key, TrialState.FAILED, event.reason)
+        else:
+            is_short = event.key.rung < self._epochs
+            self._journal.end(event.key, TrialState.PRUNED if is_short else TrialState.COMPLETE)
+        self._ended.add(event.key)
 
 
 def _sweep(checkpoints: Path, wanted: set[Path]) -> None:
@@ -225,13 +293,15 @@ def _checkpoint(folder: Path, group: Group) -> Path:
     return folder / "checkpoints" / f"{group[0]}.safetensors"
 
 
-def _work(group: Group, plan: Plan, layout: Layout, images: Path, folder: Path, sharing: int) -> Work:
+def _work(
+    group: Group, plan: Plan, layout: Layout, images: Callable[[Stage], Path], folder: Path, sharing: int
+) -> Work:
     pace = plan.pace or Pace()
     return Work(
         keys=group,
         network=scaled(group[0], plan, layout).network,
         recipe=plan.recipe,
-        data=images,
+        data=images(group[0].stage),
         checkpoint=_checkpoint(folder, group),
         log=folder / "logs" / f"{group[0]}.log",
         threads=pace.threads,

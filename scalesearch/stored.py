@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import cast
 
-from scalesearch.agenda import Agenda, agenda
-from scalesearch.errors import StudyError
+from scalesearch.agenda import Agenda, agenda, in_order
+from scalesearch.errors import ScaleSearchError, StudyError
+from scalesearch.jsonfile import read_object
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
-from scalesearch.runfolder import is_live
-from scalesearch.study import Study
+from scalesearch.runfolder import is_live, recorded
 from scalesearch.trials import TrialResult, TrialState
 
 
@@ -41,9 +42,36 @@ class StoredRun:
         """Trials of which nothing more is to come."""
         return sum(result.has_ended for result in self.results)
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether any trial has an accuracy."""
+        return any(result.accuracy is not None for result in self.results)
+
     def count(self, *states: TrialState) -> int:
         """Trials in any of the states."""
         return sum(result.state in states for result in self.results)
+
+    @property
+    def done(self) -> int:
+        """Trials that went through all their epochs."""
+        return sum(result.is_trained for result in self.results)
+
+    @property
+    def running(self) -> int:
+        """Trials that are in training now."""
+        return self.count(TrialState.RUNNING) if self.is_live else 0
+
+    @property
+    def at_most(self) -> str:
+        """What stands before numbers that a run may stay below while it goes on."""
+        return "" if self.now.stage is None else self.plan.at_most
+
+    @property
+    def standing(self) -> str:
+        """How far it is, in a line."""
+        failed = self.count(TrialState.FAILED)
+        done = f"{self.done} of {self.at_most}{self.total} trials done"
+        return f"{self.state}: {done}, {self.running} running, {failed} failed"
 
     @property
     def state(self) -> str:
@@ -59,7 +87,10 @@ class StoredRun:
 
     @property
     def eta(self) -> float | None:
-        """Time left, at most, at the median pace of the finished trials [s]; None while none has finished."""
+        """Time left, at most, at the median pace of the finished trials [s]; None while none has finished.
+
+        As many trials are beside each other as now, or as were when the run was interrupted.
+        """
         paces = [result.seconds for result in self.results if result.is_trained and result.seconds]
         at_once = max(1, self.count(TrialState.RUNNING))
         return median(paces) * self.left / at_once if paces else None
@@ -72,11 +103,20 @@ def read_run(folder: Path) -> StoredRun:
         StudyError: no run in that folder, or a damaged one.
     """
     plan = read_plan(folder)
-    file = folder / "study.db"
-    results = tuple(Study(file).results()) if file.is_file() and file.stat().st_size else ()
-    layout = lay_out(plan)
-    now = agenda(plan, layout, results)
-    return StoredRun(folder=folder, plan=plan, layout=layout, results=results, now=now, is_live=is_live(folder))
+    results = recorded(folder).results
+    layout, now = _understood(plan, results, folder / "plan.yaml")
+    kept = tuple(in_order(now.planned, results))
+    return StoredRun(folder=folder, plan=plan, layout=layout, results=kept, now=now, is_live=is_live(folder))
+
+
+def _understood(plan: Plan, results: Sequence[TrialResult], path: Path) -> tuple[Layout, Agenda]:
+    """What a plan comes to, with the trials that were trained of it; it was laid out before it was written."""
+    try:
+        layout = lay_out(plan)
+        return layout, agenda(plan, layout, results)
+    except ScaleSearchError as error:
+        fault = f"{path} is damaged: {error.message}"
+        raise StudyError(fault, mend=error.mend or "restore the file, or run into a new folder") from None
 
 
 def read_outcome(folder: Path) -> Outcome:
@@ -86,14 +126,21 @@ def read_outcome(folder: Path) -> Outcome:
         StudyError: no run in that folder, a damaged one, or no finished trial.
     """
     stored = read_run(folder)
-    if not any(result.accuracy is not None for result in stored.results):
+    if not stored.is_ranked:
         raise StudyError(f"{folder} has no finished trial yet", mend="run the same command to go on")
-    return conclude(stored.plan, stored.layout, stored.results, _remarks(folder / "scan.json"))
+    return outcome_of(stored)
+
+
+def outcome_of(stored: StoredRun) -> Outcome:
+    """What the trials of a run that has been read come to."""
+    remarks = _remarks(stored.folder / "scan.json")
+    return conclude(stored.plan, stored.layout, stored.results, remarks, now=stored.now)
 
 
 def _remarks(path: Path) -> list[str]:
     """What the look over the images found; nothing where its file is gone or damaged."""
     try:
-        return [str(remark) for remark in json.loads(path.read_text(encoding="utf-8"))["remarks"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        remarks = read_object(path)["remarks"]
+    except (OSError, ValueError, KeyError):
         return []
+    return [str(remark) for remark in cast("list[object]", remarks)] if isinstance(remarks, list) else []

@@ -1,26 +1,28 @@
-"""The stored study: an Optuna study in the run folder with one trial per (proxy, seed). The only door to optuna.
+"""The Optuna study of a run: what optuna-dashboard and others see of its journal. The only door to optuna.
 
-Trials are enqueued in canonical order and claimed in it. One coordinator writes; readers may look at any time.
+Every step brings a trial nearer to what it ought to be and can be taken again: after a fault the study is opened anew,
+and what it holds is looked up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as Stored
 
 from scalesearch.errors import StudyError
 from scalesearch.levelling import TOLERANCE
-from scalesearch.policies import Leave
-from scalesearch.recipe import EpochResult
 from scalesearch.scaling import Coefficients
 from scalesearch.space import LARGEST_BUDGET
+from scalesearch.storage import Storage
 from scalesearch.trials import TrialKey, TrialResult, TrialState
 
-STUDY_NAME = "scalesearch"
 DISTRIBUTIONS: dict[str, optuna.distributions.BaseDistribution] = {
     **{
         name: optuna.distributions.FloatDistribution(1 / LARGEST_BUDGET, LARGEST_BUDGET)
@@ -30,17 +32,22 @@ DISTRIBUTIONS: dict[str, optuna.distributions.BaseDistribution] = {
 }
 """What the parameters of any study may be: trials come batch by batch, and Optuna wants one answer for all."""
 STATES = {
-    optuna.trial.TrialState.WAITING: TrialState.WAITING,
-    optuna.trial.TrialState.RUNNING: TrialState.RUNNING,
-    optuna.trial.TrialState.COMPLETE: TrialState.COMPLETE,
-    optuna.trial.TrialState.PRUNED: TrialState.PRUNED,
-    optuna.trial.TrialState.FAIL: TrialState.FAILED,
+    TrialState.WAITING: Stored.WAITING,
+    TrialState.RUNNING: Stored.RUNNING,
+    TrialState.COMPLETE: Stored.COMPLETE,
+    TrialState.PRUNED: Stored.PRUNED,
+    TrialState.FAILED: Stored.FAIL,
 }
+BUSY = 10.0
+"""Time that SQLite waits for others who write, and that a server may take to let us in [s]."""
+
+DAMAGES = ("SQLITE_ERROR", "SQLITE_CORRUPT", "SQLITE_NOTADB")
+"""What SQLite says of a file without our tables, a damaged one, and one that is none of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A trial to be enqueued, with what the study keeps of its proxy."""
+    """What the study keeps of a trial beside its results."""
 
     key: TrialKey
     rule: Coefficients
@@ -55,125 +62,170 @@ class Entry:
 
 
 class Study:
-    """Trials by key, stored by Optuna in SQLite."""
+    """Trials by key, as Optuna stores them. Belongs to one thread; faults are those of the database (see `reason`)."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the study in a file, making it if there is none.
-
-        Raises:
-            StudyError: the file is there and cannot be read as a study.
-        """
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+    def __init__(self, storage: Storage) -> None:
+        """Open the study, making it if there is none."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._database = optuna.storages.RDBStorage(_address(storage), engine_kwargs=_engine(storage))
         try:
-            storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
-            self._study = optuna.create_study(
-                storage=storage, study_name=STUDY_NAME, direction="maximize", load_if_exists=True
+            optuna.create_study(
+                storage=self._database, study_name=storage.study, direction="maximize", load_if_exists=True
             )
-            self.results()  # every trial can be read
-        except (SQLAlchemyError, RuntimeError, KeyError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise StudyError(f"{path} cannot be read as a study: {reason}", mend="run into a new folder") from None
-        self._trials: dict[TrialKey, optuna.Trial] = {}
-        self._waiting = 0  # trials that wait at least: this is the only writer
+            self._study = self._database.get_study_id_from_name(storage.study)
+            self._attributes = self._database.get_study_user_attrs(self._study)
+            trials = self._database.get_all_trials(self._study, deepcopy=False)
+            self._trials = {_key(trial): trial for trial in trials}
+            self.is_unique = len(self._trials) == len(trials)
+        except BaseException:
+            self.close()
+            raise
 
-    def bind(self, fingerprint: str, part: str = "images") -> None:
-        """Tie the study to the images of its first trial, or to those of its confirmation.
+    def close(self) -> None:
+        """Let go of the database."""
+        self._database.remove_session()
+        self._database.engine.dispose()
 
-        Raises:
-            StudyError: it is tied to others.
+    def __contains__(self, key: TrialKey) -> bool:
+        return key in self._trials
+
+    def __iter__(self) -> Iterator[TrialKey]:
+        return iter(self._trials)
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def attribute(self, name: str, value: Any) -> None:
+        """Have an attribute of the study."""
+        if self._attributes.get(name) != value:
+            self._database.set_study_user_attr(self._study, name, value)
+            self._attributes[name] = value
+
+    def add(self, entry: Entry, result: TrialResult) -> None:
+        """Have a trial that the study does not hold yet, as it is now."""
+        trial = _template(entry, result)
+        trial._trial_id = self._database.create_new_trial(self._study, trial)
+        self._trials[entry.key] = trial
+
+    def bring(self, result: TrialResult) -> bool:
+        """Have a trial of the study in its state, with its epochs; returns whether it had to be changed.
+
+        What has ended in a study is not changed any more.
         """
-        known = self._study.user_attrs.get(part)
-        if known is None:
-            self._study.set_user_attr(part, fingerprint)
-        elif known != fingerprint:
-            raise StudyError("the images are not those that the study began with", mend="restore them, or use --out")
-
-    def enqueue(self, entries: Sequence[Entry]) -> None:
-        """Add the trials that are not there yet, in order."""
-        known = {result.key for result in self.results()}
-        for entry in entries:
-            if entry.key not in known:
-                self._study.enqueue_trial(_parameters(entry), user_attrs=_attributes(entry))
-
-    def claim(self) -> TrialKey | None:
-        """The next waiting trial, now running; None when none waits."""
-        if not self._waiting:
-            self._waiting = len(self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)))
-        if not self._waiting:
-            return None
-        self._waiting -= 1
-        return self._take_up(self._study.ask(fixed_distributions=DISTRIBUTIONS))
-
-    def unfinished(self) -> list[TrialKey]:
-        """Trials that a coordinator left running when it ended, taken up again, in order."""
-        running = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-        for frozen in running:
-            # Optuna has no public way back to a running trial; its own storage takes the same one
-            self._take_up(optuna.Trial(self._study, frozen._trial_id))
-        return [_key(frozen) for frozen in running]
-
-    def _take_up(self, trial: optuna.Trial) -> TrialKey:
-        key = _key(trial)
-        if "compute" not in trial.constraints:
-            stored = trial.user_attrs
-            trial.set_constraint("compute", abs(stored["growth"] / stored["target"] - 1) - TOLERANCE)
-        self._trials[key] = trial
-        return key
-
-    def report(self, key: TrialKey, result: EpochResult) -> bool:
-        """Store an epoch of a running trial; returns False for one that is stored already."""
-        trial = self._trials[key]
-        stored = trial.user_attrs.get("epochs", [])
-        if result.epoch <= len(stored):
+        trial, state = self._trials[result.key], STATES[result.state]
+        if trial.state.is_finished() or state is Stored.WAITING:
             return False
-        trial.set_user_attr("epochs", [*stored, asdict(result)])
-        trial.report(result.accuracy, step=result.epoch)
-        return True
+        number = trial._trial_id
+        is_behind = trial.state is not state
+        if trial.state is Stored.WAITING:
+            self._database.set_trial_state_values(number, Stored.RUNNING)
+            trial.state = Stored.RUNNING
+        for name, value in _said(result).items():
+            if trial.user_attrs.get(name) != value:
+                self._database.set_trial_user_attr(number, name, value)
+                trial.user_attrs[name] = value
+                is_behind = True
+        for epoch in result.epochs[len(trial.intermediate_values) :]:
+            self._database.set_trial_intermediate_value(number, epoch.epoch, epoch.accuracy)
+            trial.intermediate_values[epoch.epoch] = epoch.accuracy
+        if state.is_finished():
+            self._database.set_trial_state_values(number, state, _values(result))
+            trial.state = state
+        return is_behind
 
-    def complete(self, key: TrialKey, *, is_short: bool) -> None:
-        """Close a running trial with the accuracy of its last epoch; a short rung's counts as pruned at its end."""
-        trial = self._trials.pop(key)
-        if is_short:
-            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)  # keeps the last reported accuracy
-        else:
-            self._study.tell(trial, trial.user_attrs["epochs"][-1]["accuracy"])
-
-    def leave(self, leaves: Sequence[Leave]) -> None:
-        """Record the arms that are trained no longer, with the training length that put them out."""
-        found = [asdict(leave) for leave in leaves]
-        if found != self._study.user_attrs.get("left", []):
-            self._study.set_user_attr("left", found)
-
-    def fail(self, key: TrialKey, reason: str) -> None:
-        """Close a running trial without an accuracy."""
-        trial = self._trials.pop(key)
-        trial.set_user_attr("reason", reason)
-        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-
-    def results(self) -> list[TrialResult]:
-        """Every trial as a record, in canonical order."""
-        return [_result(trial) for trial in self._study.get_trials(deepcopy=False)]
+    def contradicts(self, result: TrialResult) -> bool:
+        """Whether a trial has ended in the study otherwise than it did."""
+        trial = self._trials.get(result.key)
+        if trial is None or not trial.state.is_finished():
+            return False
+        said = {name: trial.user_attrs.get(name) for name in ("epochs", "reason") if name in trial.user_attrs}
+        return trial.state is not STATES[result.state] or said != _said(result)
 
 
-def _key(trial: optuna.Trial | optuna.trial.FrozenTrial) -> TrialKey:
+def reason(storage: Storage, error: BaseException) -> str:
+    """What a database says, in one line without passwords."""
+    inner = _said_by(error)
+    return storage.told(inner) or type(inner).__name__
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether a fault comes of what a study holds, and not of a lock, a permission, a disk or a connection."""
+    inner = _said_by(error)
+    if isinstance(inner, sqlite3.Error):
+        return getattr(inner, "sqlite_errorname", DAMAGES[0]).startswith(DAMAGES)  # none for text that is no UTF-8
+    return not isinstance(inner, OSError) and not hasattr(error.__cause__ or error, "orig")
+
+
+def _said_by(error: BaseException) -> BaseException:
+    """The fault as the driver of the database raised it."""
+    inner = error.__cause__ or error
+    return getattr(inner, "orig", None) or inner
+
+
+def try_out(storage: Storage) -> None:
+    """Open a study once, making it if there is none.
+
+    Raises:
+        StudyError: it cannot be had.
+    """
+    try:
+        Study(storage).close()
+    except ModuleNotFoundError:
+        raise StudyError("--storage needs psycopg", mend="pip install 'scalesearch[postgres]'") from None
+    except Exception as error:  # noqa: BLE001  whatever a driver or a server says, each of its own kind
+        raise StudyError(
+            f"no study can be kept in {storage.shown}: {reason(storage, error)}",
+            mend="mend the URL or the server, or leave out --storage for a file in the run folder",
+        ) from None
+
+
+def _address(storage: Storage) -> str:
+    return storage.url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def _engine(storage: Storage) -> dict[str, Any]:
+    """Options of the database; a file is opened by a function, so that its path may hold any character."""
+    if storage.file:
+        path = storage.file
+        return {"creator": lambda: _connected(path)}
+    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": round(BUSY)}}
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """With a log beside the file: who reads never holds up who writes."""
+    connection = sqlite3.connect(path, timeout=BUSY, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def _key(trial: FrozenTrial) -> TrialKey:
     stored = trial.user_attrs
     return TrialKey(proxy=stored["proxy"], seed=stored["seed"], rung=stored["rung"], stage=stored["stage"])
 
 
-def _result(trial: optuna.trial.FrozenTrial) -> TrialResult:
-    return TrialResult(
-        key=_key(trial),
-        state=STATES[trial.state],
-        epochs=tuple(EpochResult(**row) for row in trial.user_attrs.get("epochs", [])),
-        reason=trial.user_attrs.get("reason", ""),
-        seconds=trial.duration.total_seconds() if trial.duration else None,
+def _said(result: TrialResult) -> dict[str, Any]:
+    """Attributes that come of the training."""
+    epochs = {"epochs": [asdict(epoch) for epoch in result.epochs]} if result.epochs else {}
+    return epochs | ({"reason": result.reason} if result.reason else {})
+
+
+def _values(result: TrialResult) -> list[float] | None:
+    return None if result.accuracy is None else [result.accuracy]
+
+
+def _template(entry: Entry, result: TrialResult) -> FrozenTrial:
+    """A trial as Optuna keeps it, with the times of the journal."""
+    costs = {"digest": entry.digest, "macs": entry.macs, "growth": entry.growth, "target": entry.target}
+    trial = optuna.trial.create_trial(
+        state=STATES[result.state],
+        values=_values(result),
+        params={**asdict(entry.rule), "seed": entry.key.seed},
+        distributions=DISTRIBUTIONS,
+        user_attrs={**asdict(entry.key), **costs, **_said(result)},
+        constraints={"compute": abs(entry.growth / entry.target - 1) - TOLERANCE},
+        intermediate_values={epoch.epoch: epoch.accuracy for epoch in result.epochs},
     )
-
-
-def _parameters(entry: Entry) -> dict[str, float | int]:
-    return {**asdict(entry.rule), "seed": entry.key.seed}
-
-
-def _attributes(entry: Entry) -> dict[str, object]:
-    costs = {"macs": entry.macs, "growth": entry.growth, "target": entry.target}
-    return {**asdict(entry.key), "digest": entry.digest, **costs}
+    local = [one and one.astimezone().replace(tzinfo=None) for one in (result.started, result.ended)]
+    trial.datetime_start, trial.datetime_complete = local  # Optuna's own are local times without a zone
+    return trial

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
@@ -26,6 +28,8 @@ class TrialState(StrEnum):
 
 Stage = Literal["search", "confirm", "travel"]
 """What a trial is for: the search, its confirmation on the test part, the check of the rule at another size."""
+STAGES: Mapping[Stage, str] = {"search": "search", "confirm": "confirmation", "travel": "at another budget"}
+"""What people call the stages, in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -56,7 +60,11 @@ class TrialResult:
     reason: str = ""
     """Why a failed trial failed."""
     seconds: float | None = None
-    """Wall time from its start to its end, pauses included [s]; None while it has not ended."""
+    """Time that it was in training, up to its last epoch while it has not ended, by a clock that nobody sets [s]."""
+    started: datetime | None = None
+    """When it was started first (UTC)."""
+    ended: datetime | None = None
+    """When it ended (UTC)."""
 
     @property
     def accuracy(self) -> float | None:

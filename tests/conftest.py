@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from calling import Call, Told
+from servers import IS_THERE, Server
 
 from scalesearch.cli import _code
 from scalesearch.presets import gpu_listed
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests share the cores, and threads would wait
 if not gpu_listed():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported: the kernels run on the CPU
 
@@ -26,20 +29,24 @@ TINY_OPTIONS = (
 )
 """8 trials of a second each, and a family of two small members; bits are the same in every run."""
 
+ENTRY = ("-m", "scalesearch")
+
 
 class Program:
     """`python -m scalesearch` on the CPU with a slot per core, in a process group of its own; output goes to files."""
 
-    def __init__(self, *arguments: object, place: Path, cores: int = 2) -> None:
+    def __init__(
+        self, *arguments: object, place: Path, cores: int = 2, entry: Sequence[str] = ENTRY, **environment: str
+    ) -> None:
         place.mkdir(parents=True, exist_ok=True)
         self.out, self.err = place / "out.txt", place / "err.txt"
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "scalesearch", *map(str, arguments)],
+                [sys.executable, *entry, *map(str, arguments)],
                 stdout=out,
                 stderr=err,
                 cwd=place,
-                env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"},
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200", **environment},
                 start_new_session=True,
                 preexec_fn=partial(_confined, cores),
             )
@@ -94,8 +101,8 @@ def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
     """Starts the program; whatever of it is left at the end of the test is killed."""
     started: list[Program] = []
 
-    def start(*arguments: object, cores: int = 2) -> Program:
-        started.append(Program(*arguments, place=tmp_path / f"program-{len(started)}", cores=cores))
+    def start(*arguments: object, **options: Any) -> Program:
+        started.append(Program(*arguments, place=tmp_path / f"program-{len(started)}", **options))
         return started[-1]
 
     yield start
@@ -139,10 +146,12 @@ def finished(tiny_options: tuple[str, ...], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def files_of() -> Callable[[Path], dict[str, str]]:
-    """Every file under a folder with the digest of its content."""
+    """Every file under a folder with the digest of its content, but those that SQLite keeps while somebody reads."""
 
     def digests(folder: Path) -> dict[str, str]:
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = sorted(
+            path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".db-shm", ".db-wal")
+        )
         return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     return digests
@@ -160,3 +169,14 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
         return Told(code, *capsys.readouterr())
 
     return told
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A server of the session's own."""
+    if not IS_THERE:
+        pytest.skip("needs a PostgreSQL server's binaries")
+    server = Server()
+    yield server
+    server.stop("immediate")
+    server.remove()

@@ -4,7 +4,7 @@ import hashlib
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,20 +25,13 @@ from scalesearch.limits import Limits
 from scalesearch.members import Member, Rule, members
 from scalesearch.nets.architecture import build, measure
 from scalesearch.nets.builder import build_blueprint, count_built, native_side
-from scalesearch.nets.measure import FlopCountAnalysis, measure_blueprint, one_thread
+from scalesearch.nets.measure import FlopCountAnalysis, measure_blueprint
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
 from scalesearch.request import Request, resolve
 from scalesearch.scaling import Multipliers
 
 SIDE, PLACES = 64, 64
 """Of the base [px], and patches of 8 px in it."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def unthreaded() -> Iterator[None]:
-    """Tests share the cores."""
-    with one_thread():
-        yield
 
 
 @cache

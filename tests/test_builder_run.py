@@ -22,10 +22,12 @@ from scalesearch.emit.config import read_config
 from scalesearch.emit.weights import weights_digest
 from scalesearch.nets.architecture import build
 from scalesearch.plan import lay_out, read_plan
+from scalesearch.report.again import study_file
 
 FilesOf = Callable[[Path], dict[str, str]]
 TINY = "--budget 2x --preset quick --candidates 4 --seeds 1 --epochs 1 --images 256 --proxy-resolution 32 --step 0.2"
 OPTIONS = f"{TINY} --policy grid".split()
+BUILDER = "builders:changing"
 FIT = f"{TINY} --policy fit --max-epochs-total 8".split()
 
 
@@ -39,7 +41,7 @@ def searched(base: str, options: list[str], folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose base is a builder. Not to be changed."""
-    return searched("builders:changing", OPTIONS, tmp_path_factory.mktemp("built") / "run")
+    return searched(BUILDER, OPTIONS, tmp_path_factory.mktemp("built") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -111,27 +113,52 @@ def test_a_finished_run_is_read_where_there_is_neither_torch_nor_the_builder(bui
 @pytest.mark.slow
 def test_the_plan_of_a_builder_reads_back(built: Path):
     values = yaml.safe_load((built / "plan.yaml").read_text())
-    assert values["base"]["builder"] == "builders:changing"
+    assert values["base"]["builder"] == BUILDER
     plan = read_plan(built)
     assert plan.to_dict() == json.loads(json.dumps(plan.to_dict())) | {"recipe": plan.to_dict()["recipe"]}
     assert lay_out(plan) == lay_out(read_plan(built))
 
 
 @pytest.mark.slow
+def test_the_report_says_that_it_cannot_compute_a_builders_networks(built: Path):
+    text = (built / "report.html").read_text()
+    assert "is made by its own builder" in text
+    assert 'id="x-phi"' not in text
+
+
+@pytest.mark.slow
+def test_the_commands_of_a_report_name_the_builder_which_its_study_file_cannot(built: Path):
+    text = (built / "report.html").read_text()
+    assert f"scalesearch run --study study.yaml --base {BUILDER} --out " in text
+    assert f" --base {BUILDER} --weights" in text
+    assert "base" not in yaml.safe_load(study_file(read_plan(built)))
+
+
 def test_the_same_command_again_trains_nothing(built: Path, call: Call, files_of: FilesOf, tmp_path: Path):
     folder = tmp_path / "run"
     shutil.copytree(built, folder)
     before = files_of(folder)
-    command = ["run", "--base", "builders:changing", *OPTIONS, "--out", folder, "--quiet"]
+    command = ["run", "--base", BUILDER, *OPTIONS, "--out", folder, "--quiet"]
     assert call(*command, "--json").done["ranking"] == json.loads((folder / "ranking.json").read_text())
     after = files_of(folder)
-    assert {name for name in before if after[name] != before[name]} <= {"environment.json"}
+    assert {name for name in before if after[name] != before[name]} <= {"environment.json", "report.html"}
 
 
 @pytest.fixture
 def family(built: Path, call: Call, tmp_path: Path) -> Path:
     """What `emit RUN` writes."""
-    told = call("emit", built, "--growth", "1.4142,2.3,4", "--weights", "--out", tmp_path / "family", "--json")
+    told = call(
+        "emit",
+        built,
+        "--base",
+        BUILDER,
+        "--growth",
+        "1.4142,2.3,4",
+        "--weights",
+        "--out",
+        tmp_path / "family",
+        "--json",
+    )
     assert told.done["rule"] == json.loads((built / "family" / "manifest.json").read_text())["rule"]
     return tmp_path / "family"
 
@@ -144,10 +171,12 @@ def test_an_emitted_member_loads_as_it_was_built(family: Path, built: Path, tmp_
         assert isinstance(network, Blueprint)
         images = torch.rand(2, 3, network.resolution, network.resolution)
         made = build(network, seed=row["weights"]["seed"]).eval()
-        loaded = scalesearch.load(place).eval()
+        loaded = scalesearch.load(place, builder=BUILDER).eval()
         assert torch.equal(loaded(images), made(images))
         (place / "model.safetensors").unlink()
-        assert weights_digest(scalesearch.load(place)) == row["weights"]["sha256"] == weights_digest(made)
+        assert (
+            weights_digest(scalesearch.load(place, builder=BUILDER)) == row["weights"]["sha256"] == weights_digest(made)
+        )
 
 
 @pytest.mark.slow
@@ -164,13 +193,15 @@ def test_a_builder_that_was_changed_since_the_run_writes_no_family(
     built: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(builders.STEPS, "wider", 1)
-    line = call("emit", built, "--growth", "2.3", "--out", tmp_path / "family", "--quiet").err.splitlines()[-1]
+    line = call(
+        "emit", built, "--base", BUILDER, "--growth", "2.3", "--out", tmp_path / "family", "--quiet"
+    ).err.splitlines()[-1]
     assert "builders:changing makes another network than it was counted as" in line
 
 
 @pytest.mark.slow
 def test_a_plan_and_a_scaled_network_of_a_builder_are_documents(built: Path, call: Call):
-    plan = call("plan", "--base", "builders:changing", *OPTIONS, "--json").done
+    plan = call("plan", "--base", BUILDER, *OPTIONS, "--json").done
     assert plan["digest"] == read_plan(built).digest
     assert plan["base"]["name"] == "builders.changing"
     assert sum(row["trained"] for row in plan["candidates"]) >= 4
@@ -219,7 +250,7 @@ def test_a_search_from_a_file_goes_on_with_the_same_file(
     assert call("status", folder, "--json").done["total"] <= 8
     assert {row["name"] for row in found["manifest"]["members"]} <= {f"mine-x{n}" for n in ("1.4", "2", "4", "8", "16")}
     after = files_of(folder)
-    assert {name for name in before if after[name] != before[name]} <= {"environment.json"}
+    assert {name for name in before if after[name] != before[name]} <= {"environment.json", "report.html"}
 
 
 @pytest.mark.slow

@@ -641,8 +641,8 @@ def test_two_studies_share_a_cache_and_the_second_decodes_nothing(
     program: Callable[..., Any], tiny_options: tuple[str, ...], finished: tuple[Path, Any], tmp_path: Path
 ):
     before = {}
-    for name, seeds in (("a", 2), ("b", 1)):
-        options = [*tiny_options, "--seeds", seeds, "--cache", tmp_path / "cache"]
+    for name, sizes in (("a", ()), ("b", ("--seeds", 1, "--epochs", 1))):
+        options = [*tiny_options, *sizes, "--cache", tmp_path / "cache"]
         run = program("run", *options, "--out", tmp_path / name)
         assert run.wait() == 0, run.err.read_text()
         assert not (tmp_path / name / "data").exists()

@@ -1,19 +1,19 @@
 """Checkpoints: what is read is what was written, or nothing at all."""
 
+import hashlib
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from scalesearch.proxy.checkpoint import read_checkpoint, write_checkpoint
+from scalesearch.proxy.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from scalesearch.recipe import EpochResult
 
 RESULTS = [
@@ -34,100 +34,143 @@ def bits(value: torch.Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
     return value.dtype, value.shape, value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
-def stored(tmp_path: Path) -> Path:
-    path = tmp_path / "one.safetensors"
-    write_checkpoint(path, TENSORS, RESULTS, "this trial")
-    return path
+def made(value: float = 1.0, step: int = 7) -> Checkpoint:
+    return Checkpoint(tensors={"weight": torch.full((40,), value)}, results=RESULTS, step=step)
 
 
-def test_tensors_and_results_come_back_to_the_bit(tmp_path: Path):
-    found = read_checkpoint(stored(tmp_path), "this trial")
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    write_checkpoint(path, checkpoint, "this trial")
+
+
+def read(path: Path) -> Checkpoint | None:
+    return read_checkpoint(path, "this trial")
+
+
+def step_of(path: Path) -> int | None:
+    found = read(path)
+    return None if found is None else found.step
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "one.safetensors"
+    write(file, Checkpoint(tensors=TENSORS, results=RESULTS, step=41))
+    return file
+
+
+def before(path: Path) -> Path:
+    return path.with_name(f"{path.name}.before")
+
+
+def test_tensors_results_and_step_come_back_to_the_bit(path: Path):
+    found = read(path)
     assert found is not None
-    tensors, results = found
-    assert results == RESULTS
-    assert {name: bits(value) for name, value in tensors.items()} == {n: bits(v) for n, v in TENSORS.items()}
+    assert (found.results, found.step) == (RESULTS, 41)
+    assert {name: bits(value) for name, value in found.tensors.items()} == {n: bits(v) for n, v in TENSORS.items()}
 
 
-def test_what_is_read_does_not_change_with_the_file(tmp_path: Path):
-    path = stored(tmp_path)
-    found = read_checkpoint(path, "this trial")
+def test_what_is_read_does_not_change_with_the_file(path: Path):
+    found = read(path)
     assert found is not None
-    write_checkpoint(path, {name: torch.zeros_like(value) for name, value in TENSORS.items()}, [], "this trial")
-    assert bits(found[0]["module.weight"]) == bits(TENSORS["module.weight"])
+    write(path, made())
+    write(path, made())
+    assert bits(found.tensors["module.weight"]) == bits(TENSORS["module.weight"])
 
 
-def test_a_checkpoint_of_another_trial_is_none(tmp_path: Path):
-    assert read_checkpoint(stored(tmp_path), "another trial") is None
+def test_a_checkpoint_of_another_trial_is_none(path: Path):
+    assert read_checkpoint(path, "another trial") is None
 
 
 def test_a_missing_checkpoint_is_none(tmp_path: Path):
-    assert read_checkpoint(tmp_path / "none.safetensors", "this trial") is None
+    assert read(tmp_path / "none.safetensors") is None
 
 
 def test_a_folder_in_the_place_of_a_checkpoint_is_none(tmp_path: Path):
-    assert read_checkpoint(tmp_path, "this trial") is None
+    assert read(tmp_path) is None
 
 
-@pytest.mark.parametrize("sixteenths", range(16))
-def test_a_checkpoint_cut_short_is_none(tmp_path: Path, sixteenths: int):
-    path = stored(tmp_path)
+def test_the_newer_of_two_is_read_and_the_older_where_that_is_gone(path: Path):
+    write(path, made(step=42))
+    assert step_of(path) == 42
+    path.unlink()
+    assert step_of(path) == 41
+    write(path, made(step=43))
+    write(path, made(step=44))
+    assert sorted(path.parent.iterdir()) == [path, before(path)]
+    assert (step_of(path), step_of(before(path))) == (44, 43)
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_whole_one_before(path: Path):
+    write(path, made(step=42))
+    path.write_bytes(b"damaged")
+    write(path, made(step=43))
+    assert (step_of(path), step_of(before(path))) == (43, 41)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["with the one before", "alone"])
+def test_a_checkpoint_torn_at_any_byte_is_not_read(path: Path, kept: bool):
+    if kept:
+        write(path, made(step=40))
+    write(path, made(step=42))
+    if not kept:
+        before(path).unlink()
     content = path.read_bytes()
-    path.write_bytes(content[: len(content) * sixteenths // 16])
-    assert read_checkpoint(path, "this trial") is None
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        assert step_of(path) == (40 if kept else None)
 
 
-def test_a_checkpoint_without_its_last_byte_is_none(tmp_path: Path):
-    path = stored(tmp_path)
-    path.write_bytes(path.read_bytes()[:-1])
-    assert read_checkpoint(path, "this trial") is None
+def test_a_flipped_bit_is_noticed_wherever_it_is(path: Path):
+    write(path, made(step=42))
+    content = path.read_bytes()
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        assert step_of(path) == 41
+    before(path).write_bytes(flipped)
+    assert read(path) is None
 
 
-@pytest.mark.parametrize("content", [b"\0" * 4096, b"\xff" * 4096, b"{}", b"PK\x03\x04" * 99], ids=repr)
+@pytest.mark.parametrize(
+    "content", [b"\0" * 4096, b"\xff" * 4096, b"{}", b"PK\x03\x04" * 99, b"a" * 64 + b"\n"], ids=repr
+)
 def test_garbage_is_none(tmp_path: Path, content: bytes):
     path = tmp_path / "one.safetensors"
     path.write_bytes(content)
-    assert read_checkpoint(path, "this trial") is None
+    assert read(path) is None
 
 
-@pytest.mark.parametrize("rows", ["", "null", "1", '{"a": 1}', "[1]", '[{"epoch": 1}]', "[", '[{"rank": 1}]'])
-def test_results_that_are_none_make_the_checkpoint_none(tmp_path: Path, rows: str):
+def test_a_file_of_another_program_under_a_right_seal_is_none(tmp_path: Path):
     path = tmp_path / "one.safetensors"
-    save_file(TENSORS | {"module.weight": torch.zeros(1)}, path, {"results": rows, "identity": "this trial"})
-    assert read_checkpoint(path, "this trial") is None
+    save_file({"weight": torch.zeros(3)}, path, {"results": "[]", "identity": "this trial"})
+    assert read(path) is None  # what earlier versions wrote
+    content = path.read_bytes()
+    path.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    assert read(path) is None
 
 
-def test_a_safetensors_file_of_someone_else_is_none(tmp_path: Path):
-    path = tmp_path / "one.safetensors"
-    save_file({"weight": torch.zeros(3)}, path)
-    assert read_checkpoint(path, "this trial") is None
-
-
-def test_a_disk_that_fills_up_leaves_the_old_checkpoint(tmp_path: Path):
-    path = stored(tmp_path)
+def test_a_disk_that_fills_up_leaves_the_old_checkpoint(path: Path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
     try:
         with pytest.raises(OSError, match="too large"):
-            write_checkpoint(path, {"weight": torch.zeros(4096)}, RESULTS[:1], "this trial")
+            write(path, Checkpoint(tensors={"weight": torch.zeros(4096)}, results=RESULTS[:1], step=50))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    found = read_checkpoint(path, "this trial")
-    assert found is not None
-    assert found[1] == RESULTS
-    write_checkpoint(path, TENSORS, RESULTS[:1], "this trial")
-    again = read_checkpoint(path, "this trial")
-    assert again is not None
-    assert again[1] == RESULTS[:1]
+    assert step_of(path) == 41
+    assert list(path.parent.iterdir()) == [path]
+    write(path, made(step=51))
+    assert step_of(path) == 51
 
 
 WRITER = """
 import sys, torch
 from pathlib import Path
-from scalesearch.proxy.checkpoint import write_checkpoint
-from scalesearch.recipe import EpochResult
-for epoch in range(1, 100_000):
-    results = [[EpochResult(epoch=epoch, train_loss=0.0, accuracy=0.0, loss=0.0)]]
-    write_checkpoint(Path(sys.argv[1]), {"weight": torch.full((300_000,), float(epoch))}, results, "this trial")
+from scalesearch.proxy.checkpoint import Checkpoint, write_checkpoint
+for step in range(1, 100_000):
+    one = Checkpoint(tensors={"weight": torch.full((300_000,), float(step))}, results=[], step=step)
+    write_checkpoint(Path(sys.argv[1]), one, "this trial")
 """
 
 
@@ -142,8 +185,6 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path)
         time.sleep(pause)
         os.kill(writer.pid, signal.SIGKILL)
         assert writer.wait() == -signal.SIGKILL
-        found = read_checkpoint(path, "this trial")
+        found = read(path)
         assert found is not None
-        tensors, [[result]] = found
-        assert torch.equal(tensors["weight"], torch.full((300_000,), float(result.epoch)))
-        assert result == replace(RESULTS[0][0], epoch=result.epoch, train_loss=0.0, accuracy=0.0, loss=0.0)
+        assert torch.equal(found.tensors["weight"], torch.full((300_000,), float(found.step)))

@@ -1,5 +1,6 @@
 """The command line as a whole: its frozen surface, its documents, and nonsense answered in one line with the mend."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from networks import EFFICIENTNET, EXACT
 from scalesearch.agenda import agenda
 from scalesearch.cli.commands import app
 from scalesearch.cost import count
+from scalesearch.journal import NAME, Journal
 from scalesearch.plan import ANCHOR
 from scalesearch.recipe import EpochResult
 from scalesearch.request import Request, resolve
 from scalesearch.runfolder import claimed
-from scalesearch.search import entries
 from scalesearch.space import LARGEST_BUDGET
-from scalesearch.study import Study
+from scalesearch.trials import TrialState
 
 PAPERS_RULE = "the paper's rule for B0 is α 1.2 β 1.1 γ 1.15"
 
@@ -30,8 +31,8 @@ SURFACE = {
         "--base", "--budget", "--rounding", "--step", "--tolerance", "--data", "--data-root", "--download", "--preset",
         "--policy", "--margin", "--max-epochs-total", "--confirm", "--check-phi",
         "--candidates", "--seeds", "--epochs", "--images", "--threads", "--together", "--proxy-resolution",
-        "--max-params", "--max-activations", "--max-memory", "--max-hours", "--study", "--cache", "--out", "--quiet",
-        "--json",
+        "--max-params", "--max-activations", "--max-memory", "--max-hours", "--study", "--storage", "--cache", "--out",
+        "--quiet", "--json",
     ],
     "plan": [
         "--base", "--budget", "--rounding", "--step", "--tolerance", "--data", "--data-root", "--preset",
@@ -45,6 +46,7 @@ SURFACE = {
     ],
     "rank": ["RUN", "--json"],
     "status": ["RUN", "--json"],
+    "repair": ["RUN", "--storage", "--json"],
     "emit": [
         "RUN", "--candidate", "--base", "--coefficients", "--budget", "--published", "--phi", "--growth", "--classes",
         "--max-params", "--max-activations", "--max-memory", "--weights", "--from-weights", "--naming", "--out",
@@ -271,18 +273,15 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose trials have ended as if trained: one of the eight failed."""
     folder = tmp_path_factory.mktemp("runs") / "b0"
     plan, layout = resolve(REQUEST)
-    with claimed(folder, plan):
-        study = Study(folder / "study.db")
-        study.enqueue(entries(plan, layout, agenda(plan, layout, []).due))
-        place = 0
-        while (key := study.claim()) is not None:
-            place += 1
+    with claimed(folder, plan), closing(Journal(folder / NAME)) as journal:
+        for place, key in enumerate(agenda(plan, layout, []).due, start=1):
+            journal.start(key)
             if place == 8:
-                study.fail(key, "diverged: the training loss of epoch 1 is not finite")
+                journal.end(key, TrialState.FAILED, "diverged: the training loss of epoch 1 is not finite")
                 continue
             accuracy = 50.0 if key.proxy == ANCHOR else 60.0 + place
-            study.report(key, EpochResult(epoch=1, train_loss=1.0, accuracy=accuracy, loss=1.0))
-            study.complete(key, is_short=False)
+            journal.report(key, EpochResult(epoch=1, train_loss=1.0, accuracy=accuracy, loss=1.0))
+            journal.end(key, TrialState.COMPLETE)
     return folder
 
 

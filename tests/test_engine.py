@@ -1,7 +1,9 @@
 """The engine of one machine, with real spawned workers: order, bits, kills, failures."""
 
+import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,14 +18,14 @@ import numpy as np
 import pytest
 import torch
 from preparing import save
-from safetensors import safe_open
+from safetensors.torch import load
 
 from scalesearch.engine.local import LocalExecutor, Slot, local_slots
 from scalesearch.engine.pacing import arranged
-from scalesearch.engine.work import Event, Failed, Finished, Progress, Work
-from scalesearch.errors import StudyError
+from scalesearch.engine.work import Event, Failed, Finished, Kept, Noticed, Progress, Work
+from scalesearch.errors import DataError, EngineError, StudyError
 from scalesearch.pace import Pace
-from scalesearch.proxy.checkpoint import read_checkpoint, write_checkpoint
+from scalesearch.proxy.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from scalesearch.proxy.images import Images
 from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.spec import Head, Network, Stage, Stem
@@ -102,20 +104,35 @@ def results(events: Sequence[Event], key: TrialKey) -> list[EpochResult]:
     return [event.result for event in events if isinstance(event, Progress) and event.key == key]
 
 
-def identity(path: Path) -> str:
-    with safe_open(path, framework="pt") as file:
-        return file.metadata()["identity"]
-
-
-def state(path: Path) -> dict[str, torch.Tensor]:
-    found = read_checkpoint(path, identity(path))
+def stored(path: Path) -> Checkpoint:
+    """What the newest checkpoint holds, whoever it belongs to."""
+    found = read_checkpoint(path, identity_of(path))
     assert found is not None
-    return found[0]
+    return found
 
 
-def same_state(left: Path, right: Path) -> bool:
-    ours, theirs = state(left), state(right)
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+def begun(executor: LocalExecutor, work: Work) -> list[Event]:
+    """Everything that happens until an epoch of a work is trained."""
+    executor.submit(work)
+    found: list[Event] = []
+    while not any(isinstance(event, Progress) for event in found):
+        found += executor.events()
+    return found
+
+
+def stopped(executor: LocalExecutor, work: Work) -> list[Event]:
+    """Everything that happens until a work has been stopped, behind its first epoch at the soonest."""
+    found = begun(executor, work)
+    executor.stop(within=60)
+    while executor.busy:
+        found += executor.events()
+    return found
+
+
+def identity_of(path: Path) -> str:
+    """What a checkpoint belongs to."""
+    packed = load(path.read_bytes().partition(b"\n")[2])
+    return json.loads(packed["about"].numpy().tobytes())["identity"]
 
 
 def new_workers(before: set[BaseProcess]) -> list[BaseProcess]:
@@ -138,14 +155,11 @@ def test_an_executor_without_work_has_nothing_to_tell_and_does_not_wait(one_slot
     assert one_slot.events() == []
 
 
-def test_a_finished_trial_asked_for_again_only_repeats_what_it_stored(
-    one_slot: LocalExecutor, data: Path, tmp_path: Path
-):
+def test_a_trial_of_a_few_seconds_writes_no_checkpoint(one_slot: LocalExecutor, data: Path, tmp_path: Path):
     one = work(data, tmp_path)
     first = carried_out(one_slot, [one])
-    written = one.checkpoint.stat().st_mtime_ns
+    assert not one.checkpoint.exists()
     assert carried_out(one_slot, [one]) == first
-    assert one.checkpoint.stat().st_mtime_ns == written
 
 
 def test_bits_depend_on_the_seed_but_not_on_the_executor_or_its_slots(
@@ -158,9 +172,8 @@ def test_bits_depend_on_the_seed_but_not_on_the_executor_or_its_slots(
         in_one, in_two = carried_out(one_slot, ones), carried_out(two_slots, twos[::-1])
     finally:
         two_slots.close()
-    for left, right in zip(ones, twos, strict=True):
+    for left in ones:
         assert results(in_one, left.keys[0]) == results(in_two, left.keys[0])
-        assert same_state(left.checkpoint, right.checkpoint)
     assert results(in_one, ones[0].keys[0]) != results(in_one, ones[1].keys[0])
 
 
@@ -194,25 +207,78 @@ def test_a_slot_is_free_as_soon_as_its_trial_has_ended(data: Path, tmp_path: Pat
         executor.close()
 
 
-def test_seeds_trained_together_go_on_from_their_checkpoint(data: Path, tmp_path: Path, one_slot: LocalExecutor):
-    network = replace(NETWORK, head=Head(width=16))
-    first = replace(work(data, tmp_path / "run", seed=0, epochs=3), network=network)
-    keys = (first.keys[0], replace(first.keys[0], seed=1))
-    both = replace(first, keys=keys)
-    expected = carried_out(one_slot, [both])
-    found = read_checkpoint(both.checkpoint, identity(both.checkpoint))
-    assert found is not None
-    tensors, stored = found
-    changed = [[replace(result, accuracy=-1.0) for result in epoch] for epoch in stored]
-    write_checkpoint(both.checkpoint, tensors, changed, identity(both.checkpoint))
-    again = carried_out(one_slot, [both])
-    assert [result.accuracy for key in keys for result in results(again, key)] == [-1.0] * 6
-    assert [type(event) for event in again] == [type(event) for event in expected]
-    alone = carried_out(one_slot, [first])  # its checkpoint is another trial's
-    assert all(result.accuracy >= 0 for result in results(alone, keys[0]))
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_stopped_trial_goes_on_behind_the_step_it_was_stopped_at(
+    one_slot: LocalExecutor, data: Path, tmp_path: Path, seeds: int
+):
+    first = work(data, tmp_path / "stopped", epochs=60)
+    network = replace(NETWORK, head=Head(width=16)) if seeds > 1 else NETWORK
+    keys = tuple(replace(first.keys[0], seed=seed) for seed in range(seeds))
+    one = replace(first, network=network, keys=keys)
+    expected = carried_out(one_slot, [replace(one, checkpoint=tmp_path / "undisturbed")])
+    executor = LocalExecutor([SLOT])
+    try:
+        told = stopped(executor, one)
+    finally:
+        executor.close()
+    checkpoint = stored(one.checkpoint)
+    assert told[-2 * seeds :] == [
+        *(Kept(key, checkpoint.step) for key in keys),
+        *(Failed(key, f"stopped behind step {checkpoint.step}", final=False, counts=False) for key in keys),
+    ]
+    epochs = len(checkpoint.results)
+    assert 4 * epochs <= checkpoint.step <= 4 * epochs + 4  # 64 images in batches of 16
+    marked = [[replace(result, accuracy=-1.0) for result in epoch] for epoch in checkpoint.results]
+    rewritten = replace(checkpoint, results=marked)
+    write_checkpoint(one.checkpoint, rewritten, identity_of(one.checkpoint))
+    events = carried_out(one_slot, [one])
+    for index, key in enumerate(keys):
+        found = results(events, key)
+        assert [result.accuracy for result in found[:epochs]] == [-1.0] * epochs  # taken up, not trained again
+        assert found[epochs:] == results(expected, key)[epochs:]
+        assert events[index - seeds] == Finished(key)
 
 
-def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_last_epoch(
+def test_a_stopped_trial_with_nowhere_to_write_says_so_and_ends(data: Path, tmp_path: Path):
+    one = work(data, tmp_path, epochs=400)
+    one.checkpoint.mkdir()
+    (one.checkpoint / "file").touch()
+    before = one.checkpoint.with_name(f"{one.checkpoint.name}.before")
+    before.mkdir()
+    (before / "file").touch()
+    executor = LocalExecutor([SLOT])
+    try:
+        told = stopped(executor, one)
+    finally:
+        executor.close()
+    [notice] = [event for event in told if isinstance(event, Noticed)]
+    assert notice.text.startswith(f"no checkpoint can be written to {tmp_path}: ")
+    assert isinstance(told[-1], Failed)
+    assert not told[-1].counts
+
+
+def test_sigterm_to_a_worker_has_it_leave_with_a_checkpoint_and_costs_no_attempt(data: Path, tmp_path: Path):
+    before = set(multiprocessing.active_children())
+    executor = LocalExecutor([SLOT])
+    try:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            one = work(data, tmp_path / str(number), epochs=400)
+            told = begun(executor, one)
+            [worker] = new_workers(before)
+            assert worker.pid is not None
+            os.kill(worker.pid, number)
+            while executor.busy:
+                told += executor.events()
+            assert isinstance(told[-1], Failed)
+            assert not told[-1].counts
+            assert stored(one.checkpoint).step > 0
+            worker.join(60)
+            assert worker.exitcode == 0
+    finally:
+        executor.close()
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_comes_to_the_same(
     one_slot: LocalExecutor, data: Path, tmp_path: Path
 ):
     undisturbed = work(data, tmp_path / "undisturbed", epochs=12)
@@ -221,42 +287,69 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_last_epoch(
     before = set(multiprocessing.active_children())
     executor = LocalExecutor([SLOT])
     try:
+        begun(executor, killed)
         [worker] = new_workers(before)
-        executor.submit(killed)
-        assert isinstance(executor.events()[0], Progress)
         worker.kill()
-        *_, last = iter(executor.events, [])
-        assert last == [Failed(killed.keys[0], "worker killed by SIGKILL", final=False)]
+        told: list[Event] = []
+        while executor.busy:
+            told += executor.events()
+        assert told[-1] == Failed(killed.keys[0], "worker killed by SIGKILL", final=False)
         assert executor.idle == 1
-        # what was stored is taken up: an accuracy written over by hand comes back, the epochs behind it are trained
-        found = read_checkpoint(killed.checkpoint, identity(killed.checkpoint))
-        assert found is not None
-        tensors, stored = found
-        assert 1 <= len(stored) < 12
-        changed = [*stored[:-1], [replace(stored[-1][0], accuracy=-1.0)]]
-        write_checkpoint(killed.checkpoint, tensors, changed, identity(killed.checkpoint))
         events = carried_out(executor, [killed])
     finally:
         executor.close()
     assert events[-1] == Finished(killed.keys[0])
-    assert results(events, killed.keys[0]) == [result for [result] in changed] + expected[len(changed) :]
-    assert [result for [result] in stored] == expected[: len(stored)]
-    assert same_state(killed.checkpoint, undisturbed.checkpoint)
+    assert results(events, killed.keys[0]) == expected
 
 
-def test_a_worker_that_died_between_trials_costs_its_next_trial_one_attempt(data: Path, tmp_path: Path):
+def test_a_worker_that_died_between_trials_costs_its_next_trial_nothing(data: Path, tmp_path: Path):
     before = set(multiprocessing.active_children())
     executor = LocalExecutor([SLOT])
     try:
         [worker] = new_workers(before)
-        worker.terminate()
+        worker.kill()
         worker.join()
         one = work(data, tmp_path)
-        executor.submit(one)
-        assert executor.events() == [Failed(one.keys[0], "worker killed by SIGTERM", final=False)]
-        assert carried_out(executor, [one])[-1] == Finished(one.keys[0])
+        first, *rest = carried_out(executor, [one])
     finally:
         executor.close()
+    reason = "worker killed by SIGKILL"
+    assert first == Noticed(f"a worker on cpu ended before it took up work: {reason}; replaced")
+    assert [type(event) for event in rest] == [Progress, Progress, Finished]
+
+
+def test_workers_that_never_begin_end_the_run_with_what_they_said(data: Path, tmp_path: Path):
+    executor = LocalExecutor([Slot(device="nonsense", name="cpu")])
+    try:
+        with pytest.raises(
+            EngineError, match=r"workers on nonsense end before they take up work: RuntimeError: .*device"
+        ):
+            carried_out(executor, [work(data, tmp_path)])
+    finally:
+        executor.close()
+
+
+def test_a_worker_that_hangs_is_replaced_and_its_trial_goes_on(one_slot: LocalExecutor, data: Path, tmp_path: Path):
+    one = work(data, tmp_path / "hung", epochs=40)
+    expected = carried_out(one_slot, [work(data, tmp_path / "undisturbed", epochs=40)])
+    before = set(multiprocessing.active_children())
+    executor = LocalExecutor([SLOT], silence=5)
+    try:
+        told = begun(executor, one)
+        [worker] = new_workers(before)
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGSTOP)
+        while executor.busy:
+            told += executor.events()
+        again = carried_out(executor, [one])
+    finally:
+        executor.close()
+    *_, notice, failed = told
+    assert isinstance(notice, Noticed)
+    assert notice.text.startswith("worker hung: no sign of life for 5 s on cpu; replaced")
+    assert isinstance(failed, Failed)
+    assert (failed.final, failed.counts) == (False, True)
+    assert results(again, one.keys[0]) == results(expected, one.keys[0])
 
 
 def test_ctrl_c_does_not_reach_the_trial_of_a_worker(data: Path, tmp_path: Path):
@@ -265,8 +358,7 @@ def test_ctrl_c_does_not_reach_the_trial_of_a_worker(data: Path, tmp_path: Path)
     try:
         [worker] = new_workers(before)
         one = work(data, tmp_path, epochs=4)
-        executor.submit(one)
-        first = executor.events()
+        first = begun(executor, one)
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGINT)
         rest = carried_out(executor, [])
@@ -280,27 +372,23 @@ def test_close_ends_the_workers_at_once_and_keeps_the_checkpoint(data: Path, tmp
     before = set(multiprocessing.active_children())
     executor = LocalExecutor([SLOT])
     one = work(data, tmp_path, epochs=5000)
-    executor.submit(one)
-    executor.events()
+    begun(executor, one)
     start = time.monotonic()
     executor.close()
     assert time.monotonic() - start < 2
     assert new_workers(before) == []
-    assert read_checkpoint(one.checkpoint, identity(one.checkpoint)) is not None
 
 
 COORDINATOR = """
 import multiprocessing, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_engine import SLOT, LocalExecutor, work
+from test_engine import SLOT, LocalExecutor, begun, work
 
 if __name__ == "__main__":
     executor = LocalExecutor([SLOT, SLOT])
-    executor.submit(work(Path(sys.argv[2]), Path(sys.argv[3]), epochs=5000))
-    executor.events()
+    begun(executor, work(Path(sys.argv[2]), Path(sys.argv[3]), epochs=5000))
     print(*(one.pid for one in multiprocessing.active_children()), flush=True)
-    executor.events()
     sys.stdin.read()
 """
 
@@ -334,18 +422,23 @@ def is_alive(pid: int) -> bool:
 # ---- failures
 
 
-def test_a_trial_whose_images_are_gone_fails_for_good_and_the_next_one_is_trained(
-    one_slot: LocalExecutor, data: Path, tmp_path: Path
+@pytest.mark.parametrize("harm", ["gone", "cut", "changed"])
+def test_images_that_are_damaged_under_a_run_are_told_and_the_slot_stays(
+    one_slot: LocalExecutor, data: Path, tmp_path: Path, harm: str
 ):
-    gone = tmp_path / "data"
-    shutil.copytree(data, gone)
-    (gone / "train_images.npy").unlink()
-    lost, good = replace(work(gone, tmp_path), data=gone), work(data, tmp_path, seed=1)
-    failed, *rest = carried_out(one_slot, [lost, good])
-    assert isinstance(failed, Failed)
-    assert failed.final
-    assert str(gone) in failed.reason
-    assert rest[-1] == Finished(good.keys[0])
+    damaged = tmp_path / "data"
+    shutil.copytree(data, damaged)
+    file = damaged / "train_images.npy"
+    content = file.read_bytes()
+    harmed = {"gone": None, "cut": content[:-1], "changed": content[:-1] + bytes([content[-1] ^ 1])}[harm]
+    file.unlink() if harmed is None else file.write_bytes(harmed)
+    with pytest.raises(DataError, match=re.escape(str(damaged))):
+        carried_out(one_slot, [replace(work(damaged, tmp_path), data=damaged)])
+    assert carried_out(one_slot, [work(data, tmp_path, seed=1)])[-1] == Finished(
+        replace(work(data, tmp_path).keys[0], seed=1)
+    )
+    file.write_bytes(content)  # touched, but what it was
+    assert isinstance(carried_out(one_slot, [work(damaged, tmp_path)])[-1], Finished)
 
 
 def test_a_loss_that_is_not_finite_fails_for_good(one_slot: LocalExecutor, data: Path, tmp_path: Path):
@@ -360,32 +453,31 @@ def test_an_unforeseen_failure_is_worth_another_try_and_leaves_its_traceback(
     one_slot: LocalExecutor, data: Path, tmp_path: Path
 ):
     one = work(data, tmp_path)
-    one.checkpoint.mkdir()
-    failed = carried_out(one_slot, [one])[-1]
+    failed = carried_out(one_slot, [replace(one, threads=0)])[-1]
     assert isinstance(failed, Failed)
-    assert not failed.final
-    assert failed.reason.startswith("IsADirectoryError: ")
+    assert (failed.final, failed.counts) == (False, True)
+    assert failed.reason.startswith("RuntimeError: ")
     assert "\n" not in failed.reason
     assert "Traceback" in one.log.read_text()
-    one.checkpoint.rmdir()
     assert carried_out(one_slot, [one])[-1] == Finished(one.keys[0])
 
 
-@pytest.mark.parametrize("harm", ["cut", "garbage", "another recipe", "another seed"])
+@pytest.mark.parametrize("harm", ["garbage", "another recipe", "another seed"])
 def test_a_checkpoint_that_is_not_this_trials_is_trained_anew(
     one_slot: LocalExecutor, data: Path, tmp_path: Path, harm: str
 ):
-    one = work(data, tmp_path / "one")
+    one = work(data, tmp_path / "one", epochs=60)
     expected = results(carried_out(one_slot, [one]), one.keys[0])
-    if harm == "cut":
-        one.checkpoint.write_bytes(one.checkpoint.read_bytes()[:-100])
-    elif harm == "garbage":
+    changed = {"another recipe": replace(one, recipe=replace(RECIPE, batch_size=8))}
+    other = changed.get(harm, work(data, tmp_path / "two", seed=9, epochs=60))
+    executor = LocalExecutor([SLOT])
+    try:
+        stopped(executor, replace(other, checkpoint=one.checkpoint))
+    finally:
+        executor.close()
+    assert one.checkpoint.exists()
+    if harm == "garbage":
         one.checkpoint.write_bytes(b"\xff" * 1000)
-    else:
-        changed = {"another recipe": replace(one, recipe=replace(RECIPE, batch_size=8))}
-        other = changed.get(harm, work(data, tmp_path / "two", seed=9))
-        carried_out(one_slot, [replace(other, checkpoint=tmp_path / "other.safetensors")])
-        (tmp_path / "other.safetensors").replace(one.checkpoint)
     assert results(carried_out(one_slot, [one]), one.keys[0]) == expected
 
 

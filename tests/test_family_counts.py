@@ -6,7 +6,7 @@ Then any legal member of a family: what the count, the module and the written co
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -23,7 +23,7 @@ from scalesearch.cost import OPERATORS, count, count_parts
 from scalesearch.families import FAMILIES, TF_EFFICIENTNET, base_names, find_base, own_network
 from scalesearch.levelling import level
 from scalesearch.nets.measure import FlopCountAnalysis, measure_parts
-from scalesearch.nets.network import build
+from scalesearch.nets.network import shaped
 from scalesearch.proxy_base import narrowed as narrowed_by
 from scalesearch.scaling import Coefficients, Family, Multipliers, Rounding, scale
 from scalesearch.spec import Network
@@ -47,15 +47,6 @@ TIMM = {
     "mobilenet_v3_small": "mobilenetv3_small_100",
     "mnasnet_b1": "mnasnet_100",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Test processes share the machine; torch's threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def peer(make: Callable[[], nn.Module], side: int) -> tuple[int, int]:
@@ -154,12 +145,11 @@ def levelled(draw: st.DrawFn, family: Family) -> Network:
 
 
 POLICIES = {"level": levelled, "paper": rounded_as_the_paper}
-CASES = [(name, policy) for name in KINDS for policy in POLICIES]
 
 
 def check(network: Network, batch: int) -> None:
     """One network, one set of facts: by fvcore, by the module's output, and by what is written of it."""
-    module, cost = build(network).eval(), count(network)
+    module, cost = shaped(network).eval(), count(network)
     images = torch.zeros(batch, 3, network.resolution, network.resolution)
     with torch.no_grad():
         flops = FlopCountAnalysis(module, images).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
@@ -173,27 +163,20 @@ def check(network: Network, batch: int) -> None:
         assert again.digest == network.digest
 
 
-def check_any_member(name: str, policy: str, examples: int) -> None:
+EXAMPLES = 30 if os.environ.get("SCALESEARCH_FAULTS") == "full" else 4
+
+
+@pytest.mark.parametrize(("name", "policy"), [(name, policy) for name in KINDS for policy in POLICIES])
+def test_count_module_and_config_of_any_member_agree(name: str, policy: str):
     """`check` on members drawn at random, with any number of classes and images."""
     members = POLICIES[policy](KINDS[name])
 
     @given(members, st.integers(1, 1100), st.integers(1, 3))
-    @settings(max_examples=examples, deadline=None)
+    @settings(max_examples=EXAMPLES, deadline=None)
     def any_member(network: Network, classes: int, batch: int) -> None:
         check(replace(network, num_classes=classes), batch)
 
     any_member()
-
-
-@pytest.mark.parametrize(("name", "policy"), CASES)
-def test_count_module_and_config_of_a_member_agree(name: str, policy: str):
-    check_any_member(name, policy, examples=4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "policy"), CASES)
-def test_count_module_and_config_of_many_members_agree(name: str, policy: str):
-    check_any_member(name, policy, examples=10)
 
 
 def test_a_digest_is_the_same_in_another_process():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shlex
 import signal
 import sys
@@ -15,21 +16,23 @@ import optuna
 import pytest
 
 from scalesearch.cli import _code
+from scalesearch.journal import NAME, read_journal
+from scalesearch.trials import TrialKey, TrialResult
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by /proc")
 
 TRIALS = 8
-Row = tuple[Any, ...]
 
 
-def complete(folder: Path) -> dict[int, Row]:
-    """Everything Optuna knows of the finished trials, by number."""
+def complete(folder: Path) -> dict[TrialKey, TrialResult]:
+    """Everything the journal knows of the finished trials."""
+    return {key: one for key, one in read_journal(folder / NAME).trials.items() if one.has_ended}
+
+
+def left_over(folder: Path) -> list[str]:
+    """Trials that Optuna does not take for finished."""
     study = optuna.load_study(study_name="scalesearch", storage=f"sqlite:///{folder / 'study.db'}")
-    found = [trial for trial in study.get_trials(deepcopy=False) if trial.state == optuna.trial.TrialState.COMPLETE]
-    return {
-        trial.number: (trial.datetime_start, trial.datetime_complete, trial.value, tuple(trial.user_attrs["epochs"]))
-        for trial in found
-    }
+    return [trial.state.name for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()]
 
 
 def ended(pids: list[int], within: float = 5.0) -> bool:
@@ -67,7 +70,8 @@ def test_kills_of_workers_and_coordinator_train_nothing_twice_and_change_no_byte
     assert f"trials done before: {len(before)}," in second.out.read_text()
     after = complete(folder)
     assert len(after) == TRIALS
-    assert {number: after[number] for number in before} == before
+    assert {key: after[key] for key in before} == before
+    assert left_over(folder) == []
     assert (folder / "ranking.json").read_bytes() == (finished[0] / "ranking.json").read_bytes()
     assert (folder / "trials.csv").read_bytes() == (finished[0] / "trials.csv").read_bytes()
     assert list((folder / "checkpoints").iterdir()) == []
@@ -115,7 +119,7 @@ def test_a_search_that_chooses_its_trials_comes_to_the_same_killed_stopped_and_o
     last = program("run", *options, "--out", folder)
     assert last.wait(500) == 0, last.err.read_text()
     after = complete(folder)
-    assert {number: after[number] for number in before} == before
+    assert {key: after[key] for key in before} == before
     for name in ("ranking.json", "trials.csv", "candidates.csv", "family/manifest.json"):
         assert (folder / name).read_bytes() == (plain / name).read_bytes(), name
     found = json.loads((folder / "ranking.json").read_text())
@@ -147,7 +151,7 @@ def test_ctrl_c_ends_with_130_and_the_line_that_goes_on(
     second.wait_for("family")  # the ranking is written before the family
     after = complete(folder)
     assert len(after) == TRIALS
-    assert {number: after[number] for number in before} == before
+    assert {key: after[key] for key in before} == before
     assert (folder / "ranking.json").read_bytes() == (finished[0] / "ranking.json").read_bytes()
     second.interrupt()
     assert second.wait(15) in (130, 0)
@@ -187,7 +191,9 @@ def test_a_second_run_on_the_same_folder_is_refused_and_the_first_goes_on(
     first.wait_for("policy grid on")
     assert _code(["run", *options, "--out", str(folder), "--quiet"]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line == f"scalesearch: {folder} is in use by another run; wait for it, or stop it first"
+    holder = f"{folder} is in use by pid {first.process.pid} on {platform.node()} since "
+    assert line.startswith(f"scalesearch: {holder}")
+    assert line.endswith(" UTC; wait for it, or stop it first")
     first.wait_for("1/48 ")
     assert _code(["status", str(folder)]) == 0
     assert capsys.readouterr().out.startswith("running: ")

@@ -161,10 +161,11 @@ def test_a_training_restored_on_the_gpu_goes_on_where_it_was():
     whole = training()
     iterator = whole.results()
     first = next(iterator)
-    stored = {name: value.cpu().contiguous().clone() for name, value in whole.state.tensors().items()}
+    stored = {name: value.cpu().contiguous().clone() for name, value in whole.tensors().items()}
+    step = whole.step
     expected = [first[0], *(found[0] for found in iterator)]
     resumed = training(seeds=(0,))
-    resumed.restore(stored, 1)
+    resumed.restore(stored, epoch=1, step=step)
     close(results(resumed), expected[1:])
     assert {value.device.type for value in resumed.state.tensors().values() if value.ndim} == {"cuda"}
 

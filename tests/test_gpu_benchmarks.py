@@ -6,7 +6,6 @@ No figure of theirs is a fact of the code: what a CPU shows of them is that they
 import importlib
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,21 +33,10 @@ def bench() -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """As in the processes below: on a busy machine small steps on many threads wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def dry_run(script: str, options: str, out: Path) -> tuple[str, dict[str, Any]]:
     """What a script prints and records on a CPU."""
     command = [sys.executable, BENCHMARKS / script, "--device", "cpu", "--out", out, *options.split()]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "DRY RUN on a CPU: the gates hold, the figures do not count" in ended.stdout
     recorded = json.loads(out.read_text(), parse_constant=pytest.fail)  # no NaN: it is no JSON

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -81,9 +81,13 @@ class Layers(NamedTuple):
         return found | {name: tensor.clone() for name, tensor in self.norm.named_buffers()}
 
 
-def error(found: Tensor, exact: Tensor) -> float:
-    """Largest difference over the largest exact value."""
-    return ((found.double() - exact).abs().max() / exact.abs().max().clamp_min(1e-30)).item()
+SUMS = ("weight", "bias", "running_mean")
+"""Per channel, of terms that are about 1: where the only ones there are happen to cancel, the terms' roundings stay."""
+
+
+def error(found: Tensor, exact: Tensor, least: float = 1e-30) -> float:
+    """Largest difference over the largest exact value, or over the least that counts."""
+    return ((found.double() - exact).abs().max() / exact.abs().max().clamp_min(least)).item()
 
 
 def errors_of(layers: Layers, x: Tensor, dy: Tensor) -> dict[str, float]:
@@ -95,7 +99,7 @@ def errors_of(layers: Layers, x: Tensor, dy: Tensor) -> dict[str, float]:
     assert found["y"].shape == x.shape
     assert torch.equal(found.pop("num_batches_tracked"), exact.pop("num_batches_tracked"))
     assert all(found[name].dtype == torch.float32 for name in found.keys() - {"x", "y"})
-    return {name: error(found[name], exact[name]) for name in exact}
+    return {name: error(found[name], exact[name], 0.1 if name in SUMS else 1e-30) for name in exact}
 
 
 def maps(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -157,6 +161,7 @@ def test_any_shape_is_done_in_one_tile_or_many(shape: tuple[int, ...], gated: bo
         assert max(found.values()) < float32_bound(shape), found
 
 
+@example(shape=(2, 1, 2, 7), activation="", gated=False, seed=1)  # the terms of its running mean cancel
 @given(
     shape=st.tuples(st.integers(1, 5), st.integers(1, 70), st.integers(1, 7), st.integers(1, 7)).filter(
         lambda shape: shape[0] * shape[2] * shape[3] > 3

@@ -2,10 +2,8 @@
 
 import dataclasses
 import warnings
-from collections.abc import Iterator
 
 import pytest
-import torch
 from hypothesis import given, settings
 from networks import EXACT, NETWORKS, SMALL, networks
 
@@ -14,15 +12,6 @@ from scalesearch.errors import CostMismatchError
 from scalesearch.nets.measure import measure, measure_parts
 from scalesearch.nets.network import build
 from scalesearch.spec import Network
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Test processes share the machine; torch's threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -25,9 +25,8 @@ from scalesearch.emit.weights import read_state
 from scalesearch.errors import EmitError
 from scalesearch.families import find_base
 from scalesearch.nets.library_names import Library, norm_eps
-from scalesearch.nets.measure import one_thread
 from scalesearch.nets.naming import ours, recognise, theirs
-from scalesearch.nets.network import build
+from scalesearch.nets.network import build, shaped
 from scalesearch.scaling import Multipliers, scale
 from scalesearch.spec import Head, Network
 
@@ -38,13 +37,6 @@ CLOSE = 1e-5
 
 SIDES = (64, 75)
 """Sides of the images [px]."""
-
-
-@pytest.fixture(autouse=True)
-def unthreaded() -> Iterator[None]:
-    """One thread each: tests share the cores."""
-    with one_thread():
-        yield
 
 
 class Case(NamedTuple):
@@ -225,7 +217,7 @@ def test_the_library_and_we_compute_the_same_with_the_same_weights(one: Case):
     model = made(one.make)
     eps = {layer.eps for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)}
     assert eps == {norm_eps(one.network, one.library)}
-    module = build(replace(one.network, norm_eps=eps.pop()), seed=1)
+    module = shaped(replace(one.network, norm_eps=eps.pop()))
     state = model.state_dict()
     translated = ours(one.network, state)
     module.load_state_dict(translated, strict=True)

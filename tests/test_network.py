@@ -1,7 +1,7 @@
 """Built modules are the peers' networks: same shapes in the same order, same outputs from the same weights."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,16 +15,6 @@ from scalesearch.nets import blocks
 from scalesearch.nets.blocks import ACTIVATIONS, Residual, start_near_identity
 from scalesearch.nets.network import build
 from scalesearch.spec import Network
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Test processes share the machine; torch's threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 PEERS: dict[str, Callable[..., nn.Module]] = {
     "efficientnet_b0": torchvision.models.efficientnet_b0,

@@ -1,7 +1,7 @@
 """The pace of a plan: measured by real workers, kept in the plan, simplest way first."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -142,6 +142,55 @@ def test_trials_of_other_lengths_and_stages_are_no_group():
 @pytest.mark.parametrize(("cores", "threads", "slots"), [(8, 3, 2), (2, 8, 1), (4, 1, 4)])
 def test_a_cpu_has_as_many_slots_as_its_cores_have_room(cores: int, threads: int, slots: int):
     assert len(arranged([SLOT] * cores, Pace(threads=threads))) == slots
+
+
+GPU = Slot(device="cuda:0", name="a GPU")
+
+
+class Gpu:
+    """Stands for workers on a GPU that is not here: its memory in images in flight, its rate by trials beside it."""
+
+    def __init__(self, memory: int, rates: dict[int, float]) -> None:
+        self.memory, self.rates = memory, rates
+        self.places = [GPU]
+
+    def arrange(self, slots: Sequence[Slot]) -> None:
+        self.places = list(slots)
+
+    def measure(self, probe: Probe, slots: Sequence[Slot]) -> float:
+        assert probe.sharing == len(slots)
+        assert all(slots.count(slot) <= self.places.count(slot) for slot in slots)
+        in_flight = len(slots) * probe.together * (probe.micro_batch or probe.recipe.batch_size)
+        return self.rates[len(slots)] * probe.together if in_flight <= self.memory else 0.0
+
+
+BATCH = PROBE.recipe.batch_size
+PACKS = {1: 1.0, 2: 1.9, 4: 3.5}
+
+
+@pytest.mark.parametrize(
+    ("memory", "rates", "expected"),
+    [
+        (100 * BATCH, PACKS, Pace(packed=4)),
+        (3 * BATCH, PACKS, Pace(packed=2)),
+        (BATCH, PACKS, Pace()),
+        (BATCH - 1, PACKS, Pace(micro_batch=BATCH // 2)),  # a half where a whole batch does not fit, and no packing
+        (5, PACKS, Pace(packed=1, micro_batch=4)),
+        (100 * BATCH, {1: 1.0, 2: 1.05, 4: 1.09}, Pace()),
+        (100 * BATCH, {1: 1.0, 2: 1.5, 4: 1.6}, Pace(packed=2)),
+    ],
+)
+def test_a_gpu_has_the_largest_micro_batch_that_fits_and_as_many_trials_as_pay(
+    memory: int, rates: dict[int, float], expected: Pace
+):
+    gpu = cast(LocalExecutor, Gpu(memory, rates))
+    assert measured(gpu, [GPU], PROBE, due=4, seeds=2, together=1) == expected
+
+
+def test_seeds_are_stacked_on_a_gpu_only_within_the_memory_that_packed_trials_leave():
+    for memory, together in ((8 * BATCH, 2), (7 * BATCH, 1)):
+        gpu = cast(LocalExecutor, Gpu(memory, PACKS))
+        assert measured(gpu, [GPU], PROBE, due=8, seeds=2) == Pace(packed=4, together=together)
 
 
 @pytest.mark.gpu

@@ -15,13 +15,20 @@ import yaml
 from PIL import Image
 
 from scalesearch.cli import _code
-from scalesearch.plan import read_plan
+from scalesearch.engine.trial import identity_of
+from scalesearch.engine.work import Work
+from scalesearch.plan import lay_out, read_plan
+from scalesearch.proxy.checkpoint import Checkpoint, write_checkpoint
 from scalesearch.spec import Network
+from scalesearch.trials import TrialKey
 
 FilesOf = Callable[[Path], dict[str, str]]
 Finished = tuple[Path, Any]
-FOLDER = {"study.db", "plan.yaml", "scan.json", "candidates.csv", "trials.csv", "ranking.json", "environment.json"}
-"""Files of a run folder, by docs/design.md, section 6; the report page comes later."""
+FOLDER = {
+    *("journal.jsonl", "study.db", "plan.yaml", "scan.json", "candidates.csv", "trials.csv", "ranking.json"),
+    *("environment.json", "report.html"),
+}
+"""Files of a run folder, by docs/design.md, section 6."""
 FOLDERS = {"family", "checkpoints", "logs"}
 TRIALS = 8
 
@@ -189,7 +196,7 @@ def test_the_same_command_again_trains_nothing_and_comes_to_the_same(
     before = files_of(folder)
     found = document(capsys, "run", *tiny_options, "--out", folder, "--quiet")
     after = files_of(folder)
-    assert {name for name in before if after[name] != before[name]} <= {"environment.json"}
+    assert {name for name in before if after[name] != before[name]} <= {"environment.json", "report.html"}
     assert set(after) == set(before)
     assert {"folder", "ranking", "manifest"} <= found.keys()
     assert found["folder"] == str(folder)
@@ -221,14 +228,16 @@ def test_a_folder_without_a_run_is_refused_in_one_line(
     assert error["mend"]
 
 
-def test_a_damaged_study_is_refused_by_every_command(
+def test_a_damaged_journal_is_refused_by_every_command_and_a_damaged_study_by_none_that_reads(
     finished: Finished, tiny_options: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
     (folder / "study.db").write_bytes((folder / "study.db").read_bytes()[:5000])
+    assert document(capsys, "rank", folder) == json.loads((folder / "ranking.json").read_text())
+    (folder / "journal.jsonl").write_bytes(b"no journal\n" * 100)
     for command in (["rank", folder], ["status", folder], ["emit", folder], ["run", *tiny_options, "--out", folder]):
-        assert "cannot be read as a study" in refusal(capsys, *command)
+        assert "journal.jsonl is damaged: none of its lines is whole" in refusal(capsys, *command)
 
 
 # ---- study.yaml
@@ -270,19 +279,38 @@ def test_all_faults_of_a_study_file_are_told_at_once(capsys: pytest.CaptureFixtu
 # ---- failing trials
 
 
+def unusable(key: TrialKey, finished: Path, folder: Path) -> tuple[Path, Checkpoint, str]:
+    """A checkpoint that is taken for a trial's and holds nothing of it, as it would be written in a run folder."""
+    plan = read_plan(finished)
+    proxy = lay_out(plan).candidate(key.proxy).proxy
+    assert proxy is not None
+    path = folder / "checkpoints" / f"{key}.safetensors"
+    work = Work(
+        keys=(key,),
+        network=proxy.network,
+        recipe=plan.recipe,
+        data=folder / "data",
+        checkpoint=path,
+        log=folder / "log",
+    )
+    fingerprint = json.loads((finished / "data" / "images.json").read_text())["fingerprint"]
+    return path, Checkpoint(tensors={}, results=[], step=1), identity_of(work, fingerprint)
+
+
 @pytest.mark.slow
 def test_a_run_in_which_a_trial_keeps_failing_ends_with_3_and_ranks_the_rest(
     program: Callable[..., Any], finished: Finished, tiny_options: tuple[str, ...], tmp_path: Path
 ):
     ranked = json.loads((finished[0] / "ranking.json").read_text())["candidates"]
-    key = f"{ranked[-1]['id']}-s1-e3"
+    key = TrialKey(proxy=ranked[-1]["id"], seed=1, rung=3)
     folder = tmp_path / "run"
-    (folder / "checkpoints" / f"{key}.safetensors").mkdir(parents=True)  # nothing can be stored under this name
+    (folder / "checkpoints").mkdir(parents=True)
+    write_checkpoint(*unusable(key, finished[0], folder))
     run = program("run", *tiny_options, "--out", folder, "--json")
     assert run.wait() == 3, run.err.read_text()
     found = json.loads(run.out.read_text())
-    assert found["ranking"]["failed"] == [key]
-    assert "IsADirectoryError" in (folder / "trials.csv").read_text()
+    assert found["ranking"]["failed"] == [str(key)]
+    assert "RuntimeError: Error(s) in loading state_dict" in (folder / "trials.csv").read_text()
     assert {row["id"]: row["seeds"] for row in found["ranking"]["candidates"]} == {
         row["id"]: 1 if row is ranked[-1] else 2 for row in ranked
     }

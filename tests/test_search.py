@@ -8,30 +8,32 @@ import hashlib
 import json
 import multiprocessing
 import random
+import re
 import shutil
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import optuna
 import pytest
-import sqlalchemy
 from preparing import load
 
-from scalesearch.agenda import Agenda, agenda
+from scalesearch.agenda import Agenda, agenda, in_order
 from scalesearch.documents import rank_document
 from scalesearch.engine.local import LocalExecutor, Slot
 from scalesearch.engine.work import Event, Failed, Finished, Progress, Work
+from scalesearch.errors import DataError
+from scalesearch.journal import NAME, Journal, read_journal
 from scalesearch.outcome import conclude
 from scalesearch.pace import Group, Pace
 from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.presets import PolicyName
 from scalesearch.recipe import EpochResult
 from scalesearch.request import Request, resolve
-from scalesearch.search import ATTEMPTS, entries, scaled, search
-from scalesearch.study import Study
+from scalesearch.search import ATTEMPTS, entries, mirrored, scaled, search
+from scalesearch.storage import in_folder
 from scalesearch.tables import trials_table
 from scalesearch.trials import Stage, TrialKey, TrialResult
 
@@ -106,7 +108,7 @@ class Searched:
         return self.folder / "checkpoints" / f"{key}.safetensors"
 
     def carry_out(self, observe: Callable[[Event], None] = lambda event: None, *, slots: int = 1) -> list[TrialResult]:
-        study = Study(self.folder / "study.db")
+        study = mirrored(in_folder(self.folder), self.plan, self.layout)
         executor = LocalExecutor([SLOT] * slots)
 
         def heard(event: Event) -> None:
@@ -116,10 +118,14 @@ class Searched:
                 raise EndlessError
 
         try:
-            assert search(self.plan, self.layout, study, executor, self.folder, Heard(heard), images=self.images)
+            with closing(Journal(self.folder / NAME)) as journal:
+                observer, found = Heard(heard), (self.plan, self.layout)
+                assert search(*found, journal, study, executor, self.folder, observer, images=self.images)
+                assert study.close(within=300)
         finally:
             executor.close()
-        return study.results()
+            study.close(0)
+        return in_order(agenda(*found, journal.results).planned, journal.results)
 
     def kill_worker(self) -> None:
         for worker in multiprocessing.active_children():
@@ -172,21 +178,6 @@ def test_a_finished_study_is_left_as_it_is(searched: Searched):
     assert len(searched.events) == told
 
 
-def test_a_trial_that_keeps_failing_is_given_up_with_its_reason_and_the_rest_goes_on(searched: Searched):
-    target = searched.keys[1]
-    searched.checkpoint(target).mkdir()  # nothing can be stored under this name
-    results = {result.key: result for result in searched.carry_out()}
-    failures = searched.failures(target)
-    assert len(failures) == ATTEMPTS == 3
-    assert results[target].state == "failed"
-    assert results[target].accuracy is None
-    assert results[target].reason == failures[-1].reason
-    assert "IsADirectoryError" in results[target].reason
-    assert {key: result.state for key, result in results.items() if key != target} == dict.fromkeys(
-        [key for key in searched.keys if key != target], "complete"
-    )
-
-
 @pytest.mark.slow
 def test_a_trial_that_fails_behind_its_first_epoch_every_time_is_given_up_too(searched: Searched):
     # what was trained before the last failure is told again by the next attempt, and is no progress
@@ -197,8 +188,9 @@ def test_a_trial_that_fails_behind_its_first_epoch_every_time_is_given_up_too(se
             searched.kill_worker()
 
     results = {result.key: result for result in searched.carry_out(observe)}
-    assert len(searched.failures(target)) == ATTEMPTS
+    assert len(searched.failures(target)) == ATTEMPTS == 3
     assert results[target].state == "failed"
+    assert results[target].accuracy is None
     assert results[target].reason == "worker killed by SIGKILL"
     assert [result.epoch for result in results[target].epochs] == [1]
     assert {results[key].state for key in searched.keys if key != target} == {"complete"}
@@ -206,29 +198,29 @@ def test_a_trial_that_fails_behind_its_first_epoch_every_time_is_given_up_too(se
 
 @pytest.mark.slow
 def test_an_epoch_of_progress_gives_a_trial_all_its_attempts_back(searched: Searched):
+    searched.plan = replace(searched.plan, epochs=3)
     target = searched.keys[-1]
-    obstacle = searched.checkpoint(target)
-    obstacle.mkdir()
 
     def observe(event: Event) -> None:
-        failures = len(searched.failures(target))
-        if isinstance(event, Failed) and failures == 2:
-            obstacle.rmdir()
-        elif isinstance(event, Progress) and event.key == target and 2 <= failures < 4:
-            searched.kill_worker()
+        if isinstance(event, Progress) and event.key == target:
+            fatal = {0: 1, 1: 1, 2: 2, 3: 1}  # the epoch behind which its worker is killed, by failures before
+            if fatal.get(len(searched.failures(target))) == event.result.epoch:
+                searched.kill_worker()
 
     results = searched.carry_out(observe)
     assert len(searched.failures(target)) == 4
     assert (results[-1].key, results[-1].state) == (target, "complete")
-    assert [result.epoch for result in results[-1].epochs] == [1, 2]
+    assert [result.epoch for result in results[-1].epochs] == [1, 2, 3]
 
 
-def test_trials_without_images_are_given_up_at_once(searched: Searched):
-    (searched.folder / "data" / "images.json").unlink()
-    results = searched.carry_out()
-    assert {result.state for result in results} == {"failed"}
-    assert [len(searched.failures(key)) for key in searched.keys] == [1] * len(results)
-    assert all(str(searched.folder / "data") in result.reason for result in results)
+def test_a_search_whose_images_are_gone_stops_records_no_failure_and_goes_on_with_them(searched: Searched):
+    summary, aside = searched.folder / "data" / "images.json", searched.folder / "aside.json"
+    summary.rename(aside)
+    with pytest.raises(DataError, match=re.escape(str(searched.folder / "data"))):
+        searched.carry_out()
+    assert [event for event in searched.events if isinstance(event, Failed)] == []
+    aside.rename(summary)
+    assert {result.state for result in searched.carry_out()} == {"complete"}
 
 
 @pytest.mark.slow
@@ -305,6 +297,12 @@ class Unruly:
             return Failed(key, "diverged: the training loss of epoch 1 is not finite", final=True)
         return Finished(key) if done == key.rung else Progress(key, result_of(key, done + 1))
 
+    def forget(self, work: Work) -> None:
+        assert work.keys not in self.running
+
+    def stop(self, within: float) -> None:
+        self.running.clear()
+
     def close(self) -> None: ...
 
 
@@ -336,25 +334,29 @@ def carried_out(found: tuple[Plan, Layout], folder: Path, slots: int, order: ran
         def late(left: int | None = left, heard: list = heard) -> bool:
             return left is not None and len(heard) >= left
 
-        study, engine = Study(folder / "study.db"), Unruly(slots, order)
-        with suppress(StoppedError):
-            is_done = search(plan, layout, study, engine, folder, Heard(observe), images=lambda _: folder, late=late)
-    results = Study(folder / "study.db").results()
-    assert all(result.has_ended for result in results)
-    ranking = json.dumps(rank_document(conclude(plan, layout, results)), indent=1)
-    return ranking + trials_table(results)
+        study, engine = mirrored(in_folder(folder), plan, layout), Unruly(slots, order)
+        with suppress(StoppedError), closing(Journal(folder / NAME)) as journal:
+            told = {"images": lambda _: folder, "late": late}
+            is_done = search(plan, layout, journal, study, engine, folder, Heard(observe), **told)
+        assert study.close(within=300)
+    outcome = conclude(plan, layout, read_journal(folder / NAME).results)
+    assert all(result.has_ended for result in outcome.trials)
+    assert mirrored_trials(folder) == [(one.key, one.state.name, one.accuracy) for one in outcome.trials]
+    return json.dumps(rank_document(outcome), indent=1) + trials_table(outcome.trials)
 
 
-@pytest.fixture
-def unsynced() -> Iterator[None]:
-    """SQLite does not wait for the disk: nothing here outlives the process anyway."""
-
-    def connected(connection: sqlite3.Connection, _: object) -> None:
-        connection.execute("PRAGMA synchronous = OFF")
-
-    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", connected)
-    yield
-    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", connected)
+def mirrored_trials(folder: Path) -> list[tuple[TrialKey, str, float | None]]:
+    """What plain Optuna sees of a study, by number."""
+    study = optuna.load_study(study_name="scalesearch", storage=f"sqlite:///{folder / 'study.db'}")
+    names = {"FAIL": "FAILED"}
+    return [
+        (
+            TrialKey(**{name: trial.user_attrs[name] for name in ("proxy", "seed", "rung", "stage")}),
+            names.get(trial.state.name, trial.state.name),
+            trial.value,
+        )
+        for trial in study.trials
+    ]
 
 
 REQUESTS: dict[PolicyName, Request] = {
@@ -368,7 +370,6 @@ TOGETHER: dict[PolicyName, int] = {"fit": 2, "race": 1, "grid": 3}
 """Seeds trained as one network."""
 
 
-@pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize("policy", get_args(PolicyName))
 def test_neither_slots_nor_order_nor_interruptions_change_a_byte(policy: PolicyName, tmp_path: Path):
     plan, layout = resolve(REQUESTS[policy])

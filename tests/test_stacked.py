@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,7 +17,12 @@ from scalesearch.families import find_base
 from scalesearch.nets import blocks
 from scalesearch.nets.network import build
 from scalesearch.nets.stacked import StackedConv2d, joined, stack, stackable, unstack
+from scalesearch.proxy.device import on_device
+from scalesearch.proxy.evaluate import evaluate
+from scalesearch.proxy.images import fingerprinted
+from scalesearch.proxy.state import State
 from scalesearch.proxy_base import narrowed, relaxed
+from scalesearch.recipe import Recipe
 from scalesearch.spec import Head, Network, Stage, Stem
 
 K = 3
@@ -49,14 +55,6 @@ NETWORKS = {
     "grouped, padding same": GROUPED,
 }
 EACH_NETWORK = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def seeds(network: Network, dtype: torch.dtype = torch.float64) -> list[nn.Module]:
@@ -215,6 +213,21 @@ def test_norm_statistics_measured_anew_are_those_of_each_network_alone():
     for k, module in enumerate(alone):
         estimate(module, [images[k] for images in steps])
         assert_near(unstack(stacked.state_dict(), k, count=K), module.state_dict(), 1e-12)
+
+
+def test_an_evaluation_finds_of_each_network_what_it_finds_of_it_alone():
+    """With more images for the norms than are taken at once, of a stack or of a network."""
+    alone = seeds(NETWORKS["b0"], torch.float32)
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 3, 10, 10), np.uint8)
+    targets = np.arange(150) % 5
+    parts = {"train_images": pixels, "train_labels": targets, "validation_images": pixels, "validation_labels": targets}
+    data = on_device(fingerprinted(**parts), resolution=10, device=torch.device("cpu"), memory=10**9)
+    recipe = Recipe(norm_images=120, average=0.0)
+    accuracies, losses = evaluate(State(stack(alone), recipe, seeds=K), data)
+    for k, module in enumerate(alone):
+        [accuracy], [expected] = evaluate(State(module, recipe), data)
+        assert losses[k] == pytest.approx(expected, rel=1e-5)
+        assert accuracies[k] == pytest.approx(accuracy, abs=100 / 150)  # rounding may turn an image
 
 
 def test_autocast_to_bfloat16_costs_a_stack_no_more_than_its_networks():

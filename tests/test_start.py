@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,6 @@ from scalesearch.cli import _code
 from scalesearch.emit.weights import weights_digest
 from scalesearch.families import find_base
 from scalesearch.nets.library_names import norm_eps
-from scalesearch.nets.measure import one_thread
 from scalesearch.nets.network import build
 
 SMALLER = ("emit", "--base", "b0", "--coefficients", "1,1,0.7071", "--growth", "0.5")
@@ -61,13 +60,6 @@ def emit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
         return Told(code, *capsys.readouterr())
 
     return told
-
-
-@pytest.fixture(autouse=True, scope="module")
-def unthreaded() -> Iterator[None]:
-    """Tests share the cores."""
-    with one_thread():
-        yield
 
 
 def unlike_fresh(module: nn.Module) -> nn.Module:

@@ -1,8 +1,11 @@
 """Run folders as readers see them: state, counts, ranking; what is damaged is named in one line."""
 
 import json
+import os
+import platform
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,13 +15,13 @@ from filelock import FileLock
 from scalesearch.agenda import agenda
 from scalesearch.documents import rank_document, status_document
 from scalesearch.errors import StudyError
+from scalesearch.journal import NAME, Journal
 from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.recipe import EpochResult
 from scalesearch.request import Request, resolve
-from scalesearch.runfolder import claimed
-from scalesearch.search import entries
+from scalesearch.runfolder import claimed, network_of
 from scalesearch.stored import read_outcome, read_run
-from scalesearch.study import Study
+from scalesearch.trials import TrialKey, TrialState
 
 FilesOf = Callable[[Path], dict[str, str]]
 
@@ -36,17 +39,15 @@ def folder(plan: tuple[Plan, Layout], tmp_path: Path) -> Path:
 
 
 def studied(folder: Path, plan: tuple[Plan, Layout], *, complete: int, failed: int = 0, running: int = 0) -> None:
-    """A study with so many trials in each state, the first ones complete."""
-    study = Study(folder / "study.db")
-    study.enqueue(entries(*plan, agenda(*plan, []).due))
-    for index in range(complete + failed + running):
-        key = study.claim()
-        assert key is not None
-        study.report(key, EpochResult(epoch=1, train_loss=1.0, accuracy=50.0 + index, loss=1.0))
-        if index < complete:
-            study.complete(key, is_short=False)
-        elif index < complete + failed:
-            study.fail(key, "worker killed by SIGKILL")
+    """A journal with so many trials in each state, the first ones complete."""
+    with closing(Journal(folder / NAME)) as journal:
+        for index, key in enumerate(agenda(*plan, []).due[: complete + failed + running]):
+            journal.start(key)
+            journal.report(key, EpochResult(epoch=1, train_loss=1.0, accuracy=50.0 + index, loss=1.0))
+            if index < complete:
+                journal.end(key, TrialState.COMPLETE)
+            elif index < complete + failed:
+                journal.end(key, TrialState.FAILED, "worker killed by SIGKILL")
 
 
 def test_a_folder_without_a_run_is_refused_with_the_mend(tmp_path: Path):
@@ -97,7 +98,7 @@ def test_a_run_that_chooses_its_trials_tells_the_most_until_it_has_ended(tmp_pat
     plan = resolve(asked)
     with claimed(tmp_path / "run", plan[0]):
         folder = tmp_path / "run"
-    study = Study(folder / "study.db")
+    journal = Journal(folder / NAME)
     stages, totals = [], set()
     while (stored := read_run(folder)).now.stage is not None:
         document = status_document(stored)
@@ -105,13 +106,15 @@ def test_a_run_that_chooses_its_trials_tells_the_most_until_it_has_ended(tmp_pat
         assert document["done"] + len(set(stored.now.due) - {one.key for one in stored.results}) <= document["total"]
         stages.append(document["stage"])
         totals.add(document["total"])
-        study.enqueue(entries(*plan, stored.now.due))
-        while (key := study.claim()) is not None:
+        known = {result.key for result in stored.results}
+        for key in (key for key in stored.now.due if key not in known):
             accuracy = 50.0 if key.proxy == ANCHOR else 60.0 + plan[1].trained.index(key.proxy)
-            study.report(key, EpochResult(epoch=1, train_loss=1.0, accuracy=accuracy, loss=1.0))
-            study.complete(key, is_short=False)
+            journal.start(key)
+            journal.report(key, EpochResult(epoch=1, train_loss=1.0, accuracy=accuracy, loss=1.0))
+            journal.end(key, TrialState.COMPLETE)
     assert stages[-1] == "confirm"
     assert stages.count("search") == len(stages) - 1
+    journal.close()
     [most] = totals
     document = status_document(read_run(folder))
     assert (document["state"], document["stage"], document["eta_s"]) == ("finished", None, 0)
@@ -175,11 +178,34 @@ def test_a_plan_with_a_value_that_is_none_is_named_in_one_line(folder: Path, pat
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_study_is_named_in_one_line(folder: Path):
-    (folder / "study.db").write_bytes(b"garbage" * 1000)
-    with pytest.raises(StudyError, match=r"study\.db cannot be read as a study") as caught:
+def test_a_damaged_journal_is_named_in_one_line(folder: Path):
+    (folder / NAME).write_bytes(b"garbage\n" * 1000)
+    with pytest.raises(StudyError, match=r"journal\.jsonl is damaged: none of its lines is whole") as caught:
         read_run(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_study_keeps_nobody_from_reading_a_run(folder: Path, plan: tuple[Plan, Layout]):
+    studied(folder, plan, complete=4)
+    before = rank_document(read_outcome(folder))
+    (folder / "study.db").write_bytes(b"garbage" * 1000)
+    assert rank_document(read_outcome(folder)) == before
+
+
+def test_a_study_without_its_journal_is_refused_by_readers_and_coordinators(folder: Path, plan: tuple[Plan, Layout]):
+    (folder / "study.db").write_bytes(b"of another version")
+    for use in (lambda: read_run(folder), lambda: claimed(folder, plan[0]).__enter__()):
+        with pytest.raises(
+            StudyError, match=r"holds a study without its journal\.jsonl; restore it, or run into a new"
+        ):
+            use()
+
+
+def test_results_of_a_network_that_the_plan_does_not_have_are_refused(folder: Path):
+    with closing(Journal(folder / NAME)) as journal:
+        journal.start(TrialKey(proxy="d99", seed=0, rung=2))
+    with pytest.raises(StudyError, match="trials of d99, which the plan does not have"):
+        read_run(folder)
 
 
 def test_a_study_without_its_plan_is_not_run_over(folder: Path, plan: tuple[Plan, Layout], files_of: FilesOf):
@@ -193,11 +219,56 @@ def test_a_study_without_its_plan_is_not_run_over(folder: Path, plan: tuple[Plan
 
 def test_a_folder_is_held_by_one_coordinator_at_a_time(folder: Path, plan: tuple[Plan, Layout]):
     with claimed(folder, plan[0]):
-        with pytest.raises(StudyError, match="is in use by another run; wait for it"), claimed(folder, plan[0]):
+        said = rf"is in use by pid {os.getpid()} on {platform.node()} since 2\d{{3}}-.* UTC; wait for it, or stop it"
+        with pytest.raises(StudyError, match=said), claimed(folder, plan[0]):
             pass
         assert status_document(read_run(folder))["state"] == "running"
     with claimed(folder, plan[0]):
         pass
+
+
+def test_a_dead_holder_holds_up_nobody(folder: Path, plan: tuple[Plan, Layout]):
+    (folder / ".holder").write_text(json.dumps({"pid": 1, "host": "elsewhere", "since": "long ago"}))
+    with claimed(folder, plan[0]):
+        assert json.loads((folder / ".holder").read_text())["pid"] == os.getpid()
+    assert not (folder / ".holder").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"pid": "x"}'], ids=repr)
+def test_a_holder_that_does_not_name_itself_is_another_run(folder: Path, plan: tuple[Plan, Layout], content: str):
+    with FileLock(folder / ".lock"):
+        (folder / ".holder").write_text(content)
+        with pytest.raises(StudyError, match="is in use by another run; wait for it"), claimed(folder, plan[0]):
+            pass
+
+
+MOUNTS = """\
+/dev/vda / ext4 rw,relatime 0 0
+server:/home /home nfs4 rw 0 0
+/dev/sdb /home/me/fast xfs rw 0 0
+me@far:/ /mnt/a\\040b fuse.sshfs rw 0 0
+//nas/x /homes cifs rw 0 0
+scratch /scratch lustre rw,flock 0 0
+/dev/vdc /srv ext4 rw 0 0
+nas:/srv /srv nfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/runs/one", None),
+        ("/home/me/one", "nfs4"),
+        ("/home/me/fast/one", None),
+        ("/home/me/faster", "nfs4"),
+        ("/mnt/a b/one", "fuse.sshfs"),
+        ("/homes/one", "cifs"),
+        ("/scratch/one", "lustre"),
+        ("/srv/one", "nfs"),
+    ],
+)
+def test_the_file_system_of_a_folder_is_that_of_the_deepest_and_latest_mount(path: str, kind: str | None):
+    assert network_of(Path(path), MOUNTS) == kind
 
 
 def test_a_place_that_cannot_be_written_is_refused_with_the_mend(plan: tuple[Plan, Layout], tmp_path: Path):

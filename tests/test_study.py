@@ -1,22 +1,24 @@
-"""The stored study: what is enqueued, claimed, reported and read, by us and by plain Optuna."""
+"""The stored study: what it is brought to, by us and step by step, and what plain Optuna sees of it."""
 
+from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
 import optuna
 import pytest
 
-from scalesearch.errors import StudyError
-from scalesearch.policies import Leave
 from scalesearch.recipe import EpochResult
 from scalesearch.scaling import Coefficients
+from scalesearch.storage import in_folder
 from scalesearch.study import Entry, Study
-from scalesearch.trials import Stage, TrialKey, TrialState
+from scalesearch.trials import Stage, TrialKey, TrialResult, TrialState
 
 BUDGET = 2.0
 ARMS = {"base": (0.0, 1.0), "deep": (1.0, 2.01), "wide": (0.0, 1.95), "large": (0.2, 2.2)}
 """Share of depth and realised growth by proxy."""
+BEGAN = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 def entry(proxy: str, seed: int) -> Entry:
@@ -36,14 +38,24 @@ ENTRIES = [entry(proxy, seed) for seed in range(2) for proxy in ARMS]
 KEYS = [one.key for one in ENTRIES]
 
 
-def epoch(number: int, accuracy: float) -> EpochResult:
-    return EpochResult(epoch=number, train_loss=1.0 / number, accuracy=accuracy, loss=0.1 + 0.2)
+def result(key: TrialKey, state: TrialState, *accuracies: float, reason: str = "") -> TrialResult:
+    """A trial with an epoch for each accuracy."""
+    epochs = [EpochResult(epoch=n, train_loss=1 / n, accuracy=one, loss=0.3) for n, one in enumerate(accuracies, 1)]
+    started = None if state is TrialState.WAITING else BEGAN
+    ended = BEGAN + timedelta(minutes=3) if reason or state.value in ("complete", "pruned", "failed") else None
+    return TrialResult(key=key, state=state, epochs=tuple(epochs), reason=reason, started=started, ended=ended)
 
 
-def opened(tmp_path: Path) -> Study:
-    study = Study(tmp_path / "study.db")
-    study.enqueue(ENTRIES)
-    return study
+def brought(tmp_path: Path, *results: TrialResult) -> None:
+    """Have the study hold these, by a study that is opened for each of them."""
+    entries = {one.key: one for one in ENTRIES}
+    for one in results:
+        with closing(Study(in_folder(tmp_path))) as study:
+            if one.key in study:
+                study.bring(one)
+            else:
+                given = entries.get(one.key) or replace(entry(one.key.proxy, one.key.seed), key=one.key)
+                study.add(given, one)
 
 
 def plain(tmp_path: Path) -> optuna.Study:
@@ -51,119 +63,83 @@ def plain(tmp_path: Path) -> optuna.Study:
     return optuna.load_study(study_name="scalesearch", storage=f"sqlite:///{tmp_path / 'study.db'}")
 
 
-def trained(study: Study, key: TrialKey, *accuracies: float) -> None:
-    for number, accuracy in enumerate(accuracies, start=1):
-        study.report(key, epoch(number, accuracy))
-    study.complete(key, is_short=False)
+def waiting(key: TrialKey) -> TrialResult:
+    return result(key, TrialState.WAITING)
 
 
-def claimed(study: Study) -> list[TrialKey]:
-    found = []
-    while (key := study.claim()) is not None:
-        found.append(key)
-    return found
+LIFE = [
+    waiting(KEYS[0]),
+    result(KEYS[0], TrialState.RUNNING),
+    result(KEYS[0], TrialState.RUNNING, 100 / 3),
+    result(KEYS[0], TrialState.RUNNING, 100 / 3, 200 / 3),
+    result(KEYS[0], TrialState.COMPLETE, 100 / 3, 200 / 3),
+]
+"""A trial from its beginning to its end."""
 
 
-# ---- enqueue and claim
+# ---- brought to where a trial is, from wherever it was
 
 
-def test_trials_are_claimed_once_each_in_the_order_they_were_enqueued(tmp_path: Path):
-    study = opened(tmp_path)
-    assert claimed(study) == KEYS
-    assert study.claim() is None
+@pytest.mark.parametrize("seen", [[*range(5)], [0, 4], [1, 4], [2, 4], [4], [0, 2, 2, 3, 4, 4, 0]], ids=str)
+def test_whatever_was_written_of_a_trial_before_it_comes_to_the_same(tmp_path: Path, seen: list[int]):
+    brought(tmp_path, *(LIFE[index] for index in seen))
+    [trial] = plain(tmp_path).trials
+    assert trial.state == optuna.trial.TrialState.COMPLETE
+    assert trial.value == 200 / 3
+    assert trial.intermediate_values == {1: 100 / 3, 2: 200 / 3}
+    assert [row["epoch"] for row in trial.user_attrs["epochs"]] == [1, 2]
+    assert list(trial.constraints) == ["compute"]
+    assert trial.datetime_start is not None
+    assert trial.datetime_complete is not None
 
 
-def test_enqueueing_again_adds_nothing_and_keeps_the_order(tmp_path: Path):
-    study = opened(tmp_path)
-    first = study.claim()
-    assert first is not None
-    trained(study, first, 10.0, 20.0)
-    study.enqueue(ENTRIES)
-    again = Study(tmp_path / "study.db")
-    again.enqueue(ENTRIES)
-    assert [result.key for result in again.results()] == KEYS
-    assert [first, *claimed(again)] == KEYS
+@pytest.mark.parametrize("index", range(5))
+def test_each_step_of_a_trial_is_seen(tmp_path: Path, index: int):
+    brought(tmp_path, LIFE[0], LIFE[index])
+    [trial] = plain(tmp_path).trials
+    states = ["WAITING", "RUNNING", "RUNNING", "RUNNING", "COMPLETE"]
+    assert trial.state.name == states[index]
+    assert len(trial.intermediate_values) == (0, 0, 1, 2, 2)[index]
 
 
-def test_a_study_that_was_cut_off_while_enqueueing_is_completed(tmp_path: Path):
-    Study(tmp_path / "study.db").enqueue(ENTRIES[:3])
-    assert claimed(opened(tmp_path)) == KEYS
+def test_a_trial_that_was_not_seen_before_its_end_keeps_the_times_of_the_journal(tmp_path: Path):
+    brought(tmp_path, LIFE[4])
+    [trial] = plain(tmp_path).trials
+    assert trial.datetime_start == BEGAN.astimezone().replace(tzinfo=None)
+    assert trial.duration == timedelta(minutes=3)
 
 
-def test_an_empty_study_has_no_results_and_nothing_to_claim_or_to_take_up(tmp_path: Path):
-    study = Study(tmp_path / "study.db")
-    assert (study.results(), study.claim(), study.unfinished()) == ([], None, [])
+def test_trials_have_their_numbers_in_the_order_in_which_they_were_added(tmp_path: Path):
+    brought(tmp_path, *map(waiting, KEYS))
+    brought(tmp_path, *(result(key, TrialState.COMPLETE, 1.0, 2.0) for key in reversed(KEYS)))
+    trials = plain(tmp_path).trials
+    assert [(trial.number, trial.user_attrs["proxy"]) for trial in trials] == list(enumerate(key.proxy for key in KEYS))
+    assert {trial.state.name for trial in trials} == {"COMPLETE"}
 
 
-# ---- going on
+def test_a_failed_trial_has_its_reason(tmp_path: Path):
+    brought(tmp_path, waiting(KEYS[0]), result(KEYS[0], TrialState.FAILED, 1.0, reason="worker killed by SIGKILL"))
+    [trial] = plain(tmp_path).trials
+    assert (trial.state.name, trial.user_attrs["reason"]) == ("FAIL", "worker killed by SIGKILL")
+    assert trial.intermediate_values == {1: 1.0}
 
 
-def test_trials_that_a_coordinator_left_running_are_taken_up_in_order_and_finished(tmp_path: Path):
-    first = opened(tmp_path)
-    left = [first.claim() for _ in range(3)]
-    assert left[1] is not None
-    first.report(left[1], epoch(1, 30.0))
-    second = opened(tmp_path)
-    assert second.unfinished() == left == KEYS[:3]
-    second.report(KEYS[1], epoch(1, 99.0))
-    second.report(KEYS[1], epoch(2, 40.0))
-    second.complete(KEYS[1], is_short=False)
-    result = second.results()[1]
-    assert (result.state, result.accuracy) == (TrialState.COMPLETE, 40.0)
-    assert result.epochs == (epoch(1, 30.0), epoch(2, 40.0))
-    assert second.claim() == KEYS[3]
-
-
-def test_ended_trials_are_neither_taken_up_nor_claimed_again(tmp_path: Path):
-    study = opened(tmp_path)
-    for key in claimed(study):
-        trained(study, key, 1.0, 2.0) if key.seed else study.fail(key, "worker killed by SIGKILL")
-    again = opened(tmp_path)
-    assert (again.unfinished(), again.claim()) == ([], None)
-
-
-# ---- reports, ends, records
-
-
-def test_an_epoch_reported_twice_is_stored_once_and_as_it_came_first(tmp_path: Path):
-    study = opened(tmp_path)
-    key = study.claim()
-    assert key is not None
-    for number, accuracy in ((1, 50.0), (1, 51.0), (2, 60.0), (1, 52.0), (2, 61.0)):
-        study.report(key, epoch(number, accuracy))
-    study.complete(key, is_short=False)
-    assert study.results()[0].epochs == (epoch(1, 50.0), epoch(2, 60.0))
-    assert plain(tmp_path).trials[0].intermediate_values == {1: 50.0, 2: 60.0}
-
-
-def test_results_are_records_of_every_state_with_exact_numbers(tmp_path: Path):
-    study = opened(tmp_path)
-    first, second, third = (study.claim() for _ in range(3))
-    assert first is not None
-    assert second is not None
-    assert third is not None
-    trained(study, first, 100 / 3, 200 / 3)
-    study.fail(second, "diverged: the training loss of epoch 1 is not finite")
-    study.report(third, epoch(1, 12.5))
-    found = Study(tmp_path / "study.db").results()
-    assert [result.key for result in found] == KEYS
-    assert [result.state for result in found] == ["complete", "failed", "running", *["waiting"] * 5]
-    assert [result.accuracy for result in found] == [200 / 3, *[None] * 7]
-    assert found[0].epochs[1] == epoch(2, 200 / 3)
-    assert found[1].reason == "diverged: the training loss of epoch 1 is not finite"
-    assert found[2].epochs == (epoch(1, 12.5),)
-    assert found[0].seconds is not None
-    assert found[0].seconds >= 0
-    assert [result.seconds for result in found[2:]] == [None] * 6
+def test_a_study_that_ended_a_trial_otherwise_contradicts_it(tmp_path: Path):
+    brought(tmp_path, result(KEYS[0], TrialState.COMPLETE, 1.0, 2.0), result(KEYS[1], TrialState.RUNNING, 1.0))
+    with closing(Study(in_folder(tmp_path))) as study:
+        assert not study.contradicts(result(KEYS[0], TrialState.COMPLETE, 1.0, 2.0))
+        assert study.contradicts(result(KEYS[0], TrialState.COMPLETE, 1.0, 2.5))
+        assert study.contradicts(result(KEYS[0], TrialState.RUNNING, 1.0))
+        assert study.contradicts(result(KEYS[0], TrialState.FAILED, 1.0, 2.0, reason="lost"))
+        assert not study.contradicts(result(KEYS[1], TrialState.COMPLETE, 5.0, 6.0))
+        assert not study.contradicts(result(KEYS[2], TrialState.RUNNING))
 
 
 # ---- as others see it
 
 
 def test_plain_optuna_sees_parameters_attributes_reports_and_the_value(tmp_path: Path):
-    study = opened(tmp_path)
-    for key in claimed(study):
-        trained(study, key, 10.0 + key.seed, 20.0 + key.seed)
+    brought(tmp_path, *(result(key, TrialState.COMPLETE, 10.0 + key.seed, 20.0 + key.seed) for key in KEYS))
     trials = plain(tmp_path).trials
     assert len(trials) == len(ENTRIES)
     for trial, one in zip(trials, ENTRIES, strict=True):
@@ -181,10 +157,8 @@ def test_plain_optuna_sees_parameters_attributes_reports_and_the_value(tmp_path:
 
 
 def test_the_constraint_is_the_distance_to_the_budget_and_the_best_trial_keeps_it(tmp_path: Path):
-    study = opened(tmp_path)
     accuracies = {"base": 99.0, "large": 98.0, "deep": 50.0, "wide": 60.0}
-    for key in claimed(study):
-        trained(study, key, accuracies[key.proxy] + key.seed)
+    brought(tmp_path, *(result(key, TrialState.COMPLETE, accuracies[key.proxy] + key.seed) for key in KEYS))
     stored = plain(tmp_path)
     found = {trial.user_attrs["proxy"]: trial.constraints for trial in stored.trials}
     assert {proxy: list(values) for proxy, values in found.items()} == {proxy: ["compute"] for proxy in ARMS}
@@ -198,25 +172,20 @@ def test_the_constraint_is_the_distance_to_the_budget_and_the_best_trial_keeps_i
 
 
 def test_the_constraint_of_a_trial_at_another_budget_is_the_distance_to_that_one(tmp_path: Path):
-    study = Study(tmp_path / "study.db")
     wide = entry("wide", 0)
-    study.enqueue([wide, replace(wide, key=replace(wide.key, stage="travel"), growth=4.04, target=4.0)])
-    assert claimed(study) == [wide.key, replace(wide.key, stage="travel")]
+    with closing(Study(in_folder(tmp_path))) as study:
+        study.add(wide, waiting(wide.key))
+        other = replace(wide, key=replace(wide.key, stage="travel"), growth=4.04, target=4.0)
+        study.add(other, waiting(other.key))
     found = [trial.constraints["compute"] for trial in plain(tmp_path).trials]
     assert found == pytest.approx([0.025 - 0.03, 0.01 - 0.03])
 
 
-def test_a_short_rung_ends_pruned_and_keeps_the_accuracy_it_reached(tmp_path: Path):
-    study = Study(tmp_path / "study.db")
-    short, full = entry("deep", 0), entry("deep", 1)
-    study.enqueue([replace(short, key=replace(short.key, rung=1)), full])
-    first, second = claimed(study)
-    study.report(first, epoch(1, 70.0))
-    study.complete(first, is_short=True)
-    trained(study, second, 30.0, 40.0)
-    results = Study(tmp_path / "study.db").results()
-    assert [(result.state, result.accuracy) for result in results] == [("pruned", 70.0), ("complete", 40.0)]
-    assert all(result.is_trained and result.has_ended for result in results)
+@pytest.mark.parametrize("before", [True, False], ids=["seen before", "not seen before"])
+def test_a_short_rung_ends_pruned_and_keeps_the_accuracy_it_reached(tmp_path: Path, before: bool):
+    short = replace(KEYS[1], rung=1)
+    brought(tmp_path, *[waiting(short)] * before, result(short, TrialState.PRUNED, 70.0))
+    brought(tmp_path, result(KEYS[1], TrialState.COMPLETE, 30.0, 40.0))
     stored = plain(tmp_path)
     assert [trial.state.name for trial in stored.trials] == ["PRUNED", "COMPLETE"]
     assert stored.trials[0].value == 70.0
@@ -224,89 +193,30 @@ def test_a_short_rung_ends_pruned_and_keeps_the_accuracy_it_reached(tmp_path: Pa
 
 
 def test_the_stages_of_a_proxy_and_seed_are_trials_of_their_own(tmp_path: Path):
-    study = Study(tmp_path / "study.db")
-    found = [replace(ENTRIES[1], key=replace(KEYS[1], stage=stage)) for stage in get_args(Stage)]
-    study.enqueue(found)
-    study.enqueue(found)
-    assert claimed(study) == [one.key for one in found]
-    assert len({str(one.key) for one in found}) == 3
+    found = [replace(KEYS[1], stage=stage) for stage in get_args(Stage)]
+    brought(tmp_path, *map(waiting, found), *map(waiting, found))
+    assert [trial.user_attrs["stage"] for trial in plain(tmp_path).trials] == list(get_args(Stage))
+    assert len({str(one) for one in found}) == 3
 
 
-def test_who_has_left_stays_in_the_study(tmp_path: Path):
-    leaves = [Leave(arm="deep", rung=1, seeds=2), Leave(arm="wide", rung=2, seeds=1)]
-    study = opened(tmp_path)
-    study.leave(leaves[:1])
-    Study(tmp_path / "study.db").leave(leaves)
-    found = [{"arm": "deep", "rung": 1, "seeds": 2}, {"arm": "wide", "rung": 2, "seeds": 1}]
-    assert plain(tmp_path).user_attrs["left"] == found
+def test_attributes_of_the_study_are_those_that_were_told_last(tmp_path: Path):
+    for value in (["deep"], ["deep", "wide"], ["deep", "wide"]):
+        with closing(Study(in_folder(tmp_path))) as study:
+            study.attribute("left", value)
+    assert plain(tmp_path).user_attrs == {"left": ["deep", "wide"]}
 
 
 def test_optunas_own_table_reads_the_study(tmp_path: Path):
-    study = opened(tmp_path)
-    for key in claimed(study):
-        trained(study, key, 10.0, 20.0 + len(key.proxy))
+    brought(tmp_path, *(result(key, TrialState.COMPLETE, 10.0, 20.0 + len(key.proxy)) for key in KEYS))
     frame = plain(tmp_path).trials_dataframe()
     assert list(frame["params_seed"]) == [0] * 4 + [1] * 4
     assert list(frame["value"]) == [20.0 + len(one.key.proxy) for one in ENTRIES]
 
 
-# ---- damage
-
-
-def whole(tmp_path: Path) -> bytes:
-    study = opened(tmp_path)
-    for key in claimed(study):
-        trained(study, key, 1.0, 2.0)
-    return (tmp_path / "study.db").read_bytes()
-
-
-def refused(path: Path) -> str:
-    with pytest.raises(StudyError) as caught:
-        Study(path).results()
-    text = str(caught.value)
-    assert "\n" not in text
-    assert str(path) in text
-    assert caught.value.mend
-    return text
-
-
-@pytest.mark.parametrize("content", [b"garbage" * 200, b"\0" * 5000], ids=["text", "zeros"])
-def test_a_file_that_is_no_study_is_refused_in_one_line(tmp_path: Path, content: bytes):
-    path = tmp_path / "study.db"
-    path.write_bytes(content)
-    refused(path)
-
-
-@pytest.mark.parametrize("eighths", range(1, 8))
-def test_a_study_cut_short_is_refused_in_one_line(tmp_path: Path, eighths: int):
-    content = whole(tmp_path)
-    path = tmp_path / "cut.db"
-    path.write_bytes(content[: len(content) * eighths // 8])
-    refused(path)
-
-
-def test_a_study_with_a_page_overwritten_is_refused_in_one_line(tmp_path: Path):
-    content = bytearray(whole(tmp_path))
-    for start in range(4096, len(content), 4096):
-        content[start : start + 4096] = b"\xff" * 4096
-    path = tmp_path / "harmed.db"
-    path.write_bytes(content)
-    refused(path)
-
-
-def test_a_database_of_someone_else_is_refused_in_one_line(tmp_path: Path):
-    storage = f"sqlite:///{tmp_path / 'other.db'}"
-    optuna.create_study(storage=storage, study_name="scalesearch", direction="maximize").enqueue_trial({"x": 1})
-    refused(tmp_path / "other.db")
-
-
-def test_a_study_in_a_folder_that_is_not_there_is_refused_in_one_line(tmp_path: Path):
-    refused(tmp_path / "none" / "study.db")
-
-
-def test_a_study_keeps_to_the_images_it_began_with(tmp_path: Path):
-    path = tmp_path / "study.db"
-    Study(path).bind("one")
-    Study(path).bind("one")
-    with pytest.raises(StudyError, match="not those that the study began with"):
-        Study(path).bind("another")
+def test_the_folder_of_a_study_may_have_any_name(tmp_path: Path):
+    folder = tmp_path / "a?b#c%20d & {e}"
+    folder.mkdir()
+    brought(folder, LIFE[4])
+    with closing(Study(in_folder(folder))) as study:
+        assert KEYS[0] in study
+    assert [path.name for path in folder.iterdir()] == ["study.db"]

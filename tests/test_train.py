@@ -123,17 +123,20 @@ def test_another_seed_gives_another_run():
 
 @RECIPES
 @pytest.mark.parametrize("as_in_a_file", [torch.clone, lambda value: value.contiguous().clone()])
-def test_a_training_restored_after_any_epoch_ends_as_if_it_had_never_stopped(recipe, as_in_a_file):
+def test_a_training_restored_behind_any_step_ends_as_if_it_had_never_stopped(recipe, as_in_a_file):
     data = images()
-    whole, results = started(data, recipe)
-    expected = []
-    states = []
-    for result in results:
-        expected.append(result)
-        states.append({name: as_in_a_file(value) for name, value in whole.state.tensors().items()})
-    for epoch in (1, 2):
+    whole, _ = started(data, recipe)
+    expected, states = [], []
+    for found in whole.steps():
+        expected += found or []
+        tensors = {name: as_in_a_file(value) for name, value in whole.tensors().items()}
+        states.append((tensors, whole.epoch, whole.step))
+    moments = {(epoch, step): tensors for tensors, epoch, step in states}  # the last of each: in an evaluation, if any
+    assert len(moments) > whole.step >= 12
+    for (epoch, step), tensors in moments.items():
         resumed, rest = started(data, recipe, seed=5)
-        resumed.restore(states[epoch - 1], epoch)
+        torch.rand(step)  # of a generator that stands somewhere else
+        resumed.restore(tensors, epoch=epoch, step=step)
         assert list(rest) == expected[epoch:]
         assert same(resumed.state.tensors(), whole.state.tensors())
 
@@ -142,10 +145,10 @@ def test_restoring_takes_copies():
     data = images()
     training, results = started(data)
     next(results)
-    state = copied(training.state.tensors())
+    state = copied(training.tensors())
     kept = copied(state)
     resumed, rest = started(data)
-    resumed.restore(state, 1)
+    resumed.restore(state, epoch=1, step=training.step)
     list(rest)
     assert same(state, kept)
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
 import sys
 import traceback
 
-import typer
+from scalesearch.cli.console import plain
+from scalesearch.errors import CostMismatchError, EmitError, EngineError, ScaleSearchError, SearchFailedError
+from scalesearch.stopping import TerminatedError, raising
+from scalesearch.storage import redacted, redacted_argument
 
-from scalesearch.cli.commands import app
-from scalesearch.errors import CostMismatchError, EmitError, ScaleSearchError, SearchFailedError
-
-USAGE, INSIDE, INTERRUPTED = 2, 1, 130
+USAGE, INSIDE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+FAILURES = (CostMismatchError, EmitError, EngineError, SearchFailedError)
+"""Faults that no other usage would mend."""
+REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG})
+"""Faults of files that another place or more room mends."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code.
 
     Exit codes: 0 done, 1 a failure inside, 2 usage, bad config or data, 3 finished with failed trials,
-    130 interrupted with the state saved.
+    130 interrupted and 143 terminated (SIGTERM, SIGUSR1) with the state saved.
     """
     # decisions are small products: threads of numpy's BLAS would wait for each other, and for the trainings
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -30,6 +35,20 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _code(arguments: list[str]) -> int:
     try:
+        with raising():
+            return _run(arguments)
+    except KeyboardInterrupt:
+        return _tell(_interruption(arguments), arguments, INTERRUPTED)
+    except TerminatedError:
+        return _tell(_interruption(arguments), arguments, TERMINATED)
+
+
+def _run(arguments: list[str]) -> int:
+    import typer  # loaded where signals are heard
+
+    try:
+        from scalesearch.cli.commands import app
+
         code = typer.main.get_command(app).main(arguments, prog_name="scalesearch", standalone_mode=False)
         return _tell(_interruption(arguments), arguments, code) if code == INTERRUPTED else code or 0
     except typer.TyperException as error:
@@ -37,7 +56,7 @@ def _code(arguments: list[str]) -> int:
             return USAGE
         failure = ScaleSearchError(error.format_message().rstrip("."), mend="see scalesearch --help")
         return _tell(failure, arguments, USAGE)
-    except (CostMismatchError, EmitError, SearchFailedError) as error:
+    except FAILURES as error:
         return _tell(error, arguments, INSIDE)
     except ScaleSearchError as error:
         return _tell(error, arguments, USAGE)
@@ -45,14 +64,17 @@ def _code(arguments: list[str]) -> int:
         sys.stderr.close()
         return INSIDE
     except Exception as error:  # noqa: BLE001  the boundary of the program: no traceback unless asked for
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            failure = ScaleSearchError(f"{error.filename or 'a file'}: {error.strerror}", mend="choose another place")
+            return _tell(failure, arguments, USAGE)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         failure = ScaleSearchError(f"failure inside: {reason}", mend="run again with `scalesearch --traceback …`")
         return _tell(failure, arguments, INSIDE)
 
 
 def _interruption(arguments: list[str]) -> ScaleSearchError:
-    line = shlex.join(["scalesearch", *arguments])
-    if "run" in arguments:
+    line = shlex.join(["scalesearch", *map(redacted_argument, arguments)])
+    if next((one for one in arguments if not one.startswith("-")), "") == "run":
         return ScaleSearchError("interrupted; what is trained is kept", mend=f"to go on: {line}")
     return ScaleSearchError("interrupted", mend=f"to start again: {line}")
 
@@ -63,6 +85,6 @@ def _tell(error: ScaleSearchError, arguments: list[str], code: int) -> int:
     if "--json" in arguments:
         from scalesearch.documents import error_document
 
-        print(json.dumps(error_document(error), indent=1))
-    print(f"scalesearch: {error}", file=sys.stderr)
+        print(redacted(json.dumps(error_document(error), indent=1)))
+    print(f"scalesearch: {plain(redacted(str(error)))}", file=sys.stderr)
     return code

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalesearch.cli.asked import asked_cluster, asked_request, resolved
 from scalesearch.cli.counting import Counting
 from scalesearch.cli.options import (
     BASES,
+    Address,
     BaseName,
     Budget,
     Cache,
     CheckPhi,
+    Checkpoints,
     Confirm,
+    CpusPerTrial,
     Data,
     DataRoot,
+    EngineOption,
     Epochs,
     FromWeights,
+    GpusPerTrial,
     Images,
     Json,
+    Log,
     Margin,
     MaxActivations,
     MaxEpochs,
+    MaxHours,
     MaxMemory,
     MaxParams,
     Naming,
@@ -36,6 +43,7 @@ from scalesearch.cli.options import (
     RunFolder,
     Seeds,
     Step,
+    StorageUrl,
     StudyFile,
     Threads,
     Together,
@@ -43,11 +51,11 @@ from scalesearch.cli.options import (
     Trained,
     Weights,
 )
+from scalesearch.cli.reporting import report, reported
 from scalesearch.errors import PlanError
 
 if TYPE_CHECKING:
     from scalesearch.outcome import Outcome
-    from scalesearch.request import Request
 
 app = typer.Typer(
     name="scalesearch",
@@ -90,29 +98,38 @@ def run(
     max_params: MaxParams = None,
     max_activations: MaxActivations = None,
     max_memory: MaxMemory = None,
-    max_hours: Annotated[
-        float | None, typer.Option("--max-hours", min=0.0, help="Stop then; the result depends on the machine's pace.")
-    ] = None,
+    max_hours: MaxHours = None,
     study: StudyFile = None,
+    storage: StorageUrl = None,
     cache: Cache = None,
+    engine: EngineOption = None,
+    address: Address = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
+    checkpoints: Checkpoints = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<named after the plan>.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Write report.html again after every decision.")] = False,
+    log: Log = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Search a scaling rule: train proxies, rank them, and emit the scaled family. The same command resumes."""
     from scalesearch.cli import show
-    from scalesearch.request import resolve
 
-    request = _request(study, locals())
+    request = asked_request(study, locals())
+    cluster = asked_cluster(engine, address=address, cpus=cpus_per_trial, gpus=gpus_per_trial, checkpoints=checkpoints)
     with Counting(quiet=quiet) as told:
-        plan, layout = resolve(request, told)
+        plan, layout = resolved(study, request, told)
     from scalesearch.cli.progress import RunDisplay
     from scalesearch.run import run as carry_out  # brings torch, which a refused request does without
 
     folder = out or Path("runs") / plan.folder_name
-    display = RunDisplay(folder, quiet=quiet, on_stderr=as_json)
-    with display:
-        outcome, manifest = carry_out(plan, layout, folder, display, cache=cache, download=download, hours=max_hours)
+    ways = {"cache": cache, "download": download, "hours": max_hours, "storage": storage, "cluster": cluster}
+    with (
+        reported(folder, live=live, log=log) as heard,
+        RunDisplay(folder, quiet=quiet, on_stderr=as_json, heard=heard) as display,
+    ):
+        outcome, manifest = carry_out(plan, layout, folder, display, **ways)
     show.run(folder, outcome, manifest, as_json=as_json)
     if outcome.failed:
         raise typer.Exit(3)
@@ -148,11 +165,10 @@ def plan(
 ) -> None:
     """List the candidates of a search with their cost and proxies. Trains nothing; torch is for builders alone."""
     from scalesearch.cli import show
-    from scalesearch.request import resolve
 
-    request = _request(study, locals())
+    request = asked_request(study, locals())
     with Counting(quiet=False) as told:
-        found = resolve(request, told)
+        found = resolved(study, request, told)
     show.plan(*found, as_json=as_json)
 
 
@@ -202,10 +218,22 @@ def rank(folder: RunFolder, as_json: Json = False) -> None:
 @app.command()
 def status(folder: RunFolder, as_json: Json = False) -> None:
     """Tell how far a run is."""
-    from scalesearch.cli import show
+    from scalesearch.cli import plots
     from scalesearch.stored import read_run
 
-    show.status(read_run(folder), as_json=as_json)
+    plots.status(read_run(folder), as_json=as_json)
+
+
+app.command()(report)
+
+
+@app.command()
+def repair(folder: RunFolder, storage: StorageUrl = None, as_json: Json = False) -> None:
+    """Bring the Optuna study of a run to its journal; what is damaged is kept aside."""
+    from scalesearch.cli import show
+    from scalesearch.repair import repair as mend
+
+    show.repaired(folder, mend(folder, storage), as_json=as_json)
 
 
 @app.command()
@@ -283,14 +311,3 @@ def _outcome(folder: Path) -> Outcome:
     from scalesearch.stored import read_outcome
 
     return read_outcome(folder)
-
-
-def _request(study: Path | None, given: dict[str, Any]) -> Request:
-    """What the command line asks for, on top of a study file; options that were not given are None."""
-    from scalesearch.request import Request, read_request
-
-    names = {entry.name for entry in fields(Request)}
-    asked = {name: value for name, value in given.items() if name in names and value is not None}
-    if "data_root" in asked:
-        asked["data_root"] = str(asked["data_root"])
-    return replace(read_request(study) if study else Request(), **asked)

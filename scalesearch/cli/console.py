@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,13 +14,36 @@ NARROWEST = 120
 """Least width that tables are laid out for [characters]; files and narrow terminals wrap."""
 
 
+STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that move a terminal's cursor, end a line, turn the direction of text, or belong to no text."""
+
+
+def plain(text: str) -> str:
+    r"""A text of one line that can only be read: what would steer a terminal is spelt out.
+
+    >>> print(plain("red \x1b[31m\n"))
+    red \x1b[31m\n
+    """
+    return STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def console(*, stderr: bool, quiet: bool = False) -> Console:
+    """A place for text as it is: names in it are no markup, no emoji and no escape codes."""
+    from rich.console import Console  # a document does without
+    from rich.text import Text
+
+    class Plain(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(plain(text), **options)
+
+    return Plain(stderr=stderr, quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
 def terminal(as_json: bool) -> Console:
     """Where text for people goes: stdout, or stderr when stdout carries a document."""
-    from rich.console import Console  # a document does without
-
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    console.width = max(console.width, NARROWEST)
-    return console
+    place = console(stderr=as_json)
+    place.width = max(place.width, NARROWEST)
+    return place
 
 
 def print_document(values: dict[str, Any]) -> None:

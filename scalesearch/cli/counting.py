@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from scalesearch.cli.console import console, plain
+
 if TYPE_CHECKING:
     from rich.status import Status
 
@@ -28,16 +30,16 @@ class Counting:
         """Show the newest line."""
         if self.quiet:
             return
-        if self.status is None:
-            from rich.console import Console
+        from rich.text import Text
 
-            self.console = Console(stderr=True, highlight=False, soft_wrap=True)
-            self.status = self.console.status(text)
+        if self.status is None:
+            self.console = console(stderr=True)
+            self.status = self.console.status("")
             self.status.start()
         if not self.console.is_terminal and time.monotonic() >= self.next_line:
             self.console.print(text)
             self.next_line = time.monotonic() + SECONDS
-        self.status.update(text)
+        self.status.update(Text(plain(text)))
 
     def __exit__(self, *_: object) -> None:
         if self.status is not None:

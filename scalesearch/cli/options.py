@@ -39,6 +39,9 @@ Margin = Annotated[float | None, typer.Option("--margin", help="Points of accura
 MaxEpochs = Annotated[
     int | None, typer.Option("--max-epochs-total", help="Epochs of all trainings of the search together.")
 ]
+MaxHours = Annotated[
+    float | None, typer.Option("--max-hours", min=0.0, help="Stop then; the result depends on the machine's pace.")
+]
 Confirm = Annotated[
     int | None, typer.Option("--confirm", help="Leading candidates to train again with new seeds, for the test part.")
 ]
@@ -52,6 +55,29 @@ Together = Annotated[
 ]
 Cache = Annotated[
     Path | None, typer.Option("--cache", help="Folder of decoded images that runs share; default: in the run folder.")
+]
+StorageUrl = Annotated[
+    str | None,
+    typer.Option("--storage", help="PostgreSQL URL of the Optuna study; default: study.db in the run folder."),
+]
+EngineOption = Annotated[
+    Literal["local", "ray"] | None, typer.Option("--engine", help="local (default): this machine; ray: a Ray cluster.")
+]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Ray cluster: auto, HOST:PORT or ray://HOST:PORT; default: one here.")
+]
+CpusPerTrial = Annotated[int | None, typer.Option("--cpus-per-trial", help="On Ray; default: the trial's threads.")]
+GpusPerTrial = Annotated[
+    float | None, typer.Option("--gpus-per-trial", help="On Ray: 1, 0.25 or 0; default: 1 where nodes have GPUs.")
+]
+Checkpoints = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoints", help="On Ray: URL of a folder that all nodes reach, such as s3://…; default: the run folder."
+    ),
+]
+Log = Annotated[
+    Literal["tensorboard"] | None, typer.Option("--log", help="tensorboard: curves of each trial, in the run folder.")
 ]
 StudyFile = Annotated[Path | None, typer.Option("--study", help="study.yaml; options on the command line win.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]

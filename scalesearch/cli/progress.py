@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from scalesearch.cli.console import duration
+from scalesearch.cli.console import console, duration
+from scalesearch.cli.reporting import NOBODY, Heard
 from scalesearch.cli.show import stamp
-from scalesearch.engine.work import Event, Failed, Started
+from scalesearch.engine.work import Event, Failed, Kept, Noticed, Started
 from scalesearch.engine.work import Progress as EpochDone
 from scalesearch.plan import Plan
-from scalesearch.trials import Stage, TrialKey, TrialResult
+from scalesearch.trials import STAGES, Stage, TrialKey, TrialResult
 
 if TYPE_CHECKING:
     from scalesearch.agenda import Agenda
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from scalesearch.proxy.scan import Scan
 
 
-STAGES: dict[Stage, str] = {
-    "search": "search",
-    "confirm": "confirmation on the test part",
-    "travel": "the rule at another budget",
-}
 STEPS: dict[Step, str] = {
     "awaited": "images that another run is preparing",
     "read": "images read",
@@ -44,19 +39,19 @@ class Display:
     """A frame for progress: bars on a terminal, lines elsewhere."""
 
     def __init__(self, *, quiet: bool, on_stderr: bool) -> None:
-        self.console = Console(stderr=on_stderr, highlight=False, soft_wrap=True, quiet=quiet)
+        self.console = console(stderr=on_stderr, quiet=quiet)
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             disable=quiet or not self.console.is_terminal,
             transient=True,
         )
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         self.bars.start()
         return self
 
@@ -84,12 +79,14 @@ class Display:
 class RunDisplay(Display):
     """How a run goes: all trials together with the time left, and each running trial by epoch."""
 
-    def __init__(self, folder: Path, *, quiet: bool, on_stderr: bool) -> None:
+    def __init__(self, folder: Path, *, quiet: bool, on_stderr: bool, heard: Heard = NOBODY) -> None:
         super().__init__(quiet=quiet, on_stderr=on_stderr)
         self.folder = folder
+        self.heard = heard
         self.trials: dict[TrialKey, TaskID] = {}
         self.done = self.total = self.ended_here = 0
         self.stage: Stage | None = None
+        self.at_most = ""
         self.start = 0.0
         self.step: Step | None = None
         self.images = TaskID(0)
@@ -122,10 +119,11 @@ class RunDisplay(Display):
     def started(self, plan: Plan, results: list[TrialResult], slots: int) -> None:
         """Training begins; `results` hold what earlier runs of the plan did."""
         self.done, self.start = sum(result.has_ended for result in results), time.monotonic()
+        self.at_most = plan.at_most
         self.say(stamp(plan.evidence, plan.base.name))
         kept = f", trials done before: {self.done}" if self.done else ""
         what = f"{plan.base.name} at {plan.budget} on {plan.data.name}"
-        self.say(f"{what}: policy {plan.policy} on {slots} slots{_ways(plan.pace)}{kept}, in {self.folder}")
+        self.say(f"{what}: policy {plan.policy}, {slots} slots ready{_ways(plan.pace)}{kept}, in {self.folder}")
         self.overall = self.add("all trials", 0, self.done)
 
     def planned(self, now: Agenda) -> None:
@@ -134,11 +132,15 @@ class RunDisplay(Display):
         self.bars.update(self.overall, total=now.most)
         if now.stage != self.stage:
             self.stage = now.stage
-            self.say(f"{STAGES[self.stage]}: at most {now.most} trials in all" if self.stage else "")
+            self.say(f"{STAGES[self.stage]}: {self.at_most}{now.most} trials in all" if self.stage else "")
+        self.heard.decided()
 
     def happened(self, event: Event) -> None:
-        """A trial started, went on, finished or failed."""
-        if isinstance(event, Started):
+        """A trial started, went on, finished or failed; or a person should hear of something."""
+        self.heard.happened(event)
+        if isinstance(event, Noticed):
+            self.say(event.text)
+        elif isinstance(event, Started):
             if event.key not in self.trials:
                 self.trials[event.key] = self.add(f"  {event.key}", event.key.rung)
         elif isinstance(event, EpochDone):
@@ -146,8 +148,8 @@ class RunDisplay(Display):
                 self.trials[event.key], completed=event.result.epoch, note=f"{event.result.accuracy:.1f} %"
             )
         elif isinstance(event, Failed) and not event.final:
-            self.say(f"{event.key}: {event.reason}; tried again")
-        else:
+            self.say(f"{event.key}: {event.reason}; {'tried again' if event.counts else 'it goes on later'}")
+        elif not isinstance(event, Kept):
             if isinstance(event, Failed):
                 self.say(f"{event.key}: {event.reason}; given up")
             self._ended(event.key)
@@ -155,7 +157,7 @@ class RunDisplay(Display):
     def _ended(self, key: TrialKey) -> None:
         self.done, self.ended_here = self.done + 1, self.ended_here + 1
         pace = (time.monotonic() - self.start) / self.ended_here
-        left = f"at most {duration(pace * max(0, self.total - self.done))} left"
+        left = f"{self.at_most or 'about '}{duration(pace * max(0, self.total - self.done))} left"
         self.bars.update(self.overall, completed=self.done, note=left)
         self.bars.remove_task(self.trials.pop(key))
         if not self.console.is_terminal:

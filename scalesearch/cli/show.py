@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from scalesearch import documents
 from scalesearch.blueprint import Architecture
-from scalesearch.cli.console import columns, duration, print_document, terminal
+from scalesearch.cli.console import columns, print_document, terminal
+from scalesearch.cli.plots import intervals
 from scalesearch.cost import Cost
 from scalesearch.families import FAMILIES
 from scalesearch.members import Rule
 from scalesearch.plan import ANCHOR, Layout, Plan
+from scalesearch.presets import WORTH
 from scalesearch.scaling import PAPER
 from scalesearch.spec import Network
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from scalesearch.direct import ScaledBase
     from scalesearch.outcome import Outcome
     from scalesearch.ranking import Ranking
-    from scalesearch.stored import StoredRun
+    from scalesearch.repair import Repaired
 
 CONVENTION = "macs: multiply-adds of convolutions and linear layers, what the paper calls FLOPs"
 LEGEND = "d w r %: shares of log compute of the trained proxy · ×: off budget, listed but never chosen"
@@ -42,8 +44,8 @@ def _percent(shares: Any) -> str:
 def stamp(evidence: str, base: str) -> str:
     """The first line of everything that reports a search."""
     paper = f"; the paper's rule for B0 is α {PAPER.alpha:g} β {PAPER.beta:g} γ {PAPER.gamma:g}"
-    worth = " (short trainings of small proxies; enough to look, not to decide)" if evidence == "quick look" else ""
-    return f"evidence: {evidence}{worth}{paper if base in EFFICIENTNETS else ''}"
+    worth = WORTH.get(evidence)
+    return f"evidence: {evidence}{f' ({worth})' if worth else ''}{paper if base in EFFICIENTNETS else ''}"
 
 
 def heading(evidence: str, base: str, *, as_json: bool) -> None:
@@ -68,7 +70,6 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
     out = terminal(as_json)
     small = plan.proxy_base
     epochs = plan.anchor_epochs + plan.search_epochs(len(layout.trained))
-    most = "" if plan.policy == "grid" else "at most "
     out.print(stamp(plan.evidence, plan.base.name))
     out.print(
         f"{plan.base.name} at {plan.budget}: {layout.nominal_points} grid points, {len(layout.candidates)} networks "
@@ -81,7 +82,7 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
         f"{small.network.num_classes} classes for {plan.data.name}"
     )
     out.print(
-        f"{plan.preset} preset, policy {plan.policy}: {most}{epochs} epochs of {plan.images:,} images "
+        f"{plan.preset} preset, policy {plan.policy}: {plan.at_most}{epochs} epochs of {plan.images:,} images "
         f"({plan.images * epochs:,} image passes) in trainings of {plan.epochs}, {plan.validation_images:,} "
         f"validation images{_stages_after(plan)}"
     )
@@ -179,8 +180,11 @@ def rank(outcome: Outcome, *, as_json: bool) -> None:
     """The verdict, the ranking and the rule."""
     if as_json:
         print_document(documents.rank_document(outcome))
-    else:
-        _ranking(terminal(as_json), outcome)
+        return
+    out = terminal(as_json)
+    _ranking(out, outcome)
+    for line in intervals(outcome.final):
+        out.print(line)
 
 
 def _ranking(out: Console, outcome: Outcome) -> None:
@@ -232,7 +236,7 @@ def _ranking_table(ranking: Ranking, outcome: Outcome, title: str) -> Table:
             "" if row.low is None else f"{row.low:.2f} – {row.high:.2f}",
             str(row.seeds),
             "" if row.p_best is None else f"{row.p_best:.2f}",
-            "tied" if row.tied_with_best and row.low is not None else "",
+            "tied" if row.is_shown_tied else "",
             "" if row.id == ANCHOR else _percent(outcome.layout.candidate(row.id).shares),
             " ".join(row.references),
         )
@@ -283,24 +287,16 @@ def run(folder: Path, outcome: Outcome, manifest: dict[str, Any], *, as_json: bo
     out = terminal(as_json)
     _ranking(out, outcome)
     _family(out, manifest, folder / "family")
-    out.print(f"run folder: {folder}")
+    out.print(f"run folder: {folder}; open {folder / 'report.html'} in a browser")
 
 
-def status(stored: StoredRun, *, as_json: bool) -> None:
-    """How far a run is."""
-    document = documents.status_document(stored)
+def repaired(folder: Path, found: Repaired, *, as_json: bool) -> None:
+    """What was mended in a run folder."""
     if as_json:
-        print_document(document)
+        print_document(documents.repair_document(folder, found))
         return
-    left = "" if not document["eta_s"] else f", {_most(stored) or 'about '}{duration(document['eta_s'])} left"
-    terminal(as_json).print(
-        f"{document['state']}: {document['done']} of {_most(stored)}{document['total']} trials done, "
-        f"{document['running']} running, {document['failed']} failed{left}"
-    )
-    if stored.state == "finished" and not (stored.folder / "family" / "manifest.json").is_file():
-        terminal(as_json).print("the family is not written yet: run the same command")
-
-
-def _most(stored: StoredRun) -> str:
-    """Before a number that a policy may stay below."""
-    return "" if stored.now.stage is None or stored.plan.policy == "grid" else "at most "
+    lines = f"{len(found.damaged)} damaged lines of the journal left out; " if found.damaged else ""
+    done = f"{found.trials} trials, {found.added} added, {found.changed} brought up"
+    terminal(as_json).print(f"{lines}study {found.study} in {found.storage}: {done}")
+    for path in found.aside:
+        terminal(as_json).print(f"kept aside: {path}")

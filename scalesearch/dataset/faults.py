@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from scalesearch.errors import DataError
+
+ARRAY_DAMAGE = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, MemoryError, RuntimeError),
+    *(struct.error, SyntaxError, tokenize.TokenError),  # of headers, which are Python's literals
+)
+"""All that numpy raises over files that hold no arrays."""
 
 
 @contextmanager
@@ -54,12 +61,11 @@ def reading_npz(where: str) -> Generator[None]:
     Raises:
         DataError: the archive inside cannot be read.
     """
-    damage = (OSError, ValueError, KeyError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
     try:
         yield
     except DataError:
         raise
-    except damage as error:
+    except (*ARRAY_DAMAGE, zlib.error, zipfile.BadZipFile) as error:
         fault = f"{where} is not a readable .npz archive: {_first_line(error)}"
         raise DataError(fault, mend="write it again with numpy.savez_compressed") from error
 

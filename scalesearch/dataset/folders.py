@@ -78,12 +78,34 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def image_files(folder: Path) -> list[str]:
-    """Sorted paths of the image files of one class, at any depth, without hidden ones."""
-    found: list[str] = []
-    for parent, _, names in sorted(os.walk(folder, onerror=_refuse, followlinks=True)):
-        images = [name for name in names if name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith(".")]
-        found += [os.path.join(parent, name) for name in sorted(images)]
-    return found
+    """Sorted paths of the image files of one class, at any depth, without hidden ones.
+
+    Links are followed; a folder that several of them lead to counts once, so that circles end.
+    """
+    found: list[tuple[str, list[str]]] = []
+    left, seen = [os.fspath(folder)], set[tuple[int, int]]()
+    while left:
+        parent = left.pop()
+        try:
+            place = os.stat(parent)
+            if (place.st_dev, place.st_ino) in seen:
+                continue
+            seen.add((place.st_dev, place.st_ino))
+            with os.scandir(parent) as entries:
+                inside = list(entries)
+            left += [entry.path for entry in inside if entry.is_dir()]
+            images = [one for one in inside if _is_named_image(one.name) and not one.is_dir()]
+            odd = [one.path for one in images if not one.is_file()]
+        except OSError as error:
+            raise _unreadable(error) from error
+        if odd:  # a pipe would be waited for
+            raise DataError(f"{odd[0]} is not a file", mend="replace or remove it")
+        found.append((parent, sorted(image.name for image in images)))
+    return [os.path.join(parent, name) for parent, names in sorted(found) for name in names]
+
+
+def _is_named_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith(".")
 
 
 def part_files(folder: Path, part: Part, classes: Sequence[str]) -> list[list[str]]:
@@ -109,10 +131,6 @@ def image_size(file: str) -> tuple[int, int]:
 
     with reading_image(file), Image.open(file) as image:
         return image.size
-
-
-def _refuse(error: OSError) -> None:
-    raise _unreadable(error) from error
 
 
 def _unreadable(error: OSError) -> DataError:

@@ -34,9 +34,10 @@ def describe(source: str | None, *, root: Path | None) -> Dataset:
     if source.startswith(TORCHVISION_PREFIX):
         return describe_torchvision(source.removeprefix(TORCHVISION_PREFIX), root or DEFAULT_ROOT)
     path = absolute(Path(source))
-    if path.exists() and path.suffix.lower() == ".npz":
+    is_archive = path.suffix.lower() == ".npz"
+    if is_archive and (path.is_file() or path.is_dir()):  # a pipe would be waited for
         return describe_npz(path)
-    if path.is_dir():
+    if path.is_dir() and not is_archive:
         return describe_folder(path)
     fault = "is neither a folder nor an .npz file" if path.exists() else "does not exist"
     raise DataError(f"{path} {fault}", mend="name a folder of class folders, FILE.npz or torchvision:NAME")

@@ -60,7 +60,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], Architecture]:
     """A config and its network.
 
     Raises:
-        EmitError: the file cannot be read.
+        EmitError: the file cannot be read, or was cut short or changed.
         SpecError: the file does not hold a network.
     """
     try:
@@ -70,6 +70,9 @@ def read_config(path: Path) -> tuple[dict[str, Any], Architecture]:
     if "network" not in values:
         raise SpecError(f"{path} has no key `network`", mend="give a config.yaml that `emit` wrote")
     try:
-        return values, architecture(values["network"])
+        network = architecture(values["network"])
     except ScaleSearchError as error:
         raise SpecError(f"{path}: {error.message}", mend=error.mend) from None
+    if values.get("digest", network.digest) != network.digest:
+        raise EmitError(f"{path}: its digest is that of another network", mend="restore the file, or emit it again")
+    return values, network

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,8 @@ from scalesearch.emit.source import source
 from scalesearch.emit.start import Start, renamed, started
 from scalesearch.emit.weights import weights_digest, write_weights
 from scalesearch.errors import EmitError, PlanError
-from scalesearch.files import write_whole
+from scalesearch.files import Told, patiently, write_whole
+from scalesearch.jsonfile import read_object
 from scalesearch.members import Member, Rule, Unreached
 from scalesearch.nets.architecture import build, measure
 from scalesearch.nets.builder import seeded
@@ -46,6 +48,7 @@ def write(
     start: Start | None = None,
     naming: Library | None = None,
     seed: int = 0,
+    full: Told | None = None,
 ) -> dict[str, Any]:
     """Write a family; what an earlier family left in the folder goes.
 
@@ -59,6 +62,7 @@ def write(
         start: trained weights for the members that they fit.
         naming: whose names `model.safetensors` has; None = ours.
         seed: of the initial weights.
+        full: hears of a full disk, which is then waited for; without it that is a fault.
 
     Returns:
         The manifest.
@@ -77,7 +81,7 @@ def write(
     try:
         _clear(folder)
         for member in reached:
-            rows.append(_write_member(member, _Order(rule, base, folder, weights, start, naming, seed)))
+            rows.append(_write_member(member, _Order(rule, base, folder, weights, start, naming, seed, full)))
             told(rows[-1])
         missing = [
             {"name": one.name, "growth_asked": one.growth_asked, "reason": one.reason}
@@ -85,7 +89,7 @@ def write(
             if isinstance(one, Unreached)
         ]
         manifest = {"schema_version": 1, "base": base, **coefficients(rule), "members": rows, "unreached": missing}
-        write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+        write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode(), full)
     except OSError as error:
         raise PlanError(
             f"{folder} cannot be written: {error.strerror}", mend="choose another folder with --out"
@@ -97,7 +101,7 @@ def _clear(folder: Path) -> None:
     """Make the folder, and remove the files that an earlier manifest in it names, and that manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        earlier = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        earlier = read_object(folder / MANIFEST)
         files = [folder / str(file) for row in earlier["members"] for file in row["files"]]
     except (OSError, ValueError, KeyError, TypeError):
         return
@@ -120,19 +124,21 @@ class _Order:
     start: Start | None
     naming: Library | None
     seed: int
+    full: Told | None
 
 
 def _write_member(member: Member, order: _Order) -> dict[str, Any]:
     place = order.folder / member.name
-    place.mkdir(parents=True, exist_ok=True)
+    make = partial(place.mkdir, parents=True, exist_ok=True)
+    patiently(make, place, order.full) if order.full else make()
     module = build(member.network, seed=order.seed)
     origin = order.start.load(member.network, module) if order.start else None
     measure(member.network, member.cost, module)
     weights = {"seed": order.seed, "sha256": weights_digest(module), "start": origin, "naming": order.naming}
     values = config(member, order.rule, order.base, weights=weights)
-    write_whole(place / CONFIG, config_text(values).encode())
+    write_whole(place / CONFIG, config_text(values).encode(), order.full)
     about = _about(member, order.rule, order.base)
-    write_whole(place / SOURCE, source(member.name, member.network, about).encode())
+    write_whole(place / SOURCE, source(member.name, member.network, about).encode(), order.full)
     (place / WEIGHTS).unlink(missing_ok=True)
     with_weights = order.weights or origin is not None
     if with_weights:

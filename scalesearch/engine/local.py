@@ -6,24 +6,32 @@ import multiprocessing
 import os
 import platform
 import signal
-import threading
-import traceback
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from scalesearch.engine.memory import keep_freed_memory
-from scalesearch.engine.work import Event, Failed, Finished, Probe, Work
-from scalesearch.errors import DataError, StudyError
-
-if TYPE_CHECKING:
-    import torch
+from scalesearch.engine.memory import out_of_memory_kills
+from scalesearch.engine.tidings import Tidings
+from scalesearch.engine.watch import SLOWLY, Looks, Watch
+from scalesearch.engine.work import Event, Failed, Noticed, Probe, Work
+from scalesearch.engine.worker import Answer, serve
+from scalesearch.errors import DataError, EngineError, StudyError
 
 SPAWN = multiprocessing.get_context("spawn")
+SILENCE = 120.0
+"""A worker that gives no sign of life for so long hangs, unless its steps take long [s]."""
+TICK = 0.5
+"""Between two looks at workers that say nothing [s]."""
+EXIT = 10.0
+"""Most time that a process takes to end when nobody listens to it any more [s]."""
+UNBORN = 3
+"""Workers of a slot that end one after another before they take up any work, until the slot is given up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +60,12 @@ def local_slots(*, need_gpu: bool) -> list[Slot]:
         )
     if gpus:
         return [Slot(device=f"cuda:{index}", name=torch.cuda.get_device_name(index)) for index in range(gpus)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [Slot(device="cpu", name=processor_name())] * cores
+    return [Slot(device="cpu", name=processor_name())] * usable_cores()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor_name() -> str:
@@ -69,14 +81,31 @@ class _Worker:
     slot: Slot
     process: SpawnProcess
     pipe: Connection
+    watch: Watch
     work: Work | None = None
+    unborn: int = 0
+    """Workers in its place before it, one after another, that took up no work."""
+    why: str = ""
+    """What it said before it ended."""
 
 
 class LocalExecutor:
-    """Spawned workers, one per slot; a worker that dies is replaced and its trials reported as failed."""
+    """Spawned workers, one per slot; one that dies or hangs is replaced, and its trials are reported as failed."""
 
-    def __init__(self, slots: Sequence[Slot]) -> None:
+    def __init__(self, slots: Sequence[Slot], *, silence: float = SILENCE) -> None:
+        """Start the workers.
+
+        Args:
+            slots: one worker for each.
+            silence: without a sign of life after which a worker hangs, unless its steps take long [s].
+        """
+        self._silence = silence
         self._workers: list[_Worker] = []
+        self._found = Tidings()
+        self._killed_for_memory = out_of_memory_kills()
+        self._looks = Looks(2 * TICK)
+        self._end: float | None = None
+        """When workers that were told to stop are killed."""
         self.arrange(slots)
 
     def arrange(self, slots: Sequence[Slot]) -> None:
@@ -86,8 +115,8 @@ class LocalExecutor:
             fitting = next((worker for worker in before if worker.slot == slot), None)
             if fitting is not None:
                 before.remove(fitting)
-            self._workers.append(fitting or _spawn(slot))
-        _stop(before)
+            self._workers.append(fitting or _spawn(slot, self._silence))
+        _kill(before)
 
     def measure(self, probe: Probe, slots: Sequence[Slot]) -> float:
         """Images per second [1/s] of so many probes, one on each slot, counted while all of them are running.
@@ -108,16 +137,20 @@ class LocalExecutor:
         return sum(rates) if all(are_ready) and all(rates) else 0.0
 
     def _tell(self, index: int, what: object) -> None:
-        with suppress(OSError):  # a worker that died: its answer finds the closed pipe
+        with suppress(OSError):  # a worker that died: whoever waits for its answer finds the closed pipe
             self._workers[index].pipe.send(what)
 
     def _answer(self, index: int) -> Any:
-        """What a worker says to a probe; None from one that died, which is replaced."""
-        try:
-            return self._workers[index].pipe.recv()
-        except (EOFError, OSError):
-            self._bury(index)
-            return None
+        """What a worker says to a probe; None from one that died or hangs, which is replaced."""
+        worker = self._workers[index]
+        with suppress(EOFError, OSError):
+            if worker.pipe.poll(SLOWLY * self._silence):
+                answer = worker.pipe.recv()
+                worker.unborn = 0
+                return answer
+            worker.process.kill()
+        self._bury(index)
+        return None
 
     @property
     def idle(self) -> int:
@@ -130,49 +163,114 @@ class LocalExecutor:
         return len(self._workers) - self.idle
 
     def submit(self, work: Work) -> None:
-        """Start a trial on an idle slot."""
-        worker = next(worker for worker in self._workers if worker.work is None)
-        worker.work = work
-        with suppress(OSError):  # a worker that died between trials: `events` finds the closed pipe
-            worker.pipe.send(work)
+        """Start a trial on an idle slot; not after `stop`."""
+        self._hand(next(index for index, worker in enumerate(self._workers) if worker.work is None), work)
+
+    def _hand(self, index: int, work: Work) -> None:
+        self._workers[index].work = work
+        self._workers[index].watch.begin()
+        self._tell(index, work)
 
     def events(self) -> list[Event]:
-        """What happened since the last call, waiting for at least one event while any slot is busy."""
-        found: list[Event] = []
-        while self.busy and not found:
-            ready = wait([worker.pipe for worker in self._workers if worker.work is not None])
+        """See `Executor`."""
+        if self.busy:
+            ready = wait([worker.pipe for worker in self._workers if worker.work is not None], TICK)
             for index, worker in enumerate(self._workers):
                 if worker.pipe in ready:
-                    found += self._receive(index)
-        return found
+                    self._receive(index)
+            self._look()
+        return self._found.taken()
 
-    def _receive(self, index: int) -> list[Event]:
+    def _receive(self, index: int) -> None:
         worker = self._workers[index]
-        assert worker.work is not None
         try:
-            events, is_over = worker.pipe.recv()
+            answer: Answer = worker.pipe.recv()
         except (EOFError, OSError):
-            reason = self._bury(index)
-            return [Failed(key, reason, final=False) for key in worker.work.keys]
-        if is_over:  # with the last events: a slot that is free must not wait for those of another
+            self._lose(index)
+            return
+        if isinstance(answer, str):
+            worker.why = answer
+        elif isinstance(answer, DataError):
             worker.work = None
-        return events
+            raise answer
+        else:
+            events, is_over, leaves = answer
+            self._found.add(*events)
+            if is_over:  # with the last events: a slot that is free must not wait for those of another
+                worker.work, worker.unborn = None, 0
+            if leaves:
+                self._bury(index)
+
+    def _look(self) -> None:
+        """Replace workers that hang, and those that were told to stop and have not in time."""
+        passed = self._looks.passed()
+        is_over = self._end is not None and time.monotonic() >= self._end
+        for index, worker in enumerate(self._workers):
+            if worker.work is None:
+                continue
+            if worker.watch.is_hanging(passed):
+                reason = worker.watch.reason
+                text = f"{reason} on {worker.slot.device}; replaced, its trials go on from their checkpoint"
+                self._found.add(Noticed(text))
+                worker.process.kill()
+                self._lose(index, reason)
+            elif is_over:
+                worker.process.kill()
+                self._lose(index, "stopped before a step was over")
+
+    def _lose(self, index: int, reason: str = "") -> None:
+        """Replace a worker that died or is to; its work has failed, unless it was never taken up."""
+        worker = self._workers[index]
+        work = worker.work
+        assert work is not None
+        died = self._bury(index)
+        reason = reason or died
+        if worker.watch.has_begun or self._end is not None:
+            counts = self._end is None
+            self._found.add(*(Failed(key, reason, final=False, counts=counts) for key in work.keys))
+            return
+        if self._workers[index].unborn >= UNBORN:
+            fault = f"workers on {worker.slot.device} end before they take up work: {reason}"
+            raise EngineError(fault, mend="see whether `import torch` and this device work in a Python of its own")
+        text = f"a worker on {worker.slot.device} ended before it took up work: {reason}; replaced"
+        self._found.add(Noticed(text))
+        self._hand(index, work)
 
     def _bury(self, index: int) -> str:
-        """Replace a dead worker; returns what killed it."""
+        """Replace a worker that has ended or is about to; returns what ended it."""
         worker = self._workers[index]
-        worker.process.join()
-        worker.pipe.close()
-        self._workers[index] = _spawn(worker.slot)
-        code = worker.process.exitcode or 0
+        worker.process.join(EXIT)
+        _kill([worker])
+        if self._end is None:
+            unborn = 0 if worker.watch.has_begun else worker.unborn + 1
+            self._workers[index] = _spawn(worker.slot, self._silence, unborn)
+        else:
+            worker.work = None
+        return worker.why or self._cause(worker.process.exitcode or 0)
+
+    def _cause(self, code: int) -> str:
+        """What ended a process that came to such a code."""
+        if code == -signal.SIGKILL and out_of_memory_kills() > self._killed_for_memory:
+            self._killed_for_memory = out_of_memory_kills()
+            return "worker killed by the kernel: out of memory (host)"
         return f"worker killed by {signal.Signals(-code).name}" if code < 0 else f"worker ended with exit code {code}"
+
+    def forget(self, work: Work) -> None:
+        """See `Executor`; every checkpoint is in the run folder."""
+
+    def stop(self, within: float) -> None:
+        """See `Executor`."""
+        self._end = time.monotonic() + within
+        for worker in self._workers:
+            if worker.work is not None:
+                worker.process.terminate()
 
     def close(self) -> None:
         """Stop every worker at once; checkpoints stay."""
-        _stop(self._workers)
+        _kill(self._workers)
 
 
-def _stop(workers: Sequence[_Worker]) -> None:
+def _kill(workers: Sequence[_Worker]) -> None:
     for worker in workers:
         worker.process.kill()
     for worker in workers:
@@ -180,75 +278,16 @@ def _stop(workers: Sequence[_Worker]) -> None:
         worker.pipe.close()
 
 
-def _spawn(slot: Slot) -> _Worker:
+def _spawn(slot: Slot, silence: float, unborn: int = 0) -> _Worker:
     ours, theirs = SPAWN.Pipe()
-    process = SPAWN.Process(target=_serve, args=(theirs, slot), daemon=True)
-    process.start()
+    signs = SPAWN.RawValue("Q")
+    process = SPAWN.Process(target=serve, args=(theirs, slot.device, signs), daemon=True)
+    # Ctrl-C reaches the whole group, and the coordinator decides: a worker is deaf to it from its first instant on
+    resource_tracker.ensure_running()  # which would be started within, and lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
-    return _Worker(slot, process, ours)
-
-
-def _serve(pipe: Connection, slot: Slot) -> None:
-    """A worker's life: receive works and probes, send what comes of them, until the coordinator is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator decides
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    keep_freed_memory()
-    import torch
-
-    device = torch.device(slot.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    while True:
-        try:
-            asked: Work | Probe = pipe.recv()
-        except EOFError:
-            return
-        if isinstance(asked, Probe):
-            _probe(pipe, asked, device)
-        else:
-            _train(pipe, asked, device)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # what others on this GPU may need
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _probe(pipe: Connection, probe: Probe, device: torch.device) -> None:
-    """Send whether the probe is warm and then, once all are, its images per second; 0 where it cannot be run."""
-    from scalesearch.engine.probe import images_per_second
-
-    def all_ready() -> bool:
-        pipe.send(True)
-        return pipe.recv()
-
-    try:
-        rate = images_per_second(probe, device, all_ready)
-    except Exception:  # noqa: BLE001  out of memory, or a network that cannot be stacked; a trial would tell
-        rate = 0.0
-    pipe.send(rate)
-
-
-def _train(pipe: Connection, work: Work, device: torch.device) -> None:
-    """Send pairs: events, and whether they are the last of this work."""
-    from scalesearch.engine.trial import train_trials
-
-    left = set(work.keys)
-    try:
-        for events in train_trials(work, device):
-            left -= {event.key for event in events if isinstance(event, Finished | Failed)}
-            pipe.send((events, not left))
-    except DataError as error:
-        pipe.send((_failed(work, str(error), final=True), True))
-    except Exception as error:  # noqa: BLE001  the boundary of the process: whatever it is, the trials failed of it
-        with work.log.open("a", encoding="utf-8") as file:
-            file.write(traceback.format_exc())
-        pipe.send((_failed(work, f"{type(error).__name__}: {' '.join(str(error).split())}", final=False), True))
-
-
-def _failed(work: Work, reason: str, *, final: bool) -> list[Event]:
-    return [Failed(key, reason, final) for key in work.keys]
+    return _Worker(slot, process, ours, Watch(signs, silence), unborn=unborn)

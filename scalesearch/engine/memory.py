@@ -1,9 +1,11 @@
-"""The C library's heap, told to keep what is freed: activations come back at every step, in the same sizes."""
+"""Memory of the host: a heap that keeps what is freed, and the processes that the kernel ended for want of memory."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
+from contextlib import suppress
+from pathlib import Path
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Parameters of mallopt(3): bytes at the top of the heap that are given back; blocks that are mapped for themselves."""
@@ -20,3 +22,27 @@ def keep_freed_memory() -> None:
     library = ctypes.CDLL(None)
     library.mallopt(MMAP_MAX, 0)
     library.mallopt(TRIM_THRESHOLD, -1)  # never
+
+
+def out_of_memory_kills(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Processes of this one's control group that the kernel has ended for want of memory; 0 where it does not tell.
+
+    Args:
+        proc: where the kernel tells of processes.
+        groups: where it tells of control groups, of the second version or of the first.
+    """
+    with suppress(OSError):
+        for line in (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "memory"):
+                kind, name = ("", "memory.events") if not controllers else ("memory", "memory.oom_control")
+                inside = path.strip("/")
+                for place in (groups / kind / inside / name, groups / kind / name):  # a container sees its own as root
+                    with suppress(OSError):
+                        return _kills(place.read_text(encoding="utf-8"))
+    return 0
+
+
+def _kills(text: str) -> int:
+    rows = dict(line.split(maxsplit=1) for line in text.splitlines() if " " in line)
+    return int(rows.get("oom_kill", 0))

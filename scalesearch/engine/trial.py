@@ -1,4 +1,4 @@
-"""Trials inside a worker: build the network of each seed, train them epoch by epoch, checkpoint as often as pays."""
+"""Trials inside a worker: build the network of each seed, train them step by step, checkpoint as often as pays."""
 
 from __future__ import annotations
 
@@ -6,88 +6,152 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple
 
 import torch
 from torch import nn
 
 from scalesearch.blueprint import Architecture
-from scalesearch.engine.work import Event, Failed, Finished, Progress, Work
+from scalesearch.engine.work import Event, Failed, Finished, Kept, Noticed, Progress, Work
 from scalesearch.errors import TrialDivergedError
 from scalesearch.nets.architecture import build
 from scalesearch.nets.blocks import start_near_identity
 from scalesearch.nets.fused import fuse
 from scalesearch.nets.lean import slim
 from scalesearch.nets.stacked import stack
-from scalesearch.proxy.checkpoint import Results, read_checkpoint, write_checkpoint
+from scalesearch.proxy.checkpoint import Checkpoint, Results, read_checkpoint, write_checkpoint
 from scalesearch.proxy.device import on_device
-from scalesearch.proxy.images import open_images
+from scalesearch.proxy.images import Images, open_images
 from scalesearch.proxy.train import Training, finite
 from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.spec import Network
+from scalesearch.trials import TrialKey
 
-CHECKPOINTS = 0.05
-"""Most of the time that is spent on checkpoints: epochs that are over sooner have none, the first and last apart."""
+CHECKPOINTS = 0.01
+"""Most of the time that is spent on checkpoints."""
+SOONEST = 5.0
+"""Least time from the start of a training to its first checkpoint, and between checkpoints [s]."""
+WRITTEN = 2e8
+"""Bytes that are written per second, until it is known."""
 
 
-def train_trials(work: Work, device: torch.device) -> Iterator[list[Event]]:
-    """Train from the last checkpoint, or from the start; yields the events of every epoch, those of before first.
+def train_trials(
+    work: Work,
+    device: torch.device,
+    stopping: Callable[[], bool] = lambda: False,
+    images: Images | None = None,
+) -> Iterator[list[Event]]:
+    """Train from the last checkpoint, or from the start; yields what happened, often nothing, behind every step.
 
     A trial whose loss is no longer finite has failed; the others go on beside it.
+
+    Args:
+        work: what to train.
+        device: where.
+        stopping: whether to write a checkpoint behind this step and end there.
+        images: those of the work's folder, where it cannot be seen from here.
 
     Raises:
         DataError: the prepared images are damaged.
     """
-    failed: set[int] = set()
-    for results in _epochs(work, device):
+    training, identity = _started(work, device, images or open_images(work.data))
+    keeper = Keeper(work, training, identity)
+    failed: set[TrialKey] = set()
+    for results in keeper.restored():
+        yield _told(work, results, failed)
+    for results in training.steps():
         events: list[Event] = []
-        for index, (key, result) in enumerate(zip(work.keys, results, strict=True)):
-            if index in failed:
-                continue
-            try:
-                events.append(Progress(key, finite(result)))
-            except TrialDivergedError as error:
-                failed.add(index)
-                events.append(Failed(key, str(error), final=True))
-        yield events
-        if len(failed) == len(work.keys):
+        if results is not None:
+            keeper.results.append(results)
+            events += _told(work, results, failed)
+            if failed.issuperset(work.keys):
+                yield events
+                return
+        is_stopped = stopping() and training.epoch < work.keys[0].rung
+        if is_stopped or keeper.is_due:
+            events += keeper.keep()
+        if is_stopped:
+            reason = f"stopped behind step {training.step}"
+            yield [*events, *(Failed(key, reason, final=False, counts=False) for key in work.keys if key not in failed)]
             return
-    yield [Finished(key) for index, key in enumerate(work.keys) if index not in failed]
+        yield events
+    yield [Finished(key) for key in work.keys if key not in failed]
 
 
-def _epochs(work: Work, device: torch.device) -> Iterator[list[EpochResult]]:
+def _told(work: Work, results: Sequence[EpochResult], failed: set[TrialKey]) -> list[Event]:
+    """What an epoch came to; trials that fail in it are added to those that have."""
+    events: list[Event] = []
+    for key, result in zip(work.keys, results, strict=True):
+        if key in failed:
+            continue
+        try:
+            events.append(Progress(key, finite(result)))
+        except TrialDivergedError as error:
+            failed.add(key)
+            events.append(Failed(key, str(error), final=True))
+    return events
+
+
+def _started(work: Work, device: torch.device, images: Images) -> tuple[Training, str]:
+    """The training from its beginning, and what its checkpoints belong to."""
     torch.set_num_threads(work.threads)
     seeds = [key.seed for key in work.keys]
     module = module_of(work.network, work.recipe, seeds, device)
-    images = open_images(work.data)
     memory = memory_of(device) // work.sharing
     data = on_device(images, resolution=work.network.resolution, device=device, memory=memory)
-    epochs = work.keys[0].rung
     training = Training(
         module,
         data,
         work.recipe,
-        epochs=epochs,
+        epochs=work.keys[0].rung,
         seeds=seeds,
         micro_batch=work.micro_batch,
         capture=isinstance(work.network, Network),  # what a user's module does may differ from step to step
     )
-    results: Results = []
-    identity = _identity(work, images.fingerprint)
-    stored = read_checkpoint(work.checkpoint, identity)
-    if stored is not None:
-        tensors, results = stored
-        training.restore(tensors, len(results))
-        yield from results
-    due = 0.0
-    for found in training.results():
-        results = [*results, found]
-        start = time.monotonic()
-        if start >= due or len(results) == epochs:
-            write_checkpoint(work.checkpoint, training.state.tensors(), results, identity)
-            due = time.monotonic() + (time.monotonic() - start) / CHECKPOINTS
-        yield found
+    return training, identity_of(work, images.fingerprint)
+
+
+class Keeper:
+    """The checkpoints of a training: written when it pays, and when one is asked for."""
+
+    def __init__(self, work: Work, training: Training, identity: str) -> None:
+        """Begin; `identity` is what the checkpoints belong to."""
+        self.results: Results = []
+        """Of the epochs that are trained."""
+        self._work, self._training, self._identity = work, training, identity
+        self._seconds = training.state.size / WRITTEN
+        self._put_off()
+
+    def restored(self) -> Results:
+        """Put the training where its last checkpoint was; returns the results of the epochs before."""
+        stored = read_checkpoint(self._work.checkpoint, self._identity)
+        if stored is not None and self._training.state.fits(stored.tensors):  # a module's code may be another by now
+            self._training.restore(stored.tensors, epoch=len(stored.results), step=stored.step)
+            self.results += stored.results
+        return list(self.results)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to write one now; never asks a GPU anything."""
+        return time.monotonic() >= self._due
+
+    def keep(self) -> list[Event]:
+        """Write one, or tell why it is done without."""
+        start, step = time.monotonic(), self._training.step
+        checkpoint = Checkpoint(tensors=self._training.tensors(), results=self.results, step=step)
+        try:
+            write_checkpoint(self._work.checkpoint, checkpoint, self._identity)
+        except OSError as error:
+            fault = f"no checkpoint can be written to {self._work.checkpoint.parent}: {error.strerror or error}"
+            return [Noticed(f"{fault}; training goes on without")]
+        finally:
+            self._seconds = time.monotonic() - start
+            self._put_off()
+        return [Kept(key, step) for key in self._work.keys]
+
+    def _put_off(self) -> None:
+        self._due = time.monotonic() + max(SOONEST, self._seconds / CHECKPOINTS)
 
 
 def module_of(network: Architecture, recipe: Recipe, seeds: Sequence[int], device: torch.device) -> nn.Module:
@@ -107,8 +171,8 @@ def memory_of(device: torch.device) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
 
-def _identity(work: Work, fingerprint: str) -> str:
-    """Of a state: the trials, their network, their recipe, their images, and the ways of training that change bits."""
+def identity_of(work: Work, fingerprint: str) -> str:
+    """What a checkpoint belongs to: trials, network, recipe, images, and the ways of training that change bits."""
     recipe = json.dumps(work.recipe.to_dict(), sort_keys=True)
     ways = [str(work.threads), str(work.micro_batch)]
     parts = [*map(str, map(astuple, work.keys)), work.network.digest, recipe, fingerprint, *ways]

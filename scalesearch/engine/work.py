@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from scalesearch.blueprint import Architecture
+from scalesearch.errors import PlanError
 from scalesearch.pace import Group
 from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.trials import TrialKey
@@ -52,6 +53,28 @@ class Probe:
     """Time that steps are counted in, after the first ones [s]."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A Ray cluster to train on, and what a trial takes of it."""
+
+    address: str | None = None
+    """`auto`, `HOST:PORT` or `ray://HOST:PORT`; None = one that is started on this machine and ends with the run."""
+    cpus: int | None = None
+    """Of a trial; None = the threads of its pace."""
+    gpus: float | None = None
+    """Of a trial: 1, a fraction, or 0; None = 1 where a node has GPUs."""
+    checkpoints: str | None = None
+    """URL of a folder that every node reaches; None = the run folder, where a node sees it."""
+
+    def __post_init__(self) -> None:
+        faults = [
+            *([f"--cpus-per-trial {self.cpus}"] if self.cpus is not None and self.cpus < 1 else []),
+            *([f"--gpus-per-trial {self.gpus:g}"] if self.gpus is not None and not 0 <= self.gpus <= 1 else []),
+        ]
+        if faults:
+            raise PlanError(faults, mend="give at least one CPU, and one GPU, a fraction of it, or 0")
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
     """A trial is handed to a slot."""
@@ -82,10 +105,30 @@ class Failed:
     reason: str
     final: bool
     """Whether trying again would end the same way."""
+    counts: bool = True
+    """Whether it is one of the trial's attempts: not if it was stopped, or lost with a machine that was taken away."""
 
 
-Event = Started | Progress | Finished | Failed
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A checkpoint holds the first steps of a trial; one that holds more of them than ever before is progress."""
+
+    key: TrialKey
+    step: int
+    """Steps trained, of all epochs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something that a person should hear of, about no trial in particular."""
+
+    text: str
+    """One line: what happened, and what comes of it."""
+
+
+TrialEvent = Started | Progress | Kept | Finished | Failed
 """The coordinator tells of starts, an engine of the rest."""
+Event = TrialEvent | Noticed
 
 
 class Executor(Protocol):
@@ -106,7 +149,31 @@ class Executor(Protocol):
         ...
 
     def events(self) -> Sequence[Event]:
-        """What happened since the last call, waiting for at least one event while any slot is busy."""
+        """What happened since the last call: maybe nothing, after a second at most; at once while no slot is busy.
+
+        Raises:
+            DataError: the prepared images are damaged; no trial can go on.
+            EngineError: workers end before they take up any work, again and again.
+            ClusterError: a cluster has no room for a trial for long, or other versions than we.
+        """
+        ...
+
+    def forget(self, work: Work) -> None:
+        """Remove the checkpoint of a work whose trials have all ended, where it is not kept in the run folder.
+
+        A store that cannot is told of; it costs no trial.
+        """
+        ...
+
+    def stop(self, within: float) -> None:
+        """Have every running work end behind its next step, with a checkpoint of it; returns at once.
+
+        `events` tells the rest until no slot is busy: a stopped trial has failed for now, uncounted. What has not
+        ended in time is killed.
+
+        Args:
+            within: time for it [s].
+        """
         ...
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from scalesearch.blueprint import Blueprint
 from scalesearch.cost import OPERATORS, Cost, count_parts
 from scalesearch.errors import CostMismatchError, ScalingError
 from scalesearch.nets.builder import build_blueprint, said
-from scalesearch.nets.network import build
+from scalesearch.nets.network import shaped
 from scalesearch.spec import Network
 
 with warnings.catch_warnings():  # fvcore decorates with torch.jit.script, which newer torch deprecates
@@ -46,7 +46,7 @@ def measure_parts(network: Network, module: nn.Module | None = None) -> dict[str
         network: the value; its resolution is the side of the traced image [px].
         module: the built network, where it exists already; its mode is restored.
     """
-    module = build(network) if module is None else module
+    module = shaped(network) if module is None else module
     was_training = module.training
     flops, outputs = _analyses(module, network.resolution)
     with _quiet():

@@ -99,13 +99,18 @@ def assemble(network: Network) -> blocks.ConvNet:
     return blocks.ConvNet(blocks.stem(**stem_arguments(network)), stages, blocks.Head(**head_arguments(network)))
 
 
+def shaped(network: Network) -> blocks.ConvNet:
+    """The module of a network on the CPU, its weights whatever the memory holds: to be counted, or loaded into."""
+    with torch.device("meta"):
+        module = assemble(network)
+    return module.to_empty(device="cpu")
+
+
 def build(network: Network, *, seed: int = 0) -> blocks.ConvNet:
     """The module of a network on the CPU in training mode, every weight set from `seed`.
 
     Takes images of shape (batch, 3, resolution, resolution) and returns logits of shape (batch, num_classes).
     """
-    with torch.device("meta"):
-        module = assemble(network)
-    module.to_empty(device="cpu")
+    module = shaped(network)
     blocks.initialise(module, seed)
     return module

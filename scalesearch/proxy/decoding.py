@@ -7,7 +7,6 @@ summary is complete: what is left to do then is to move it into place, which may
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import PIL
 from scalesearch.dataset.faults import image_reason, unreadable
 from scalesearch.errors import DataError
 from scalesearch.files import whole_file, write_whole
+from scalesearch.jsonfile import read_object
 from scalesearch.proxy.choice import CHUNK, Choice, Chunk, Told, Wanted, pooled
 from scalesearch.proxy.images import ARRAYS, SUMMARY, Array, Images, open_images, seal
 from scalesearch.proxy.pixels import read
@@ -185,7 +185,7 @@ def _complete(place: Path, key: str) -> Path | None:
     """The folder of complete arrays that a process was killed over before it had moved all of them."""
     for ready in (place / GREY, place):
         try:
-            if json.loads((ready / SUMMARY).read_bytes())["key"] == key:
+            if read_object(ready / SUMMARY)["key"] == key:
                 return ready
         except (OSError, ValueError, KeyError, TypeError):
             continue

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from scalesearch.dataset.faults import ARRAY_DAMAGE
 from scalesearch.errors import DataError
 from scalesearch.files import write_whole
+from scalesearch.jsonfile import read_object
 
 SUMMARY = "images.json"
 
@@ -66,21 +68,28 @@ def open_images(folder: Path, *, verify: bool = False) -> Images:
 
     Args:
         folder: where they lie.
-        verify: whether to read every byte and compare the fingerprint.
+        verify: whether to read every byte and compare the fingerprint, also if no file was written since.
 
     Raises:
         DataError: a file is missing, cut short, or not what the summary says.
     """
     try:
-        summary = json.loads((folder / SUMMARY).read_bytes())
+        verify = verify or _is_touched(folder)
+        summary = read_object(folder / SUMMARY)
         shapes, fingerprint = summary["shapes"], str(summary["fingerprint"])
         arrays = {name: _mapped(folder / f"{name}.npy", name, tuple(shapes[name])) for name in ARRAYS}
         if verify and fingerprinted(**arrays).fingerprint != fingerprint:
             raise ValueError("its bytes have changed")
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except ARRAY_DAMAGE as error:
         fault = f"{folder} does not hold the images of a study: {error}"
         raise DataError(fault, mend="delete the folder and run again") from error
     return Images(**arrays, fingerprint=fingerprint)
+
+
+def _is_touched(folder: Path) -> bool:
+    """Whether an array was written to behind the summary, which is the last file of a set."""
+    sealed = (folder / SUMMARY).stat().st_mtime_ns
+    return any((folder / f"{name}.npy").stat().st_mtime_ns > sealed for name in ARRAYS)
 
 
 def _mapped(path: Path, name: str, shape: tuple[int, ...]) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,11 @@ class State:
         self._toward = torch.zeros((), device=device)
         self.optimizer = _optimizer(module, recipe, self._rate)
         self.averaged = copy.deepcopy(module).requires_grad_(False) if recipe.average else None
+
+    @property
+    def size(self) -> int:
+        """About what a checkpoint takes: weights, their average and two moments [bytes]."""
+        return 4 * sum(weight.numel() * weight.element_size() for weight in self.module.parameters())
 
     @property
     def evaluated(self) -> nn.Module:
@@ -69,7 +75,15 @@ class State:
             found |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
         return found
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def fits(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether `tensors` are the state of such a module."""
+
+        def shapes(found: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+            return {name: tuple(one.shape) for name, one in found.items() if name.startswith(("module.", "averaged."))}
+
+        return shapes(self.tensors()) == shapes(tensors)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up copies of the state that `tensors` gave."""
         self.module.load_state_dict(_under("module.", tensors))
         if self.averaged is not None:
@@ -84,7 +98,7 @@ class State:
             group["lr"] = self._rate  # loading has put a copy in its place
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 

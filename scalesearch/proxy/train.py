@@ -1,13 +1,13 @@
 """One short training as a generator of `EpochResult`; several seeds of one architecture may be trained as one.
 
 Numerics: bf16 autocast on a GPU, fp32 on a CPU, channels_last on both. Every random number comes from (seed, epoch), so
-a training resumed at an epoch draws what it would have drawn, and on a CPU continues with the bits it would have had.
+a training resumed behind any step draws what it would have drawn, and on a CPU has the bits it would have had.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from scalesearch.errors import DataError, TrialDivergedError
 from scalesearch.proxy.device import DeviceImages
 from scalesearch.proxy.draws import draw, epoch_seed, steps_per_epoch
-from scalesearch.proxy.evaluate import evaluate
+from scalesearch.proxy.evaluate import evaluating
 from scalesearch.proxy.state import State
 from scalesearch.proxy.step import Step
 from scalesearch.recipe import EpochResult, Recipe
@@ -54,42 +54,71 @@ class Training:
             raise DataError(f"{images} training images", mend="a proxy needs at least 2")
         batch = min(recipe.batch_size, images)
         self.state = State(module, recipe, seeds=len(seeds), micro_batch=micro_batch)
-        self.epoch = 0
+        self.epoch = self.step = 0
+        """Epochs that are trained and evaluated, and steps of all epochs."""
         self._data, self._epochs, self._seeds = data, epochs, tuple(seeds)
         self._steps = steps_per_epoch(images, recipe)
         self._step = Step(self.state, data, batch=batch, capture=capture)
 
-    def restore(self, tensors: dict[str, Tensor], epoch: int) -> None:
-        """Go on from copies of what `state.tensors` gave after `epoch` epochs."""
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a checkpoint needs besides `epoch` and `step`: live tensors, to be copied before training on."""
+        return self.state.tensors() | {"losses": self._step.losses} | _random_state(self._data.device)
+
+    def restore(self, tensors: Mapping[str, Tensor], *, epoch: int, step: int) -> None:
+        """Go on from copies of what `tensors` gave behind a step."""
         self.state.restore(tensors)
-        self.epoch = epoch
+        self._step.losses.copy_(tensors["losses"])
+        _restore_random_state(tensors, self._data.device)
+        self.epoch, self.step = epoch, step
 
     def results(self) -> Iterator[list[EpochResult]]:
         """Train the epochs that are left; yields the results of each seed, which need not be finite."""
+        return (found for found in self.steps() if found is not None)
+
+    def steps(self) -> Iterator[list[EpochResult] | None]:
+        """Train the epochs that are left: as `results`, with None behind each step and each batch of an evaluation.
+
+        Whenever it yields, a checkpoint may be made. One made during an evaluation begins that again.
+        """
         while self.epoch < self._epochs:
-            train_losses = self._train_epoch()
+            train_losses = yield from self._train_epoch()
+            measured = yield from evaluating(self.state, self._data)
             self.epoch += 1
-            found = zip(train_losses, *evaluate(self.state, self._data), strict=True)
             yield [
                 EpochResult(epoch=self.epoch, train_loss=train_loss, accuracy=accuracy, loss=loss)
-                for train_loss, accuracy, loss in found
+                for train_loss, accuracy, loss in zip(train_losses, *measured, strict=True)
             ]
 
-    def _train_epoch(self) -> list[float]:
-        """Mean loss of each seed over the steps of an epoch."""
+    def _train_epoch(self) -> Generator[None, None, list[float]]:
+        """Train what is left of an epoch; returns the mean loss of each seed over its steps."""
         count, _, side = self._data.train.shape
         draws = draw(self._seeds, self.epoch, images=count, side=side, recipe=self.state.recipe)
-        torch.manual_seed(epoch_seed(self._seeds[0], self.epoch))  # of dropout inside the module
+        trained = self.step - self.epoch * self._steps
+        if not trained:
+            torch.manual_seed(epoch_seed(self._seeds[0], self.epoch))  # of dropout inside the module
+            self._step.losses.zero_()
         self.state.module.train()
-        self._step.losses.zero_()
         device = self._data.device
         labels = self._data.train_labels[draws.order.to(device)]
         shifts, mirrored = draws.shifts.to(device), draws.mirrored.to(device)
-        done = self.epoch * self._steps
-        for index, pixels in enumerate(self._data.train.feed(draws.order.flatten(1))):
-            self.state.advance(done + index, self._epochs * self._steps)
+        for index, pixels in enumerate(self._data.train.feed(draws.order.flatten(1)[trained:]), trained):
+            self.state.advance(self.step, self._epochs * self._steps)
             self._step(pixels, labels[index], shifts[index], mirrored[index])
+            self.step += 1
+            yield
         return (self._step.losses / self._steps).tolist()
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    """Of the generators that a module may draw from."""
+    found = {"random.cpu": torch.get_rng_state()}
+    return found | ({"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _restore_random_state(tensors: Mapping[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(tensors["random.cpu"].clone())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"].clone(), device)
 
 
 def train(

@@ -1,0 +1,90 @@
+"""The report of a run: at the end of `run`, on request meanwhile, and by a command of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from scalesearch.cli.console import console, print_document, terminal
+from scalesearch.cli.options import Json, RunFolder
+from scalesearch.errors import SearchFailedError
+
+if TYPE_CHECKING:
+    from scalesearch.boards import Boards
+    from scalesearch.engine.work import Event
+
+
+class Heard(NamedTuple):
+    """What is written beside a run."""
+
+    decided: Callable[[], object] = lambda: None
+    """Called after each decision."""
+    happened: Callable[[Event], object] = lambda event: None
+    """Called for each event of a trial."""
+
+
+NOBODY = Heard()
+
+
+@contextmanager
+def reported(folder: Path, *, live: bool, log: str | None) -> Iterator[Heard]:
+    """Write the report of what happens inside, also where all trials fail; an interruption does not wait for one.
+
+    Args:
+        folder: the run folder.
+        live: whether the report is written again after each decision.
+        log: `tensorboard`, for curves of each trial, or None.
+
+    Raises:
+        PlanError: TensorBoard is asked for and not installed.
+    """
+    from scalesearch.report import write_report
+    from scalesearch.report.live import LiveReport
+
+    try:
+        with ExitStack() as stack:
+            heard = NOBODY
+            if live:
+                heard = heard._replace(decided=stack.enter_context(LiveReport(folder)).renew)
+            if log:
+                heard = heard._replace(happened=stack.enter_context(_boards(folder)).happened)
+            yield heard
+    except SearchFailedError:
+        with suppress(Exception):  # what failed is told, not what its page is short of
+            write_report(folder)
+        raise
+    write_report(folder, told=console(stderr=True).print)
+
+
+def _boards(folder: Path) -> Boards:
+    from scalesearch.boards import Boards  # brings torch
+
+    return Boards(folder)
+
+
+def report(
+    folder: RunFolder,
+    open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    figures: Annotated[Path | None, typer.Option("--figures", help="Folder for each figure alone, as SVG.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The file; default: RUN/report.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the report of a run, finished or not: one HTML file that opens offline."""
+    from scalesearch.documents import report_document
+    from scalesearch.report import write_figures, write_report
+
+    path = write_report(folder, out)
+    drawn = write_figures(folder, figures) if figures else []
+    if as_json:
+        print_document(report_document(path, drawn))
+    else:
+        told = terminal(as_json)
+        told.print(f"report: {path}")
+        for figure in drawn:
+            told.print(f"figure: {figure}")
+    if open_it:
+        typer.launch(path.resolve().as_uri())

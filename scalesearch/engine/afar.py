@@ -1,0 +1,74 @@
+"""Checkpoints at a URL: the files of one machine, taken there and back whole, in the same two generations."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from scalesearch.engine.work import Noticed
+from scalesearch.files import generations
+
+
+@dataclass(frozen=True, slots=True)
+class Afar:
+    """A folder that is reached by a URL, such as `s3://bucket/run` or `file:///shared/run`.
+
+    What it cannot do, it returns a notice of: a store that is away costs time, never a trial.
+    """
+
+    url: str
+
+    def fetch(self, path: Path) -> Noticed | None:
+        """Bring the generations of a file to its place on this machine, where there are any."""
+        return self._tried(lambda: self._fetch(path), "read from", "trials begin anew")
+
+    def send(self, path: Path) -> Noticed | None:
+        """Take a file there; the one before is kept as its older generation.
+
+        A reader finds one of the two in whole, whenever the writer is killed.
+        """
+        return self._tried(lambda: self._send(path), "written to", "training goes on without")
+
+    def drop(self, name: str) -> Noticed | None:
+        """Remove the generations of a file, where there are any."""
+        return self._tried(lambda: self._drop(name), "removed from", "those of ended trials stay")
+
+    def _tried(self, do: Callable[[], None], what: str, then: str) -> Noticed | None:
+        try:
+            do()
+        except Exception as error:  # noqa: BLE001  each of the many kinds of storage has faults of its own
+            reason = " ".join(str(error).split()) or type(error).__name__
+            return Noticed(f"no checkpoint can be {what} {self.url}: {reason}; {then}")
+        return None
+
+    def _fetch(self, path: Path) -> None:
+        system, root = self._opened()
+        for generation in generations(path):
+            with suppress(FileNotFoundError):
+                generation.write_bytes(system.cat_file(f"{root}/{generation.name}"))
+
+    def _send(self, path: Path) -> None:
+        system, root = self._opened()
+        newest, before = (f"{root}/{generation.name}" for generation in generations(path))
+        unfinished = f"{root}/.{path.name}.{secrets.token_hex(4)}"
+        system.makedirs(root, exist_ok=True)
+        system.pipe_file(unfinished, path.read_bytes())
+        with suppress(FileNotFoundError):
+            system.mv(newest, before)
+        system.mv(unfinished, newest)
+
+    def _drop(self, name: str) -> None:
+        system, root = self._opened()
+        for generation in generations(Path(name)):
+            with suppress(FileNotFoundError):
+                system.rm_file(f"{root}/{generation.name}")
+
+    def _opened(self) -> tuple[Any, str]:
+        system, root = fsspec.core.url_to_fs(self.url)
+        return system, root.rstrip("/")

@@ -1,0 +1,290 @@
+"""The engine of a Ray cluster: a trainer per slot, placed by Ray wherever a node has room for it, now or later."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+
+from scalesearch.engine.afar import Afar
+from scalesearch.engine.local import SILENCE, UNBORN, Slot
+from scalesearch.engine.node import Place, Report, Trainer, versions
+from scalesearch.engine.tidings import Tidings
+from scalesearch.engine.watch import Looks, Watch
+from scalesearch.engine.work import Cluster, Event, Failed, Finished, Noticed, Work
+from scalesearch.errors import ClusterError, DataError
+from scalesearch.proxy.images import ARRAYS, Images, open_images
+from scalesearch.trials import TrialKey
+
+MOMENT = 1.0
+"""Most time that is waited for something to happen [s]."""
+PATIENCE = 60.0
+"""Time for a first slot; for a new one, where all are lost, ten times that [s]."""
+AHEAD = 2
+"""Reports that a trainer is asked for at a time, so that it need not wait for us between them."""
+NODE_DIED = "node has died"
+"""What Ray says of a worker that ended because its node did."""
+
+
+@dataclass(slots=True)
+class _Answers:
+    value: int = 0
+    """Answers to a work."""
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """A trainer, or the wish for one that Ray has found no room for yet."""
+
+    trainer: Any
+    asked: deque[Any]
+    """What is to be answered, in order."""
+    answers: _Answers
+    watch: Watch
+    place: Place | None = None
+    """None until it lives."""
+    work: Work | None = None
+    left: list[TrialKey] = field(default_factory=list)
+    """Trials of the work that have not ended."""
+
+    def free(self) -> None:
+        """Have no work any more."""
+        self.work, self.left = None, []
+        self.asked.clear()
+
+
+class ClusterExecutor:
+    """Trainers on the nodes of a cluster; those that are lost are replaced, and their trials go on elsewhere."""
+
+    def __init__(
+        self, cluster: Cluster, *, threads: int, most: int, patience: float = PATIENCE, silence: float = SILENCE
+    ) -> None:
+        """Wait for the first slot.
+
+        Args:
+            cluster: what a trial takes.
+            threads: CPUs of a trial, unless the cluster says.
+            most: slots that are of use.
+            patience: time until the first one [s].
+            silence: without an answer after which a trainer hangs, unless its steps take long [s].
+
+        Raises:
+            ClusterError: no node has room for a trial, or one has other versions of what decides bits.
+        """
+        gpus = cluster.gpus if cluster.gpus is not None else min(1.0, ray.cluster_resources().get("GPU", 0))
+        self._needs = {"CPU": float(cluster.cpus or threads), "GPU": float(gpus)}
+        self._kind: Any = ray.remote(
+            num_cpus=self._needs["CPU"], num_gpus=gpus, max_restarts=0, concurrency_groups={"control": 1}
+        )(Trainer)  # pyright: ignore[reportCallIssue]  its stubs know fewer options than Ray
+        self._most, self._silence = most, silence
+        self._afar = Afar(cluster.checkpoints) if cluster.checkpoints else None
+        self._seats: list[_Seat] = []
+        self._shared: dict[str, Any] = {}
+        """Images in Ray's object store, by fingerprint."""
+        self._found = Tidings()
+        self._unborn = 0
+        self._end: float | None = None
+        """When works that were told to stop are ended."""
+        self._patience, self._looks = patience, Looks(2 * MOMENT)
+        self._roomy = self._looks.last
+        """When there was a slot."""
+        if most and cluster.address is None and not self._rooms():
+            raise self._no_room("has")
+        while most and not self.idle:
+            self._pass()
+        self._patience *= 10
+
+    @property
+    def slots(self) -> list[Slot]:
+        """Those there are now."""
+        places = [seat.place for seat in self._seats if seat.place]
+        return [Slot(device=place.device, name=f"{place.name} ({place.host})") for place in places]
+
+    @property
+    def sharing(self) -> int:
+        """Works beside each other on a GPU."""
+        return max(1, int(1 / self._needs["GPU"])) if self._needs["GPU"] else 1
+
+    @property
+    def idle(self) -> int:
+        """Slots without work."""
+        return sum(seat.place is not None and seat.work is None for seat in self._seats)
+
+    @property
+    def busy(self) -> int:
+        """Slots with work."""
+        return sum(seat.work is not None for seat in self._seats)
+
+    def submit(self, work: Work) -> None:
+        """Start a work on an idle slot; not after `stop`."""
+        seat = next(seat for seat in self._seats if seat.place and seat.work is None)
+        fingerprint = open_images(work.data).fingerprint
+        seat.work, seat.left = work, list(work.keys)
+        seat.watch.begin()
+        seat.asked = deque([seat.trainer.begin.remote(work, fingerprint)])
+
+    def events(self) -> list[Event]:
+        """See `Executor`."""
+        self._pass()
+        return self._found.taken()
+
+    def _pass(self) -> None:
+        """Hear what trainers answer, for a moment at most."""
+        self._ask_for_room()
+        asked = [seat.asked[0] for seat in self._seats if seat.asked]
+        if asked:
+            ray.wait(asked, timeout=MOMENT)
+            there, _ = ray.wait(asked, num_returns=len(asked), timeout=0)
+            for seat in [seat for seat in self._seats if seat.asked and seat.asked[0] in there]:
+                self._receive(seat)
+        self._look()
+
+    def _rooms(self) -> int:
+        """Trials that the cluster would hold if it were empty and one machine."""
+        total = ray.cluster_resources()
+        return int(min(total.get(name, 0) / amount for name, amount in self._needs.items() if amount))
+
+    def _ask_for_room(self) -> None:
+        """Have a trainer for each place that the cluster has in all, and one more for a node that may join."""
+        while len(self._seats) < min(self._most, self._rooms() + 1):
+            trainer, answers = self._kind.remote(uses_gpu=self._needs["GPU"] > 0, afar=self._afar), _Answers()
+            asked = deque([trainer.place.remote()])
+            self._seats.append(_Seat(trainer, asked, answers, Watch(answers, self._silence)))
+
+    def _receive(self, seat: _Seat) -> None:
+        try:
+            answer = ray.get(seat.asked.popleft())
+        except RayTaskError as error:
+            self._fail(seat, error)
+            return
+        except RayError as error:
+            self._lose(seat, error)
+            return
+        seat.answers.value += 1
+        if isinstance(answer, Place):
+            self._settle(seat, answer)
+        elif isinstance(answer, Report):
+            self._hear(seat, answer)
+        elif answer is False:
+            seat.asked.append(self._begin_with_images(seat))
+        elif answer is True:
+            seat.asked.extend(seat.trainer.advance.remote() for _ in range(AHEAD))
+
+    def _fail(self, seat: _Seat, error: RayTaskError) -> None:
+        """Hear what a trainer could not make a report of."""
+        if isinstance(error.cause, DataError):
+            seat.free()
+            raise error.cause from None
+        reason = f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
+        if seat.place is None or seat.work is None:
+            raise ClusterError(f"a node cannot train: {reason}") from None
+        _log(seat.work, str(error))
+        self._dismiss(seat, f"worker on {seat.place.host} failed: {reason}", counts=True)
+
+    def _settle(self, seat: _Seat, place: Place) -> None:
+        ours = versions()
+        wrong = [f"{name} {place.versions[name]} there, {ours[name]} here" for name in ours
+                 if place.versions[name] != ours[name]]  # fmt: skip
+        if wrong:
+            fault = f"node {place.host} of the Ray cluster has other versions: {', '.join(wrong)}"
+            raise ClusterError(fault, mend="install the same everywhere")
+        seat.place, self._unborn = place, 0
+
+    def _begin_with_images(self, seat: _Seat) -> Any:
+        """Begin on a node that does not see the folder of the images."""
+        assert seat.work is not None
+        images = open_images(seat.work.data)
+        if images.fingerprint not in self._shared:
+            arrays = {name: getattr(images, name).view(type=np.ndarray) for name in ARRAYS}  # not their files
+            self._shared[images.fingerprint] = ray.put(Images(**arrays, fingerprint=images.fingerprint))
+        return seat.trainer.begin.remote(seat.work, images.fingerprint, self._shared[images.fingerprint])
+
+    def _hear(self, seat: _Seat, report: Report) -> None:
+        assert seat.work is not None
+        if report.trace:
+            _log(seat.work, report.trace)
+        self._found.add(*report.events)
+        ended = {event.key for event in report.events if isinstance(event, Finished | Failed)}
+        seat.left = [key for key in seat.left if key not in ended]
+        if report.is_over:
+            seat.free()
+        else:
+            seat.asked.append(seat.trainer.advance.remote())
+
+    def _lose(self, seat: _Seat, error: RayError) -> None:
+        """Give up a trainer that is no more, or cannot be reached."""
+        text = str(error)
+        is_nodes_fault = isinstance(error, ActorUnavailableError) or NODE_DIED in text
+        if seat.place is None:
+            self._unborn += not is_nodes_fault
+            if self._unborn >= UNBORN:
+                last = text.strip().splitlines()[-1].strip()
+                raise ClusterError(f"trainers on the Ray cluster end before they take up work: {last}")
+            self._dismiss(seat, "", counts=False)
+        elif is_nodes_fault:
+            self._dismiss(seat, f"node {seat.place.host} is lost", counts=False)
+        else:
+            cause = "out of memory (host)" if "OUT_OF_MEMORY" in text or "OutOfMemory" in text else "its process died"
+            self._dismiss(seat, f"worker on {seat.place.host} ended: {cause}", counts=True)
+
+    def _dismiss(self, seat: _Seat, reason: str, *, counts: bool) -> None:
+        """Have another trainer in the place of this one; what is left of its work has failed for now."""
+        self._seats.remove(seat)
+        ray.kill(seat.trainer)
+        self._found.add(*(Failed(key, reason, final=False, counts=counts) for key in seat.left))
+
+    def _look(self) -> None:
+        """Replace trainers that hang or have not stopped in time; give up when nobody has room for long."""
+        now, passed = time.monotonic(), self._looks.passed()
+        for seat in [seat for seat in self._seats if seat.work is not None]:
+            if seat.watch.is_hanging(passed):
+                self._dismiss(seat, seat.watch.reason, counts=True)
+            elif self._end is not None and now >= self._end:
+                self._dismiss(seat, "stopped before a checkpoint was written", counts=False)
+        if not self._most or any(seat.place for seat in self._seats):
+            self._roomy = now
+        elif now - self._roomy > self._patience:
+            raise self._no_room(f"within {self._patience:.0f} s has had")
+        elif now - self._roomy > PATIENCE / 6:
+            self._found.add(Noticed(f"no node of the Ray cluster has {self._wanted()} free; waiting for one"))
+
+    def _no_room(self, when: str) -> ClusterError:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        found = sorted({f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in nodes})
+        return ClusterError(
+            f"no node of the Ray cluster {when} {self._wanted()} free ({len(nodes)} nodes, of {', '.join(found)})",
+            mend="add nodes, wait for others to end, or ask for less with --cpus-per-trial and --gpus-per-trial",
+        )
+
+    def _wanted(self) -> str:
+        return " and ".join(f"{amount:g} {name}" for name, amount in self._needs.items() if amount)
+
+    def forget(self, work: Work) -> None:
+        """See `Executor`."""
+        fault = self._afar.drop(work.checkpoint.name) if self._afar else None
+        if fault:
+            self._found.add(fault)
+
+    def stop(self, within: float) -> None:
+        """See `Executor`."""
+        self._end = time.monotonic() + within
+        self._most = 0  # nobody is to come
+        for seat in self._seats:
+            if seat.work is not None:
+                seat.trainer.halt.options(concurrency_group="control").remote()
+
+    def close(self) -> None:
+        """End every trainer at once; checkpoints stay."""
+        for seat in self._seats:
+            ray.kill(seat.trainer)
+        self._seats = []
+
+
+def _log(work: Work, trace: str) -> None:
+    with work.log.open("a", encoding="utf-8") as file:
+        file.write(trace)

@@ -1,0 +1,136 @@
+"""What runs on a node of a cluster: one work at a time, asked for from afar. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from scalesearch.engine.afar import Afar
+from scalesearch.engine.memory import keep_freed_memory
+from scalesearch.engine.work import Event, Kept, Work
+from scalesearch.engine.worker import answers
+from scalesearch.errors import DataError
+from scalesearch.proxy.images import Images, open_images
+
+BITS = ("scalesearch", "torch", "numpy")
+"""Libraries that decide bits, and must be the same everywhere."""
+MOMENT = 0.5
+"""An answer comes at least so often while steps are trained [s]."""
+
+
+def versions() -> dict[str, str]:
+    """What must be the same on every node."""
+    return {"Python": ".".join(platform.python_version_tuple()[:2])} | {name: version(name) for name in BITS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a trainer runs."""
+
+    host: str
+    device: str
+    """`cpu` or `cuda:0`: of several GPUs it sees its own alone."""
+    name: str
+    """What the hardware calls itself."""
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What happened since the last one."""
+
+    events: list[Event]
+    is_over: bool = False
+    """Whether nothing more is to come of the work."""
+    trace: str = ""
+    """Traceback of an unforeseen failure."""
+
+
+class Trainer:
+    """Trains the works that it is handed, one after another."""
+
+    def __init__(self, *, uses_gpu: bool, afar: Afar | None = None) -> None:
+        keep_freed_memory()
+        self._device = "cuda:0" if uses_gpu else "cpu"
+        self._afar = afar
+        self._stopping = threading.Event()
+        self._reports: Iterator[Report] = iter(())
+        self._own = tempfile.TemporaryDirectory(prefix="scalesearch-", ignore_cleanup_errors=True)
+        self._folder = Path(self._own.name)
+
+    def place(self) -> Place:
+        """Where this is."""
+        from scalesearch.engine.local import processor_name
+
+        name = processor_name()
+        if self._device != "cpu":
+            import torch
+
+            name = torch.cuda.get_device_name(self._device)
+        return Place(host=socket.gethostname(), device=self._device, name=name, versions=versions())
+
+    def begin(self, work: Work, fingerprint: str, images: Images | None = None) -> bool:
+        """Take up a work, whose images lie in its folder here too, or are given.
+
+        Returns:
+            Whether they are there; if not, nothing is begun.
+        """
+        if images is None and not _is_here(work.data, fingerprint):
+            return False
+        self._reports = self._train(work, images)
+        return True
+
+    def advance(self) -> Report | None:
+        """Train until there is something to tell, or a moment is over; None when nothing is left to train."""
+        end = time.monotonic() + MOMENT
+        for report in self._reports:
+            if report.events or report.is_over or time.monotonic() >= end:
+                return report
+        return None
+
+    def halt(self) -> None:
+        """Have the work end behind its next step, with a checkpoint."""
+        self._stopping.set()
+
+    def _train(self, work: Work, images: Images | None) -> Iterator[Report]:
+        import torch
+
+        log = self._folder / "trace.txt"
+        log.unlink(missing_ok=True)
+        work = replace(work, log=log, checkpoint=self._checkpoint(work))
+        fault = self._afar.fetch(work.checkpoint) if self._afar else None
+        if fault:
+            yield Report(events=[fault])
+        for answer in answers(work, torch.device(self._device), self._stopping.is_set, images):
+            if isinstance(answer, DataError):
+                raise answer
+            events, is_over = answer
+            if self._afar and any(isinstance(event, Kept) for event in events):
+                events = _sent(self._afar, work.checkpoint, events)
+            trace = log.read_text(encoding="utf-8") if is_over and log.exists() else ""
+            yield Report(events=events, is_over=is_over, trace=trace)
+
+    def _checkpoint(self, work: Work) -> Path:
+        """In the run folder, where it is seen from here and no other place is wanted."""
+        is_here = work.checkpoint.parent.is_dir() and self._afar is None
+        return work.checkpoint if is_here else self._folder / work.checkpoint.name
+
+
+def _sent(afar: Afar, path: Path, events: list[Event]) -> list[Event]:
+    """Take a checkpoint to where it is kept; the events, with what came of that."""
+    fault = afar.send(path)
+    return [fault, *(event for event in events if not isinstance(event, Kept))] if fault else events
+
+
+def _is_here(folder: Path, fingerprint: str) -> bool:
+    try:
+        return open_images(folder).fingerprint == fingerprint
+    except DataError:
+        return False

@@ -1,0 +1,163 @@
+"""A worker's life: it receives works and probes, and sends what comes of them, until it is stopped or left alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+from scalesearch.engine.memory import keep_freed_memory
+from scalesearch.engine.watch import Signs
+from scalesearch.engine.work import Event, Failed, Finished, Probe, Work
+from scalesearch.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+
+    from scalesearch.proxy.images import Images
+
+Answer = tuple[list[Event], bool, bool] | DataError | str
+"""What is sent of a work: events, whether they are the last, and whether the worker leaves with them; that its images
+are damaged; or, of no work, why the worker cannot begin."""
+
+
+@dataclass(slots=True)
+class _Stop:
+    """What a worker that is told to end does: at once where it waits, behind the next step where it trains."""
+
+    is_asked: bool = False
+    is_training: bool = False
+
+    def __call__(self, *_: object) -> None:
+        is_first, self.is_asked = not self.is_asked, True
+        if is_first and not self.is_training:  # a second one may meet a process that is ending
+            raise SystemExit(0)
+
+
+def serve(pipe: Connection, device_name: str, signs: Signs) -> None:
+    """Live.
+
+    Args:
+        pipe: to the coordinator.
+        device_name: `cpu` or `cuda:<index>`.
+        signs: grows when a work is taken up, and behind each of its steps.
+    """
+    stop = _Stop()
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # which may reach the whole group too
+        signal.signal(number, stop)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        device = _opened(device_name)
+    except Exception as error:  # noqa: BLE001  the boundary of the process: whatever it is, nothing can be trained here
+        pipe.send(_in_one_line(error))
+        return
+    while not stop.is_asked:
+        try:
+            asked: Work | Probe = pipe.recv()
+        except EOFError:
+            return
+        if isinstance(asked, Probe):
+            _probe(pipe, asked, device)
+        else:
+            stop.is_training = True
+            leaves = _train(pipe, asked, device, signs, lambda: stop.is_asked)
+            stop.is_training = False
+            if leaves:
+                return
+        _give_back(device)
+
+
+def _opened(device_name: str) -> torch.device:
+    keep_freed_memory()
+    import torch
+
+    device = torch.device(device_name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def _give_back(device: torch.device) -> None:
+    """Free what others on a GPU may need."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _probe(pipe: Connection, probe: Probe, device: torch.device) -> None:
+    """Send whether the probe is warm and then, once all are, its images per second; 0 where it cannot be run."""
+    from scalesearch.engine.probe import images_per_second
+
+    def all_ready() -> bool:
+        pipe.send(True)
+        return pipe.recv()
+
+    try:
+        rate = images_per_second(probe, device, all_ready)
+    except Exception:  # noqa: BLE001  out of memory, or a network that cannot be stacked; a trial would tell
+        rate = 0.0
+    pipe.send(rate)
+
+
+def _train(pipe: Connection, work: Work, device: torch.device, signs: Signs, stopping: Callable[[], bool]) -> bool:
+    """Send the answers to a work; returns whether the worker leaves.
+
+    It does after an unforeseen failure on a GPU: what broke the trial may have broken the context, which ends with the
+    process.
+    """
+    signs.value += 1
+    leaves = False
+    for answer in answers(work, device, stopping):
+        signs.value += 1
+        if isinstance(answer, DataError):
+            pipe.send(answer)
+        elif answer != ([], False):
+            is_broken = any(isinstance(event, Failed) and event.counts and not event.final for event in answer[0])
+            leaves = is_broken and device.type == "cuda"
+            pipe.send((*answer, leaves))
+    return leaves
+
+
+def answers(
+    work: Work, device: torch.device, stopping: Callable[[], bool], images: Images | None = None
+) -> Iterator[tuple[list[Event], bool] | DataError]:
+    """What is to be sent of a work, behind each of its steps; often no event. See `train_trials`."""
+    from scalesearch.engine.trial import train_trials
+
+    left = set(work.keys)
+    try:
+        for events in train_trials(work, device, stopping, images):
+            left -= {event.key for event in events if isinstance(event, Finished | Failed)}
+            yield events, not left
+    except DataError as error:
+        yield error
+    except Exception as error:  # noqa: BLE001  the boundary of the process: whatever it is, the trials failed of it
+        with suppress(OSError), work.log.open("a", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
+        yield [Failed(key, _reason(error), final=False) for key in work.keys], True
+
+
+def _reason(error: Exception) -> str:
+    import torch
+
+    mend = "free memory of the GPU, or run into a new folder: its micro-batch is measured anew"
+    return f"{_in_one_line(error)}; {mend}" if isinstance(error, torch.OutOfMemoryError) else _in_one_line(error)
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

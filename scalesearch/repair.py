@@ -1,0 +1,138 @@
+"""A run folder mended: its journal without damaged lines, its study as the journal has it."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from scalesearch.agenda import Agenda, agenda
+from scalesearch.errors import StudyError
+from scalesearch.files import write_whole
+from scalesearch.journal import NAME, Journal, is_whole
+from scalesearch.plan import Layout, Plan, lay_out, read_plan
+from scalesearch.runfolder import bind_storage, held, placed, recorded
+from scalesearch.search import entries
+from scalesearch.storage import Storage
+from scalesearch.study import Study, is_damage, reason, try_out
+from scalesearch.trials import TrialResult, TrialState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repaired:
+    """What was found and done."""
+
+    storage: str
+    """Where the study is, without a password."""
+    study: str
+    """Name of the study there."""
+    damaged: tuple[int, ...]
+    """Lines of the journal that were left out, counted from 1."""
+    trials: int
+    """Trials of the study now."""
+    added: int
+    """Those that the study did not have."""
+    changed: int
+    """Those of which it had an earlier state."""
+    aside: tuple[Path, ...]
+    """Damaged files, where they are kept."""
+
+
+def repair(folder: Path, url: str | None = None) -> Repaired:
+    """Bring the study of a run folder to its journal, from nothing if it must be.
+
+    Args:
+        folder: the run folder; nobody else may work in it.
+        url: of a PostgreSQL database for the study; None = where it is.
+
+    Raises:
+        StudyError: no run in that folder, one that is in use, or no place for its study.
+    """
+    plan = read_plan(folder)
+    recorded(folder)
+    with held(folder):
+        damaged, aside = _mended(folder)
+        place = placed(folder, url)
+        with closing(Journal(folder / NAME)) as journal:
+            if place.file is None:
+                try_out(place)
+            layout = lay_out(plan)
+            now = agenda(plan, layout, journal.results)
+            place, kept = _with_room(place, now, journal.results)
+            bind_storage(journal, place)
+            with closing(Study(place)) as study:
+                added, changed = _brought(study, plan, layout, now, journal)
+                trials = len(study)
+    return Repaired(
+        storage=place.shown,
+        study=place.study,
+        damaged=damaged,
+        trials=trials,
+        added=added,
+        changed=changed,
+        aside=(*aside, *kept),
+    )
+
+
+def _mended(folder: Path) -> tuple[tuple[int, ...], list[Path]]:
+    """Damaged lines, taken out of the journal, and where it is kept as it was."""
+    path = folder / NAME
+    damaged = recorded(folder).damaged
+    if not damaged:
+        return (), []
+    content, aside = path.read_bytes(), _beside(path)
+    write_whole(aside, content)
+    write_whole(path, b"".join(line + b"\n" for line in content.split(b"\n")[:-1] if is_whole(line)))
+    return damaged, [aside]
+
+
+def _with_room(place: Storage, now: Agenda, results: list[TrialResult]) -> tuple[Storage, list[Path]]:
+    """A place whose study can be brought to the results, and the files that had to leave it.
+
+    Raises:
+        StudyError: the study cannot be looked at now, which says nothing of what it holds.
+    """
+    try:
+        with closing(Study(place)) as study:
+            is_ours = study.is_unique and set(study) <= set(now.planned)
+            fits = is_ours and not any(map(study.contradicts, results))
+    except Exception as error:  # noqa: BLE001  whatever is in a damaged file
+        if not is_damage(error):
+            raise StudyError(
+                f"the study in {place.shown} cannot be read: {reason(place, error)}",
+                mend="mend that, then repair again",
+            ) from None
+        fits = False
+    if fits:
+        return place, []
+    if place.file is None:  # what is there stays, under its name
+        return replace(place, study=f"{place.study.rpartition('-')[0] or place.study}-{secrets.token_hex(4)}"), []
+    aside = _beside(place.file)
+    for end in ("-wal", "-shm", ""):
+        part = place.file.with_name(place.file.name + end)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + end))
+    return place, [aside]
+
+
+def _beside(path: Path) -> Path:
+    """A free name for a damaged file: `study.damaged-1.db`."""
+    names = (path.with_name(f"{path.stem}.damaged-{number}{path.suffix}") for number in range(1, 10_000))
+    return next(name for name in names if not name.exists())
+
+
+def _brought(study: Study, plan: Plan, layout: Layout, now: Agenda, journal: Journal) -> tuple[int, int]:
+    """Trials that were added to a study, and others that were changed."""
+    for name, value in {**journal.bound, "left": [asdict(leave) for leave in now.search.leaves]}.items():
+        study.attribute(name, value)
+    known = {result.key: result for result in journal.results}
+    new = {entry.key: entry for entry in entries(plan, layout, [key for key in now.planned if key not in study])}
+    changed = 0
+    for key in now.planned:
+        result = known.get(key) or TrialResult(key=key, state=TrialState.WAITING)
+        if key in new:
+            study.add(new[key], result)
+        else:
+            changed += study.bring(result)
+    return len(new), changed

@@ -1,0 +1,52 @@
+"""A report that is written again and again while a run goes on, beside it: a run waits for none of them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from threading import Condition, Thread
+from types import TracebackType
+
+from scalesearch.report import write_report
+
+
+class LiveReport:
+    """Writes a run's report in a thread of its own, at most one at a time and never an outdated one.
+
+    A report that cannot be written, as the run's files change under it, is left to the next one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._asked = Condition()
+        self._is_due = self._is_over = False
+        self._thread = Thread(target=self._write, daemon=True)
+
+    def __enter__(self) -> LiveReport:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._asked:
+            self._is_over = True
+            self._asked.notify()
+        if error is None or isinstance(error, Exception):  # an interruption waits for no page
+            self._thread.join()
+
+    def renew(self) -> None:
+        """Have the report written again, soon."""
+        with self._asked:
+            self._is_due = True
+            self._asked.notify()
+
+    def _write(self) -> None:
+        while True:
+            with self._asked:
+                self._asked.wait_for(lambda: self._is_due or self._is_over)
+                if self._is_over:
+                    return
+                self._is_due = False
+            with suppress(Exception):  # the last report, which the run writes, tells what is wrong
+                write_report(self._folder)

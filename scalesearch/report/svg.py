@@ -1,0 +1,234 @@
+"""A `Figure` as SVG text at a given width, drawn without a browser."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from scalesearch.report.figure import Axis, Cells, Figure, Line, Lines, Mark, Note, Place, Side, Spots, Zone
+
+LETTER = 6.5
+"""Mean width of a letter of 12 px, a little above a sans-serif's [px]."""
+LINE = 18
+"""Height of a row of the key [px]."""
+RADIUS = 4.5
+STYLE = Path(__file__).with_name("figures.css")
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """The rectangle that axes span, and what leads from data to it."""
+
+    figure: Figure
+    left: float
+    top: float
+    width: float
+    height: float
+    across: int
+    """Width of the whole picture."""
+
+    @property
+    def figure_right(self) -> float:
+        """Where the column beside the drawing ends."""
+        return self.left + self.width + 8 + LETTER * max((len(text) for _, text in self.figure.beside), default=0)
+
+    def x(self, value: float) -> float:
+        return self.left + self.width * _part(value, self.figure.x)
+
+    def y(self, value: float) -> float:
+        return self.top + self.height * (1 - _part(value, self.figure.y))
+
+    def at(self, place: Place) -> str:
+        return f"{self.x(place[0]):.1f},{self.y(place[1]):.1f}"
+
+
+def _part(value: float, axis: Axis) -> float:
+    if axis.is_log:
+        return math.log(value / axis.low) / math.log(axis.high / axis.low)
+    return (value - axis.low) / (axis.high - axis.low)
+
+
+def svg(figure: Figure, width: int, *, alone: bool = False) -> str:
+    """The figure as an `<svg>` element.
+
+    Args:
+        figure: what to draw.
+        width: of the picture [px].
+        alone: whether it is a file of its own, with its style inside and a white ground.
+    """
+    key = list(_key(figure, width))
+    rows = 1 + max((row for row, _ in key), default=-1)
+    frame = _frame(figure, width, 10 + LINE * rows)
+    below = 44 if figure.x.ticks else 4
+    height = round(frame.top + frame.height + below)
+    body = [*(text for _, text in key), *_axes(frame)]
+    body += [text for mark in figure.marks for text in _drawn(mark, frame)]
+    head = f'class="figure" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    if alone:
+        body.insert(0, f"<style>{_plain_style()}</style>")
+        body.insert(1, f'<rect class="ground" width="{width}" height="{height}"/>')
+        head += ' xmlns="http://www.w3.org/2000/svg"'
+    return f'<svg {head} role="img"><title>{escape(figure.caption)}</title>{"".join(body)}</svg>'
+
+
+def _plain_style() -> str:
+    """The style sheet in what every program that reads SVG knows: light colours in the place of variables."""
+    head, _, rules = STYLE.read_text(encoding="utf-8").partition("\n}\n")
+    for name, light in re.findall(r"(--[a-z]+): light-dark\((#[0-9a-f]+),", head):
+        rules = rules.replace(f"var({name})", light)
+    return rules
+
+
+def _frame(figure: Figure, width: int, top: float) -> _Frame:
+    names = [text for _, text in figure.y.ticks]
+    left = 12 + LETTER * max(map(len, names), default=0) if names else 16
+    top += 20 if figure.y.title else 14 if figure.beside else 6
+    inner = width - left - 18 - LETTER * max((len(text) for _, text in figure.beside), default=0)
+    height = figure.height
+    if figure.is_square:
+        span = (figure.y.high - figure.y.low) / (figure.x.high - figure.x.low)
+        wide = min(inner, height / span)
+        left, inner, height = left + (inner - wide) / 2, wide, wide * span
+    return _Frame(figure, left, top, inner, height, width)
+
+
+def _key(figure: Figure, width: int) -> Iterator[tuple[int, str]]:
+    """The meaning of each named mark, as rows of (row, SVG) above the drawing."""
+    x, row = 10.0, 0
+    for form, kind, name in _entries(figure):
+        step = 26 + LETTER * len(name)
+        if x + step > width and x > 10:
+            x, row = 10.0, row + 1
+        y = 12 + LINE * row
+        yield (
+            row,
+            f'{_sample(form, kind, x + 6, y)}<text class="key" x="{x + 17:.1f}" y="{y + 4}">{escape(name)}</text>',
+        )
+        x += step
+
+
+def _entries(figure: Figure) -> Iterator[tuple[str, str, str]]:
+    for mark in figure.marks:
+        if isinstance(mark, Cells):
+            yield from (("cell", f"{mark.kind} level{level}", name) for level, name in enumerate(mark.levels) if name)
+        elif not isinstance(mark, Note) and mark.name:
+            yield type(mark).__name__.lower(), mark.kind, mark.name
+
+
+def _sample(form: str, kind: str, x: float, y: float) -> str:
+    if form == "spots":
+        return _symbol(kind, x, y)
+    if form == "lines":
+        return f'<path class="line {kind}" d="M{x - 7:.1f},{y}h14"/>'
+    return f'<rect class="{form} {kind}" x="{x - 6:.1f}" y="{y - 6}" width="12" height="12"/>'
+
+
+def _symbol(kind: str, x: float, y: float, tip: str = "") -> str:
+    """A dot; marks of trainings that ended early are crosses."""
+    title = f"<title>{escape(tip)}</title>" if tip else ""
+    if kind in ("stopped", "failed", "off"):
+        return f'<path class="spot {kind}" d="M{x - 4:.1f},{y - 4:.1f}l8,8m0,-8l-8,8">{title}</path>'
+    if kind in ("theirs", "reference"):
+        side = 2 * RADIUS - 1
+        return (
+            f'<rect class="spot {kind}" x="{x - side / 2:.1f}" y="{y - side / 2:.1f}" width="{side}" height="{side}"'
+            f' transform="rotate(45 {x:.1f} {y:.1f})">{title}</rect>'
+        )
+    return f'<circle class="spot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}">{title}</circle>'
+
+
+def _axes(frame: _Frame) -> Iterator[str]:
+    figure, bottom, right = frame.figure, frame.top + frame.height, frame.left + frame.width
+    if figure.y.title:
+        x, y = min(frame.left, 10.0), frame.top - 9
+        yield f'<text class="title" x="{x:.1f}" y="{y:.1f}">{escape(figure.y.title)}</text>'
+    for value, text in figure.y.ticks:
+        y = frame.y(value)
+        if figure.y.has_grid:
+            yield f'<path class="grid" d="M{frame.left:.1f},{y:.1f}H{right:.1f}"/>'
+        yield f'<text class="tick" x="{frame.left - 7:.1f}" y="{y + 4:.1f}" text-anchor="end">{escape(text)}</text>'
+    for value, text in figure.beside:
+        yield _text("tick", frame.figure_right, frame.y(value), text, "left", -4)
+    taken = -math.inf
+    for value, text in figure.x.ticks:
+        x, half = frame.x(value), LETTER * len(text) / 2
+        if figure.x.has_grid:
+            yield f'<path class="grid" d="M{x:.1f},{frame.top:.1f}V{bottom:.1f}"/>'
+        if x - half > taken + 6:
+            taken = x + half
+            yield f'<text class="tick" x="{x:.1f}" y="{bottom + 17:.1f}" text-anchor="middle">{escape(text)}</text>'
+    if figure.x.title:
+        yield _text("title", right, bottom + 32, figure.x.title, "left", -4)
+
+
+def _drawn(mark: Mark, frame: _Frame) -> Iterator[str]:
+    if isinstance(mark, Zone):
+        yield _zone(mark, frame)
+    elif isinstance(mark, Cells):
+        yield from _cells(mark, frame)
+    elif isinstance(mark, Lines):
+        yield from (text for line in mark.lines for text in _line(mark.kind, line, frame))
+    elif isinstance(mark, Spots):
+        yield from _spots(mark, frame)
+    else:
+        half = LETTER * len(mark.text) / 2 + 6
+        x = min(max(frame.x(mark.x), half), frame.across - half)  # a corner's name may not leave the picture
+        yield _text(mark.kind, x, frame.y(mark.y), mark.text, mark.side, 0)
+
+
+def _zone(mark: Zone, frame: _Frame) -> str:
+    figure = frame.figure
+    x0, x1 = (frame.x(end if value is None else value) for value, end in zip(mark.x, _ends(figure.x), strict=True))
+    y0, y1 = (frame.y(end if value is None else value) for value, end in zip(mark.y, _ends(figure.y), strict=True))
+    title = f"<title>{escape(mark.tip)}</title>" if mark.tip else ""
+    box = f'x="{x0:.1f}" y="{y1:.1f}" width="{max(x1 - x0, 0.5):.1f}" height="{max(y0 - y1, 0.5):.1f}"'
+    return f'<rect class="zone {mark.kind}" {box}>{title}</rect>'
+
+
+def _ends(axis: Axis) -> tuple[float, float]:
+    return axis.low, axis.high
+
+
+def _cells(mark: Cells, frame: _Frame) -> Iterator[str]:
+    """Each level as one shape, so that its pieces join without seams."""
+    for level in range(len(mark.levels)):
+        own = [(corners, tip) for corners, at, tip in mark.cells if at == level]
+        if own:
+            path = "".join(f"M{'L'.join(map(frame.at, corners))}Z" for corners, _ in own)
+            yield f'<path class="cell {mark.kind} level{level}" d="{path}"><title>{escape(own[0][1])}</title></path>'
+
+
+def _line(kind: str, line: Line, frame: _Frame) -> Iterator[str]:
+    """A line; its label stands before it where there is no room behind, and on it where there is none at all."""
+    title = f"<title>{escape(line.tip)}</title>" if line.tip else ""
+    yield f'<path class="line {kind}" d="M{"L".join(map(frame.at, line.places))}">{title}</path>'
+    if line.label:
+        (x, y), end, room = line.places[0], frame.x(line.places[-1][0]), RADIUS + 4 + LETTER * len(line.label)
+        if end + room <= frame.left + frame.width:
+            at, side = end, "right"
+        else:
+            at, side = (frame.x(x), "left") if frame.x(x) - room >= frame.left else (end + RADIUS + 4, "left")
+        yield _text(f"label {kind}", at, frame.y(y), line.label, side, RADIUS)
+
+
+def _spots(mark: Spots, frame: _Frame) -> Iterator[str]:
+    """Points with their labels; a label that would run into the one before it is left to the point's tip."""
+    end, height = -math.inf, -math.inf
+    for spot in mark.spots:
+        x, y = frame.x(spot.x), frame.y(spot.y)
+        yield _symbol(mark.kind, x, y, spot.tip)
+        half = LETTER * len(spot.label) / 2
+        if spot.label and (x - half >= end or abs(y - height) > LINE):
+            end, height = x + half, y
+            yield _text(f"label {mark.kind}", x, y, spot.label, spot.side, RADIUS)
+
+
+def _text(kind: str, x: float, y: float, text: str, side: Side, gap: float) -> str:
+    dx = {"left": -gap - 4, "right": gap + 4}.get(side, 0)
+    dy = {"above": -gap - 4, "below": gap + 12}.get(side, 4)
+    anchor = {"left": "end", "right": "start"}.get(side, "middle")
+    return f'<text class="{kind}" x="{x + dx:.1f}" y="{y + dy:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

@@ -1,0 +1,157 @@
+"""How trainings went: learning curves, and whether short trainings order the candidates as long ones do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from scalesearch.fidelity import Agreement, text
+from scalesearch.outcome import Outcome
+from scalesearch.plan import ANCHOR, Plan
+from scalesearch.report.figure import (
+    Axis,
+    Drawn,
+    Figure,
+    Line,
+    Lines,
+    Mark,
+    Missing,
+    Spot,
+    Spots,
+    padded,
+    ticks,
+    whole_ticks,
+)
+from scalesearch.trials import TrialResult, TrialState
+
+NAMES = {
+    "curve": "trained at full length",
+    "stopped-line": "ended at a shorter length",
+    "base": "the unscaled base",
+    "best": "first on budget",
+}
+
+
+def curves_figure(plan: Plan, results: Sequence[TrialResult], leader: str | None) -> Drawn:
+    """Validation accuracy by epoch, of every trial of the search."""
+    begun = [result for result in results if result.key.stage == "search" and result.epochs]
+    if not begun:
+        return Missing(id="curves", title="Learning curves", why="No epoch has been trained yet.")
+    longest = max(result.key.rung for result in begun)
+    y = padded([epoch.accuracy for result in begun for epoch in result.epochs])
+    stopped = [one for one in begun if one.state is TrialState.PRUNED]
+    failed = [one for one in begun if one.state is TrialState.FAILED]
+    return Figure(
+        id="curves",
+        title="Learning curves",
+        caption=f"{len(begun)} trainings, {len(stopped)} of them of a shorter length, {len(failed)} failed.",
+        x=Axis(
+            title="epochs",
+            low=1 if longest > 1 else 0.5,
+            high=longest + 0.02 * max(longest - 1, 1),
+            ticks=whole_ticks(1, longest),
+        ),
+        y=Axis(title="validation accuracy, %", low=y[0], high=y[1], ticks=ticks(*y)),
+        marks=(*_lines(begun, leader), *_ends(stopped, "stopped", "stopped here"), *_ends(failed, "failed", "failed")),
+        height=340,
+    )
+
+
+def _lines(begun: Sequence[TrialResult], leader: str | None) -> Iterator[Mark]:
+    groups: dict[str, list[Line]] = {kind: [] for kind in NAMES}
+    for result in begun:
+        places = [(float(epoch.epoch), epoch.accuracy) for epoch in result.epochs]
+        line = Line(
+            places=tuple(places if len(places) > 1 else [(places[0][0] - 0.15, places[0][1]), *places]),
+            tip=f"{result.key}: {places[-1][1]:.2f} % after {result.epochs[-1].epoch} epochs, {result.state.value}",
+        )
+        groups[_kind(result, leader)].append(line)
+    for kind, lines in groups.items():
+        if lines:
+            yield Lines(kind=kind, name=NAMES[kind], lines=tuple(lines))
+
+
+def _kind(result: TrialResult, leader: str | None) -> str:
+    if result.key.proxy == ANCHOR:
+        return "base"
+    if result.state is TrialState.PRUNED:
+        return "stopped-line"
+    return "best" if result.key.proxy == leader else "curve"
+
+
+def _ends(ended: Sequence[TrialResult], kind: str, name: str) -> Iterator[Mark]:
+    spots = [
+        Spot(x=float(one.epochs[-1].epoch), y=one.epochs[-1].accuracy, tip=f"{one.key}: {one.reason or name}")
+        for one in ended
+    ]
+    if spots:
+        yield Spots(kind=kind, name=name, spots=tuple(spots))
+
+
+def fidelity_figures(outcome: Outcome | None, results: Sequence[TrialResult]) -> list[Drawn]:
+    """For each shorter length the places of the candidates there against those after the longest."""
+    title = "Short against long training"
+    if outcome is None or not outcome.fidelity.agreements:
+        why = text(outcome.fidelity) if outcome else "No trial has ended yet."
+        return [Missing(id="fidelity", title=title, why=why)]
+    return [_agreement(one, outcome, results) for one in outcome.fidelity.agreements]
+
+
+def _agreement(one: Agreement, outcome: Outcome, results: Sequence[TrialResult]) -> Drawn:
+    id, title = f"fidelity-{one.short}-{one.long}", f"{one.short} against {one.long} epochs"
+    short, long = (_means(results, rung, outcome) for rung in (one.short, one.long))
+    both = [name for name in short if name in long]
+    if not both:
+        return Missing(id=id, title=title, why="No candidate has results at both lengths.")
+    before, after = (_places({name: means[name] for name in both}) for means in (short, long))
+    order = "not defined" if one.tau is None else f"{one.tau:.2f}"
+    interval = "" if one.low is None else f" ({one.low:.2f} to {one.high:.2f})"
+    last = max(len(both), 2)
+    axis = Axis(title=f"place after {one.short} epochs", low=0, high=last + 1, ticks=whole_ticks(1, last))
+    upward = tuple((last + 1 - value, text) for value, text in axis.ticks)
+    kinds = {name: "best" if name == outcome.final.leader else "tied" for name in both}
+    return Figure(
+        id=id,
+        title=f"{title}: τ {order}{interval}",
+        caption=f"Places of {len(both)} candidates: Kendall's τ {order}{interval}.",
+        x=axis,
+        y=Axis(title=f"place after {one.long} epochs", low=0, high=last + 1, ticks=upward),
+        marks=(
+            Lines(kind="diagonal", name="same place", lines=(Line(places=((0.5, last + 0.5), (last + 0.5, 0.5))),)),
+            *(
+                Spots(
+                    kind=kind,
+                    name="first on budget" if kind == "best" else "candidates",
+                    spots=tuple(
+                        Spot(
+                            x=before[name],
+                            y=last + 1 - after[name],
+                            tip=f"{name}: place {before[name]:g}, then {after[name]:g}",
+                        )
+                        for name in both
+                        if kinds[name] == kind
+                    ),
+                )
+                for kind in sorted(set(kinds.values()), reverse=True)
+            ),
+        ),
+        height=360,
+        is_square=True,
+    )
+
+
+def _means(results: Sequence[TrialResult], rung: int, outcome: Outcome) -> dict[str, float]:
+    """Mean accuracy of each candidate on budget after so many epochs [%]."""
+    found: dict[str, list[float]] = {}
+    for result in results:
+        key = result.key
+        if (key.stage, key.rung) != ("search", rung) or key.proxy == ANCHOR or result.accuracy is None:
+            continue
+        if not outcome.layout.candidate(key.proxy).off_budget:
+            found.setdefault(key.proxy, []).append(result.accuracy)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _places(means: dict[str, float]) -> dict[str, float]:
+    """Places from 1 for the highest; equal ones share the middle of theirs."""
+    ordered = sorted(means.values(), reverse=True)
+    return {name: ordered.index(mean) + (ordered.count(mean) + 1) / 2 for name, mean in means.items()}

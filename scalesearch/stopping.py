@@ -1,0 +1,86 @@
+"""Signals that end a job: Ctrl-C, and SIGTERM or SIGUSR1 as batch systems and machines on loan send them.
+
+A signal that is ignored when the program starts stays ignored, as `nohup` and a shell's `&` in scripts ask for.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class TerminatedError(BaseException):
+    """SIGTERM or SIGUSR1; like KeyboardInterrupt nothing that a program should go on after."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """Whether a signal has asked for an end."""
+
+    number: int | None = None
+
+    def __bool__(self) -> bool:
+        """Whether one has."""
+        return self.number is not None
+
+    @property
+    def grace(self) -> float:
+        """Time that it leaves [s]: somebody waits at a terminal, batch systems kill half a minute later."""
+        return 3.0 if self.number == signal.SIGINT else 20.0
+
+    def check(self) -> None:
+        """Raise what was asked for, if it was: for a wait that nothing else ends."""
+        if self.number is not None:
+            raise KeyboardInterrupt if self.number == signal.SIGINT else TerminatedError
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Inside, such a signal raises wherever it meets the program: KeyboardInterrupt, or TerminatedError.
+
+    Behind it, one that comes while the program ends kills it without a word.
+    """
+
+    def strike(number: int, _: object) -> None:
+        Asked(number).check()
+
+    before = _handled(strike)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is signal.default_int_handler else handler)
+
+
+@contextmanager
+def noting(asked: Asked) -> Iterator[None]:
+    """Inside, the first such signal is only noted, and raised at the end; the second raises at once."""
+
+    def note(number: int, _: object) -> None:
+        asked.check()
+        asked.number = number
+
+    before = _handled(note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    asked.check()
+
+
+def _handled(handler: Callable[[int, object], None]) -> dict[signal.Signals, Any]:
+    """Handle the signals; returns who did before. Nothing happens outside the main thread, which alone hears them."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    before = {number: signal.getsignal(number) for number in ENDING}
+    heard = {number: who for number, who in before.items() if who not in (signal.SIG_IGN, None)}
+    for number in heard:
+        signal.signal(number, handler)
+    return heard

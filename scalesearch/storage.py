@@ -1,0 +1,109 @@
+"""Where a study is stored: a file of the run folder, or a PostgreSQL server. Passwords are kept, never told."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+from scalesearch.errors import StudyError
+
+SCHEMES = ("postgresql://", "postgres://", "postgresql+psycopg://")
+_URL = re.compile(r"(postgres\w*(?:\+\w+)?://)((?:\S*@)?[^\s'\"]*)")
+_SECRETS = re.compile(r"([?&])(?:ssl)?password=([^&]*)&?")
+_HIDDEN = "…"
+
+
+def redacted(text: str) -> str:
+    """A text whose URLs of databases have lost their passwords.
+
+    >>> redacted("run --storage=postgresql://me:se@cret@host/db?sslmode=require --quiet")
+    'run --storage=postgresql://me@host/db?sslmode=require --quiet'
+    """
+    return _URL.sub(lambda found: found[1] + _parted(found[2])[0], text)
+
+
+def redacted_argument(argument: str) -> str:
+    """An argument of a command without a password, in which any character may stand.
+
+    >>> redacted_argument("--storage=postgresql://me:se 'cret@host/db")
+    '--storage=postgresql://me@host/db'
+    """
+    before, mark, place = argument.partition("://")
+    return f"{before}{mark}{_parted(place)[0]}" if "postgres" in before else argument
+
+
+def _parted(place: str) -> tuple[str, str]:
+    """What follows the scheme of a URL, without its password; and the password of its user.
+
+    The user ends at the first colon and the host begins behind the last @, whatever stands in a password. Of what
+    can be read in two ways nothing behind the user is shown.
+    """
+    user, colon, rest = place.partition(":")
+    if not colon or re.search(r"[@/?]", user):  # no password but in the query
+        return _without_secrets(place), ""
+    password, at, host = rest.rpartition("@")
+    if not at:  # a host with a port
+        return (_without_secrets(place) if re.match(r"\d*([/?]|$)", rest) else f"{user}{_HIDDEN}"), rest
+    if _SECRETS.search(password):
+        return f"{user}@{_HIDDEN}", password
+    return f"{user}@{_without_secrets(host)}", password
+
+
+def _without_secrets(place: str) -> str:
+    return _SECRETS.sub(r"\1", place).rstrip("?&")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """A place for a study."""
+
+    url: str = field(repr=False)
+    """For SQLAlchemy, with the password that it may hold."""
+    study: str
+    """Name of the study there."""
+    file: Path | None = None
+    """The SQLite file; None on a server."""
+
+    @property
+    def shown(self) -> str:
+        """The place, as it may be told and written down."""
+        return str(self.file) if self.file else redacted_argument(self.url)
+
+    def told(self, reason: object) -> str:
+        """What a database says, in one line without passwords."""
+        text, place = str(reason), self.url.partition("://")[2]
+        found = [_parted(place)[1], *(one[2] for one in _SECRETS.finditer(place))]
+        known = {way for one in found for word in (one, unquote(one)) for way in (word, repr(word)[1:-1]) if way}
+        for secret in sorted(known, key=len, reverse=True):
+            text = text.replace(secret, _HIDDEN)
+        return redacted(" ".join(text.split()))[:200]
+
+
+def in_folder(folder: Path) -> Storage:
+    """The file of a run folder."""
+    return Storage(url="sqlite:///study.db", study="scalesearch", file=folder / "study.db")
+
+
+def on_server(url: str, study: str) -> Storage:
+    """A study on a server.
+
+    Raises:
+        StudyError: not the URL of a PostgreSQL database.
+
+    >>> on_server("postgresql://me:secret@host/db", "mine").shown
+    'postgresql://me@host/db'
+    """
+    scheme = next((one for one in SCHEMES if url.startswith(one)), None)
+    if scheme is None:
+        named = re.match(r"\w+(?=://)", url)  # of anything else no part is repeated: it may be a password
+        raise StudyError(
+            f"--storage {f'{named[0]}://… ' if named else ''}is no URL of a PostgreSQL database",
+            mend="give one such as postgresql://user@host/database, or leave it out for a file in the run folder",
+        )
+    place = url[len(scheme) :]
+    password = _parted(place)[1]
+    if "@" in password:  # a URL has it in this form alone
+        place = place.replace(f":{password}@", f":{password.replace('@', '%40')}@", 1)
+    return Storage(url=f"postgresql://{place}", study=study)

@@ -1,0 +1,100 @@
+"""The real program with its trainings stood in for: `python standing_in.py run …`.
+
+Processes, pipes, signals, checkpoints, files and the study are what they are; only what is trained is a function of
+proxy, seed and epoch. With `DIE_AT=n` in the environment the coordinator is killed inside its n-th file operation; with
+`COUNT_IN=FILE` it writes there how many it made.
+"""
+
+import atexit
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+STEPS = 4
+"""Of an epoch."""
+SECONDS = float(os.environ.get("STEP_SECONDS", "0.03"))
+"""Of a step [s]."""
+
+
+def accuracy(proxy: str, seed: int, epoch: int) -> float:
+    """Of the proxy's own between 70 and 76 %, half a point of noise from the seed, a point more by epoch."""
+    own, noise = (hashlib.sha256(text.encode()).digest()[0] / 255 for text in (proxy, f"{proxy} {seed}"))
+    return 70 + 6 * own + noise + epoch
+
+
+def stand_in(work: Any, device: Any, stopping: Callable[[], bool] = lambda: False) -> Iterator[list[Any]]:
+    """In the place of `train_trials`: the same events, checkpoints at every step, next to no work."""
+    import torch
+
+    from scalesearch.engine.work import Failed, Finished, Kept, Progress
+    from scalesearch.proxy.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+    from scalesearch.proxy.images import open_images
+    from scalesearch.recipe import EpochResult
+
+    identity = f"{work.keys} {open_images(work.data).fingerprint}"
+    stored = read_checkpoint(work.checkpoint, identity)
+    results, step = (list(stored.results), stored.step) if stored else ([], 0)
+    assert stored is None or stored.tensors["steps"].item() == step
+    for epoch in results:
+        yield [Progress(key, result) for key, result in zip(work.keys, epoch, strict=True)]
+    while step < STEPS * work.keys[0].rung:
+        time.sleep(SECONDS)
+        step += 1
+        events: list[Any] = []
+        epoch, left = divmod(step, STEPS)
+        if not left:
+            found = [accuracy(key.proxy, key.seed, epoch) for key in work.keys]
+            results.append([EpochResult(epoch=epoch, train_loss=1.0, accuracy=one, loss=1.0) for one in found])
+            events += [Progress(key, result) for key, result in zip(work.keys, results[-1], strict=True)]
+        is_stopped = stopping() and len(results) < work.keys[0].rung
+        checkpoint = Checkpoint(tensors={"steps": torch.tensor(step)}, results=results, step=step)
+        write_checkpoint(work.checkpoint, checkpoint, identity)
+        events += [Kept(key, step) for key in work.keys]
+        if is_stopped:
+            yield [*events, *(Failed(key, "stopped", final=False, counts=False) for key in work.keys)]
+            return
+        yield events
+    yield [Finished(key) for key in work.keys]
+
+
+def die_inside(operations: tuple[str, ...], last: int, counted: Path | None) -> None:
+    """Kill this process inside its `last`-th file operation: half of the bytes written, the rest not begun."""
+    made = 0
+
+    def fatal(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def operation(*arguments: Any, **named: Any) -> Any:
+            nonlocal made
+            made += 1
+            if made == last:
+                if name == "write" and len(arguments[1]) > 1:
+                    real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **named)
+
+        return operation
+
+    for name in operations:
+        setattr(os, name, fatal(name, getattr(os, name)))
+    if counted is not None:
+        atexit.register(lambda: counted.write_text(str(made)))
+
+
+if __name__ in ("__main__", "__mp_main__"):  # the second: as a spawned worker imports it
+    from scalesearch.engine import trial
+
+    trial.train_trials = stand_in
+
+if __name__ == "__main__":
+    from scalesearch.cli import main
+
+    if "DIE_AT" in os.environ or "COUNT_IN" in os.environ:
+        place = os.environ.get("COUNT_IN")
+        die_inside(
+            ("write", "fsync", "replace", "mkdir", "unlink"), int(os.environ.get("DIE_AT", "0")), place and Path(place)
+        )
+    main(sys.argv[1:])

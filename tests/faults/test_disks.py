@@ -1,0 +1,146 @@
+"""Full and read-only disks, as real small file systems: what waits, what is refused, and nothing half written."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scalesearch import emit
+from scalesearch.bases import find
+from scalesearch.files import write_whole
+from scalesearch.journal import NAME
+from scalesearch.limits import Limits
+from scalesearch.members import published
+
+ROOM = 2**20
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a file system can be mounted by root alone")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+class Filler:
+    """Fills a disk, and makes room when it hears that somebody waits."""
+
+    def __init__(self, disk: Path) -> None:
+        self.ballast = disk / "ballast"
+        self.heard: list[str] = []
+        self.fill()
+
+    def fill(self) -> None:
+        with self.ballast.open("ab") as file:
+            for size in (4096, 1):
+                while True:
+                    try:
+                        os.write(file.fileno(), b"\0" * size)
+                    except OSError:
+                        break
+
+    def __call__(self, text: str) -> None:
+        self.heard.append(text)
+        if text.endswith("waiting for room on the disk"):
+            self.ballast.unlink()
+        else:
+            self.fill()
+
+
+def test_a_file_that_finds_no_room_is_a_fault_and_leaves_nothing(disk: Path):
+    filler = Filler(disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(disk / "file", b"x" * 10_000)
+    assert list(disk.iterdir()) == [filler.ballast]
+
+
+def test_a_patient_writer_tells_once_and_writes_when_there_is_room(disk: Path):
+    filler = Filler(disk)
+    ballast, told = filler.ballast, list[str]()
+    writer = threading.Thread(target=write_whole, args=(disk / "file", b"x" * 10_000, told.append))
+    writer.start()
+    writer.join(3)
+    assert writer.is_alive()
+    assert told == [f"{disk / 'file'} cannot be written: No space left on device; waiting for room on the disk"]
+    ballast.unlink()
+    writer.join(60)
+    assert (disk / "file").read_bytes() == b"x" * 10_000
+    assert told[1:] == [f"{disk / 'file'} is written; going on"]
+
+
+def test_ctrl_c_ends_the_wait(disk: Path):
+    filler = Filler(disk)
+    code = f"""
+from pathlib import Path
+from scalesearch.files import write_whole
+write_whole(Path({str(disk / "file")!r}), b"x" * 10_000, lambda text: print(text, flush=True))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as writer:
+        assert writer.stdout is not None
+        assert b"waiting for room" in writer.stdout.readline()
+        writer.send_signal(signal.SIGINT)
+        assert writer.wait(60) == -signal.SIGINT
+    assert list(disk.iterdir()) == [filler.ballast]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_ends_a_search_whose_journal_waits(disk: Path, number: signal.Signals):
+    code = f"""
+from pathlib import Path
+from scalesearch.journal import Journal
+from scalesearch.stopping import Asked, TerminatedError, noting
+asked = Asked()
+journal = Journal(Path({str(disk / NAME)!r}), lambda text: print(text, flush=True), asked.check)
+print("open", flush=True)
+input()
+try:
+    with noting(asked):
+        journal.bind("images", "x" * 10_000)
+except (KeyboardInterrupt, TerminatedError) as error:
+    print(type(error).__name__)
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "open\n"
+        Filler(disk)
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+        assert "waiting for room" in writer.stdout.readline()
+        writer.send_signal(number)
+        told = "KeyboardInterrupt\n" if number is signal.SIGINT else "TerminatedError\n"
+        assert writer.stdout.readline() == told
+        assert writer.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_a_family_is_whole_though_every_write_of_it_finds_the_disk_full(disk: Path, tmp_path: Path):
+    found = published(find("b0"), classes=None, limits=Limits())[:1]
+    filler = Filler(disk)
+    emit.write(found, None, "b0", disk / "family", lambda _: None, weights=False, full=filler)
+    emit.write(found, None, "b0", tmp_path / "family", lambda _: None, weights=False)
+    assert len(filler.heard) == 2 * 3  # config, source, manifest
+    for path in (tmp_path / "family").rglob("*"):
+        if path.is_file():
+            assert (disk / "family" / path.relative_to(tmp_path / "family")).read_bytes() == path.read_bytes()
+
+
+def test_a_read_only_folder_is_refused_in_one_line(disk: Path, call: Callable[..., Any], tiny_options: tuple[str, ...]):
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    told = call("run", *tiny_options, "--out", disk / "run")
+    assert (
+        told.refusal
+        == f"scalesearch: {disk / 'run'} cannot be written: Read-only file system; choose another folder with --out"
+    )

@@ -1,0 +1,201 @@
+"""SIGKILL, at random and at every file operation: nothing that has ended is lost or run again, no byte changes."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optuna
+import pytest
+from servers import Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by /proc")]
+
+IS_FULL = os.environ.get("SCALESEARCH_FAULTS") == "full"
+STANDING_IN = (str(Path(__file__).parent / "standing_in.py"),)
+TINY = "--budget 0.5x --preset quick --images 256 --proxy-resolution 12 --threads 1 --together 1 --quiet"
+SEARCHES = {
+    "fit": "--policy fit --candidates 12 --seeds 2 --epochs 2 --max-epochs-total 60 --margin 0.01",
+    "race": "--policy race --candidates 8 --seeds 2 --epochs 4",
+    "grid": "--policy grid --candidates 8 --seeds 3 --epochs 2",
+}
+"""Of some thirty trials each."""
+KILLS = 35 if IS_FULL else 4
+"""Of each policy on each storage."""
+CASES = [(policy, storage) for policy in SEARCHES for storage in ("sqlite", "postgresql")]
+OPERATIONS = None if IS_FULL else 6
+"""File operations that the coordinator is killed in; None = all."""
+SHARES = {"worker": 70, "coordinator": 20, "both": 10}
+ANSWERS = ("ranking.json", "trials.csv", "candidates.csv", "family/manifest.json")
+
+
+class Run(NamedTuple):
+    """A search that a test disturbs."""
+
+    start: Callable[..., Any]
+    """Starts the program on a folder; further variables of the environment by name."""
+    answers: dict[str, bytes]
+    """Of the undisturbed run."""
+    driver: str | None
+    """The server of its study, for SQLAlchemy; None = a file."""
+
+
+@pytest.fixture(scope="session")
+def searches(tiny_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, bytes]]:
+    """The answers of a search that nothing disturbs, by policy."""
+    from conftest import Program
+
+    found: dict[str, dict[str, bytes]] = {}
+
+    def answers(policy: str) -> dict[str, bytes]:
+        if policy not in found:
+            place = tmp_path_factory.mktemp(f"undisturbed-{policy}")
+            options = ["--data", tiny_npz, *TINY.split(), *SEARCHES[policy].split(), "--out", place / "run"]
+            plain = Program("run", *options, place=place, entry=STANDING_IN)
+            assert plain.wait() == 0, plain.err.read_text()
+            found[policy] = contents(place / "run")
+        return found[policy]
+
+    return answers
+
+
+@pytest.fixture
+def disturbed(
+    program: Callable[..., Any],
+    tiny_npz: Path,
+    searches: Callable[[str], dict[str, bytes]],
+    request: pytest.FixtureRequest,
+) -> Callable[[str, str], Run]:
+    def prepared(policy: str, storage: str) -> Run:
+        server: Server | None = request.getfixturevalue("postgres") if storage == "postgresql" else None
+        options = ["--data", tiny_npz, *TINY.split(), *SEARCHES[policy].split()]
+        options += ["--storage", server.url] if server else []
+        return Run(
+            start=lambda folder, **environment: program(
+                "run", *options, "--out", folder, entry=STANDING_IN, **environment
+            ),
+            answers=searches(policy),
+            driver=server.driver if server else None,
+        )
+
+    return prepared
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ANSWERS}
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of a journal."""
+    path = folder / "journal.jsonl"
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+
+
+def name_of(line: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(line[name] for name in ("proxy", "seed", "rung", "stage"))
+
+
+def ends(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
+    return {name_of(line): line for line in lines(folder) if line["kind"] == "ended"}
+
+
+def assert_nothing_ran_again(folder: Path) -> None:
+    """After a trial's end the journal says nothing more of it."""
+    over: set[tuple[Any, ...]] = set()
+    for line in lines(folder):
+        if line["kind"] in ("started", "epoch", "ended"):
+            assert name_of(line) not in over, line
+            if line["kind"] == "ended":
+                over.add(name_of(line))
+
+
+def assert_study_is_whole(folder: Path, driver: str | None) -> None:
+    """Every trial once, none left running."""
+    if driver is None:
+        study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
+    else:
+        [bound] = {line["value"] for line in lines(folder) if line.get("part") == "study"}
+        study = optuna.load_study(study_name=bound, storage=driver)
+    trials = study.get_trials(deepcopy=False)
+    names = [name_of(trial.user_attrs) for trial in trials]
+    assert sorted(names) == sorted(ends(folder))
+    assert all(trial.state.is_finished() for trial in trials)
+
+
+def gone(pids: list[int], within: float = 60) -> None:
+    end = time.monotonic() + within
+    while any(Path(f"/proc/{pid}/exe").exists() for pid in pids):
+        assert time.monotonic() < end, f"left running: {pids}"
+        time.sleep(0.02)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("policy", "storage"), CASES if IS_FULL else CASES[:2])
+def test_random_kills_lose_nothing_run_nothing_again_and_change_no_byte(
+    disturbed: Callable[[str, str], Run], policy: str, storage: str, tmp_path: Path
+):
+    chance, run, killed, number = random.Random(policy), disturbed(policy, storage), 0, 0
+    while killed < KILLS:
+        number += 1
+        folder = tmp_path / f"{policy}-{storage}-{number}"
+        killed += kill_until_done(run, folder, chance, KILLS - killed)
+        assert contents(folder) == run.answers
+        assert_nothing_ran_again(folder)
+        assert_study_is_whole(folder, run.driver)
+        assert list((folder / "checkpoints").iterdir()) == []
+
+
+def kill_until_done(run: Run, folder: Path, chance: random.Random, most: int) -> int:
+    """Kill at random until a run has come to its end or enough are killed; returns the kills."""
+    kills, before = 0, {}
+    going = run.start(folder)
+    while going.process.poll() is None:
+        time.sleep(chance.uniform(0.1, 2.5))
+        if kills == most:
+            assert going.wait() == 0, going.err.read_text()
+            break
+        [what] = chance.choices([*SHARES], [*SHARES.values()])
+        workers = going.workers()
+        if (what == "worker" and not workers) or going.process.poll() is not None:
+            continue
+        if what != "coordinator" and workers:
+            os.kill(chance.choice(workers), signal.SIGKILL)
+        if what != "worker":
+            going.process.kill()
+            going.wait()
+            gone(workers)
+            now = ends(folder)
+            assert {name: now[name] for name in before} == before
+            before, going = now, run.start(folder)
+        kills += 1
+    assert going.wait() == 0, going.err.read_text()
+    after = ends(folder)
+    assert {name: after[name] for name in before} == before
+    return kills
+
+
+@pytest.mark.timeout(3600)
+def test_a_kill_inside_any_file_operation_of_the_coordinator_changes_no_byte(
+    disturbed: Callable[[str, str], Run], tmp_path: Path
+):
+    run = disturbed("grid", "sqlite")
+    counted = tmp_path / "count.txt"
+    assert run.start(tmp_path / "counted", COUNT_IN=str(counted)).wait() == 0
+    made = int(counted.read_text())
+    assert made > 100
+    chosen = range(1, made + 1, 1 if OPERATIONS is None else made // OPERATIONS)
+    for number in chosen:
+        folder = tmp_path / f"at-{number}"
+        assert run.start(folder, DIE_AT=str(number), STEP_SECONDS="0").wait() in (-signal.SIGKILL, 0), number
+        before = ends(folder)
+        again = run.start(folder, STEP_SECONDS="0")
+        assert again.wait() == 0, (number, again.err.read_text())
+        after = ends(folder)
+        assert {name: after[name] for name in before} == before, number
+        assert contents(folder) == run.answers, number
+        assert_nothing_ran_again(folder)
+        assert_study_is_whole(folder, run.driver)

@@ -1,0 +1,191 @@
+"""Trials on a real Ray cluster of several nodes on this host: the bytes of a local run, whatever nodes are lost."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calling import Call
+from conftest import children
+
+pytest.importorskip("ray", reason="needs scalesearch[ray]")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by /proc"),
+]
+
+FULL = os.environ.get("SCALESEARCH_FAULTS") == "full"
+RAYLETS = Path(__file__).parents[1] / "raylets.py"
+PACKAGE = Path(__file__).parents[2]
+
+
+class Raylets:
+    """A cluster whose nodes are processes; each is killed as a machine that loses its power."""
+
+    def __init__(self) -> None:
+        paths = os.pathsep.join([str(PACKAGE), os.environ.get("PYTHONPATH", "")])
+        self.process = subprocess.Popen(
+            [sys.executable, RAYLETS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""},
+            start_new_session=True,
+        )
+        self.nodes: list[int] = []
+        self.address = self._told()
+
+    def _told(self) -> str:
+        assert self.process.stdout
+        line = self.process.stdout.readline().strip()
+        assert line, "the cluster ended"
+        return line
+
+    def add(self, *places: Path) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(" ".join(["add 1", *map(str, places)]) + "\n")
+        self.process.stdin.flush()
+        self.nodes.append(int(self._told()))
+
+    def kill(self, index: int) -> None:
+        raylet = self.nodes.pop(index)
+        for pid in [raylet, *children(raylet)]:
+            os.kill(pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Raylets]:
+    """A cluster, without any node yet that trains."""
+    raylets = Raylets()
+    yield raylets
+    raylets.end()
+
+
+@pytest.fixture(autouse=True)
+def _loopback_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the programs take themselves for a node of a cluster that listens there."""
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+@pytest.fixture
+def nodes(cluster: Raylets) -> Raylets:
+    """With two nodes of one CPU each."""
+    while len(cluster.nodes) < 2:
+        cluster.add()
+    return cluster
+
+
+def on(raylets: Raylets) -> tuple[str, ...]:
+    return ("--engine", "ray", "--address", raylets.address)
+
+
+def same_answer(folder: Path, other: Path) -> bool:
+    return all((folder / name).read_bytes() == (other / name).read_bytes() for name in ("ranking.json", "trials.csv"))
+
+
+def test_a_stop_a_node_killed_and_one_that_joins_change_no_byte_and_no_trial_runs_twice(
+    nodes: Raylets,
+    program: Callable[..., Any],
+    finished: tuple[Path, Any],
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+):
+    folder, store = tmp_path / "run", tmp_path / "store"
+    command = ("run", *tiny_options, "--out", folder, *on(nodes), "--checkpoints", store.as_uri())
+    first = program(*command)
+    first.wait_for("1/8 ", 300)
+    first.process.send_signal(signal.SIGTERM)
+    assert first.wait(60) == 143, first.err.read_text()
+    done = first.out.read_text().count("/8 ")
+    assert list(store.iterdir())
+    assert list((folder / "checkpoints").iterdir()) == []
+    second = program(*command)
+    second.wait_for(f"{done + 2}/8 ", 300)
+    nodes.kill(0)
+    nodes.add()
+    assert second.wait() == 0, second.err.read_text()
+    assert same_answer(folder, finished[0])
+    printed = first.out.read_text() + second.out.read_text()
+    assert [printed.count(f"\n{count}/8 ") for count in range(1, 9)] == [1] * 8
+    assert "Traceback" not in printed + second.err.read_text()
+    assert list(store.iterdir()) == []
+
+
+def test_addresses_without_a_cluster_and_shares_that_are_none_are_one_line_each(call: Call, tiny_npz: Path):
+    for options, fault in {
+        ("--address", "127.0.0.1:9"): "nothing answers at --address 127.0.0.1:9",
+        ("--gpus-per-trial", "2"): "--gpus-per-trial 2",
+        ("--cpus-per-trial", "0"): "--cpus-per-trial 0",
+    }.items():
+        told = call("run", "--data", tiny_npz, "--engine", "ray", *options)
+        assert told.code == 2
+        assert fault in told.err
+        assert len(told.err.splitlines()) == 1
+
+
+def test_a_machine_without_room_for_a_trial_is_one_line(
+    program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    options = ("--engine", "ray", "--gpus-per-trial", "1")
+    run = program("run", *tiny_options, "--out", tmp_path / "run", *options)
+    assert run.wait() == 2, run.err.read_text()
+    [line] = run.err.read_text().splitlines()
+    assert "no node of the Ray cluster has 1 CPU and 1 GPU free" in line
+
+
+def test_a_node_with_another_version_is_refused_by_name(
+    cluster: Raylets, program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    while cluster.nodes:
+        cluster.kill(0)
+    described = tmp_path / "place" / "scalesearch-0.0.9.dist-info"
+    described.mkdir(parents=True)
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: scalesearch\nVersion: 0.0.9\n")
+    cluster.add(described.parent)
+    run = program("run", *tiny_options, "--out", tmp_path / "run", *on(cluster))
+    assert run.wait() == 2, run.err.read_text()
+    [line] = run.err.read_text().splitlines()
+    assert "scalesearch 0.0.9 there" in line
+    cluster.kill(0)
+
+
+@pytest.mark.skipif(not FULL, reason="takes ten minutes; set SCALESEARCH_FAULTS=full")
+@pytest.mark.timeout(3600)
+def test_twenty_nodes_killed_in_runs_of_sixty_trials_lose_nothing_and_run_nothing_twice(
+    cluster: Raylets, program: Callable[..., Any], tiny_npz: Path, tmp_path: Path
+):
+    tiny = "--budget 0.5x --preset quick --policy grid --candidates 14 --seeds 4 --epochs 2 --images 128"
+    options = ("--data", str(tiny_npz), *f"{tiny} --proxy-resolution 12 --threads 1 --together 1".split())
+    plain = tmp_path / "plain"
+    assert program("run", *options, "--out", plain).wait(1200) == 0
+    total = len((plain / "trials.csv").read_text().splitlines()) - 1
+    assert total == 60
+    chance, killed = random.Random(0), 0
+    while killed < 20:
+        folder = tmp_path / f"run-{killed}"
+        run = program("run", *options, "--out", folder, *on(cluster))
+        while run.process.poll() is None:
+            while len(cluster.nodes) < 3:
+                cluster.add()
+            time.sleep(chance.uniform(2, 12))
+            if run.process.poll() is None and f"\n{total}/" not in run.out.read_text():
+                cluster.kill(chance.randrange(3))
+                killed += 1
+        assert run.wait() == 0, run.err.read_text()
+        assert same_answer(folder, plain)
+        printed = run.out.read_text()
+        assert [printed.count(f"\n{done}/{total} ") for done in range(1, total + 1)] == [1] * total
+        assert json.loads((folder / "ranking.json").read_text())["failed"] == []
+    print(f"nodes killed: {killed}")

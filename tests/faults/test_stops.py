@@ -1,0 +1,118 @@
+"""SIGTERM, SIGUSR1 and Ctrl-C at any moment: the exit code, the line that goes on, no process left, the same bytes."""
+
+import json
+import os
+import random
+import shlex
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self").exists(), reason="sees by /proc when a program listens"),
+]
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
+ROUNDS = 34 if os.environ.get("SCALESEARCH_FAULTS") == "full" else 1
+"""Of a stop by each signal."""
+
+
+def listens(pid: int) -> bool:
+    """Whether a process handles SIGTERM."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    [mask] = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")]
+    return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def group_is_gone(group: int, within: float = 60.0) -> bool:
+    """Whether no process of a group is left in time."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def stopped(one: Any, number: int, command: list[str], *, whole_group: bool) -> int:
+    """Send a signal and hold the program to what it promises; returns its exit code."""
+    (os.killpg if whole_group else os.kill)(one.process.pid, number)
+    code = one.wait(120)
+    assert group_is_gone(one.process.pid)
+    printed = one.err.read_text()
+    assert "Traceback" not in printed
+    assert code in (0, CODES[signal.Signals(number)]), printed
+    if code:
+        [line] = printed.splitlines()
+        assert shlex.split(line[line.index("scalesearch run") :]) == ["scalesearch", *command]
+    return code
+
+
+def test_a_run_stopped_again_and_again_at_random_comes_to_the_bytes_of_an_undisturbed_one(
+    program: Callable[..., Any], finished: tuple[Path, Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    chance = random.Random(ROUNDS)
+    for turn in range(ROUNDS):
+        folder = tmp_path / f"run-{turn}"
+        command = ["run", *tiny_options, "--out", str(folder)]
+        for number in chance.sample(list(CODES), 3):
+            one = program(*command)
+            while not listens(one.process.pid):
+                time.sleep(0.005)
+            time.sleep(chance.random() * 8)
+            # Ctrl-C and Slurm reach the whole group, a spot machine's notice may reach the program alone
+            stopped(one, number, command, whole_group=number == signal.SIGINT or chance.random() < 0.5)
+        last = program(*command)
+        assert last.wait() == 0, last.err.read_text()
+        for name in ("ranking.json", "trials.csv", "family/manifest.json"):
+            assert (folder / name).read_bytes() == (finished[0] / name).read_bytes(), name
+        assert list((folder / "checkpoints").iterdir()) == []
+
+
+def in_training(folder: Path) -> set[tuple[str, int]]:
+    """Trials that have told of an epoch."""
+    journal = folder / "journal.jsonl"
+    rows = map(json.loads, journal.read_bytes().split(b"\n")[:-1] if journal.exists() else [])
+    return {(row["proxy"], row["seed"]) for row in rows if row["kind"] == "epoch"}
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["group", "coordinator"])
+def test_sigterm_in_the_middle_of_training_leaves_a_checkpoint_of_every_running_trial(
+    program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path, whole_group: bool
+):
+    folder = tmp_path / "run"
+    command = ["run", *tiny_options, "--epochs", "200", "--out", str(folder)]  # long enough not to end before
+    one = program(*command)
+    one.wait_for("8 trials in all")
+    end = time.monotonic() + 120
+    while len(in_training(folder)) < 2:
+        assert time.monotonic() < end, one.err.read_text()
+        time.sleep(0.05)
+    begun = in_training(folder)
+    assert stopped(one, signal.SIGTERM, command, whole_group=whole_group) == 143
+    kept = {path.name.partition("-e200")[0] for path in (folder / "checkpoints").iterdir()}
+    assert kept == {f"{proxy}-s{seed}" for proxy, seed in begun}
+    assert "stopping: each running trial writes a checkpoint behind its next step" in one.out.read_text()
+
+
+def test_a_second_ctrl_c_kills_at_once_and_the_folder_goes_on(
+    program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    command = ["run", *tiny_options, "--out", str(tmp_path / "run")]
+    one = program(*command)
+    one.wait_for("8 trials in all")
+    one.interrupt()
+    one.interrupt()
+    assert one.wait(60) in (130, -signal.SIGINT)
+    assert group_is_gone(one.process.pid)
+    assert "Traceback" not in one.err.read_text()
+    again = program(*command)
+    again.wait_for("1/8 ")
+    assert stopped(again, signal.SIGUSR1, command, whole_group=False) == 143

@@ -1,0 +1,206 @@
+"""Files cut short or ended in zeros, as a loss of power leaves them: the same command recovers, or refuses with a mend.
+
+SCALESEARCH_FAULTS=full tries every offset; without it a spread of them.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from base_files import GOOD
+from calling import Call
+from judging import FULL, limited
+from preparing import load
+
+import scalesearch
+from scalesearch.dataset import describe
+from scalesearch.emit.weights import weights_digest
+from scalesearch.errors import DataError, ScaleSearchError, StudyError
+from scalesearch.journal import NAME, Journal, read_journal
+from scalesearch.plan import read_plan
+from scalesearch.proxy.images import ARRAYS, open_images
+from scalesearch.request import Request, resolve
+from scalesearch.runfolder import write_plan
+
+FilesOf = Callable[[Path], dict[str, str]]
+
+
+def torn(content: bytes, few: int = 25, many: int = 10**9) -> Iterator[bytes]:
+    """A file cut at offsets, at most so many, and with zeros behind them."""
+    step = max(1, len(content) // (many if FULL else few))
+    for end in range(0, len(content), step):
+        yield content[:end]
+        yield content[:end] + bytes(len(content) - end)
+
+
+def test_a_torn_plan_is_the_plan_or_is_named(tmp_path: Path):
+    write_plan(tmp_path, resolve(Request(budget="0.5x", step=0.2, policy="grid"))[0])
+    path = tmp_path / "plan.yaml"
+    content, plan = path.read_bytes(), read_plan(tmp_path)
+    for damaged in torn(content):
+        path.write_bytes(damaged)
+        with pytest.raises(StudyError, match=r"plan.yaml is damaged: .*; .*") as caught:
+            read_plan(tmp_path)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(content)
+    assert read_plan(tmp_path) == plan
+
+
+@pytest.mark.slow
+def test_a_torn_journal_keeps_what_had_ended_and_takes_new_lines(
+    finished: tuple[Path, object], call: Call, tmp_path: Path
+):
+    path = tmp_path / NAME
+    content = (finished[0] / NAME).read_bytes()
+    whole = read_journal(finished[0] / NAME)
+    ends = [index + 1 for index, byte in enumerate(content) if byte == 10]
+    for end in range(0, len(content), 1 if FULL else 61):
+        for damaged in (content[:end], content[:end] + bytes(len(content) - end)):
+            path.write_bytes(damaged)
+            found = read_journal(path)
+            kept = max((at for at in ends if at <= end), default=0)
+            assert found.whole == kept
+            assert found.damaged == ()
+            for result in found.results:
+                known = whole.trials[result.key]
+                assert result.epochs == known.epochs[: len(result.epochs)]
+                assert not result.has_ended or result == known
+            journal = Journal(path)
+            journal.bind("part", "value")
+            journal.close()
+            assert read_journal(path).bound["part"] == "value"
+            assert read_journal(path).results == found.results
+            assert path.read_bytes().startswith(content[:kept])
+
+
+@pytest.mark.slow
+def test_a_torn_journal_is_told_of_by_status_and_gone_on_with_by_the_same_command(
+    finished: tuple[Path, object], call: Call, tiny_options: tuple[str, ...], tmp_path: Path, files_of: FilesOf
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    content = (folder / NAME).read_bytes()
+    for damaged in torn(content, few=10, many=200):
+        (folder / NAME).write_bytes(damaged)
+        assert call("status", folder, "--json").done["failed"] == 0
+    (folder / NAME).write_bytes(content[:-30])  # the end of the last trial
+    assert call("run", *tiny_options, "--out", folder, "--quiet").code == 0
+    for name in ("ranking.json", "trials.csv", "family/manifest.json"):
+        assert (folder / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
+OUTPUTS = ("candidates.csv", "trials.csv", "ranking.json", "scan.json", "environment.json", "family/manifest.json")
+MEMBER = ("config.yaml", "network.py")
+
+
+@pytest.mark.slow
+def test_torn_results_and_images_are_written_again_by_the_same_command(
+    finished: tuple[Path, object], call: Call, tiny_options: tuple[str, ...], tmp_path: Path, files_of: FilesOf
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    before = files_of(folder)
+    members = [path for path in (folder / "family").rglob("*") if path.name in MEMBER]
+    images = [folder / "data" / name for name in ("images.json", *(f"{array}.npy" for array in ARRAYS))]
+    for share in (0, 0.3, 0.99):
+        for path in (*(folder / name for name in OUTPUTS), *members, *images, folder / "study.db"):
+            content = path.read_bytes()
+            path.write_bytes(content[: int(share * len(content))])
+        assert call("rank", folder).code == 0
+        told = call("run", *tiny_options, "--out", folder, "--quiet")
+        assert told.code == 0, told.err
+        after = files_of(folder)
+        changed = {name for name in before if before[name] != after.get(name)}
+        assert changed <= {"environment.json", "study.db", ".holder"}
+
+
+@pytest.mark.slow
+def test_a_torn_study_is_made_anew_from_the_journal(finished: tuple[Path, object], call: Call, tmp_path: Path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    content = (folder / "study.db").read_bytes()
+    step = 4096 if FULL else 50_000
+    for end in [0, 1, 99, *range(step, len(content), step), len(content) - 1]:
+        for damaged in (content[:end], content[:end] + bytes(len(content) - end)):
+            (folder / "study.db").write_bytes(damaged)
+            assert call("rank", folder).code == 0
+            assert call("repair", folder).code == 0
+            for aside in folder.glob("study.damaged-*"):
+                aside.unlink()
+
+
+@pytest.fixture
+def member(call: Call, tmp_path: Path) -> Path:
+    """A written member with its weights."""
+    (tmp_path / "net.yaml").write_text(GOOD)
+    command = ("emit", "--base", "net.yaml", "--coefficients", "1,1,1.4", "--growth", "1.9", "--weights", "--quiet")
+    assert call(*command, "--out", "family").code == 0
+    [config] = (tmp_path / "family").glob("*/config.yaml")
+    return config.parent
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model.safetensors"])
+def test_a_torn_member_is_not_loaded_as_another(name: str, member: Path):
+    path, whole = member / name, weights_digest(scalesearch.load(member))
+    content = path.read_bytes()
+    few = 2_000 if FULL else 20
+    for damaged in torn(content) if name == "config.yaml" else sampled(content, few):
+        path.write_bytes(damaged)
+        try:
+            found = weights_digest(scalesearch.load(member))
+        except ScaleSearchError as error:
+            found, told = whole, str(error)
+            assert str(path) in told
+            assert "\n" not in told
+        assert found == whole or name == "model.safetensors"
+
+
+def sampled(content: bytes, few: int) -> Iterator[bytes]:
+    """Every offset of the header, and a spread of the rest, cut off."""
+    header = 8 + int.from_bytes(content[:8], "little")
+    offsets = {*range(0, header, max(1, header // few)), *range(header, len(content), max(1, len(content) // few))}
+    return (content[:end] for end in sorted(offsets))
+
+
+def test_a_torn_manifest_does_not_keep_a_family_from_being_written(call: Call, member: Path, files_of: FilesOf):
+    family = member.parent
+    content, before = (family / "manifest.json").read_bytes(), files_of(family)
+    command = ("emit", "--base", "net.yaml", "--coefficients", "1,1,1.4", "--growth", "1.9", "--weights", "--quiet")
+    for damaged in torn(content, few=3, many=100):
+        (family / "manifest.json").write_bytes(damaged)
+        assert call(*command, "--out", "family").code == 0
+        after = files_of(family)  # of safetensors, the order of two keys of the header is by chance
+        assert {name for name in before if before[name] != after[name]} <= {f"{member.name}/model.safetensors"}
+
+
+@pytest.mark.parametrize("name", ["images.json", *(f"{array}.npy" for array in ARRAYS)])
+def test_torn_images_are_decoded_again(name: str, tmp_path: Path, tiny_npz: Path):
+    dataset = describe(str(tiny_npz), root=None)
+    whole = load(dataset, tmp_path / "data", images=20, validation=6, side=8).fingerprint
+    path = tmp_path / "data" / name
+    content = path.read_bytes()
+    for damaged in torn(content):
+        path.write_bytes(damaged)
+        if damaged == content:
+            continue
+        with limited(), pytest.raises(DataError, match="does not hold the images of a study"):
+            open_images(tmp_path / "data", verify=True)
+    assert load(dataset, tmp_path / "data", images=20, validation=6, side=8).fingerprint == whole
+
+
+@pytest.mark.parametrize("name", ["chunks", "train_images.npy", "images.json"])
+def test_a_torn_decode_is_begun_again(name: str, tmp_path: Path, tiny_npz: Path):
+    dataset = describe(str(tiny_npz), root=None)
+    whole = load(dataset, tmp_path / "whole", images=20, validation=6, side=8).fingerprint
+    place = tmp_path / "data" / "unfinished"
+    for share in range(0, 100, 1 if FULL else 20):
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)
+        shutil.copytree(tmp_path / "whole", place)
+        source = place / name
+        content = source.read_bytes() if source.exists() else b"another key\n"
+        source.write_bytes(content[: len(content) * share // 100])
+        with suppress(DataError):  # refused once, and begun again by the next call
+            load(dataset, tmp_path / "data", images=20, validation=6, side=8)
+        assert load(dataset, tmp_path / "data", images=20, validation=6, side=8).fingerprint == whole

@@ -1,0 +1,315 @@
+"""The study that follows a search: it never holds it up, and comes up with it by itself or by `repair`."""
+
+import fcntl
+import json
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import optuna
+import pytest
+from following import begun, expected, searched, small, states
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from scalesearch.cli import _code
+from scalesearch.engine.work import Event, Finished
+from scalesearch.errors import StudyError
+from scalesearch.journal import NAME, read_journal
+from scalesearch.repair import repair
+from scalesearch.search import mirrored
+from scalesearch.storage import in_folder, on_server, redacted, redacted_argument
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A finished search with its study."""
+    folder = tmp_path / "run"
+    _, study = searched(folder)
+    assert study.close(within=120)
+    return folder
+
+
+def test_a_finished_study_has_every_trial_of_the_journal_in_the_order_of_the_plan(folder: Path):
+    assert [path.name for path in folder.glob("study*")] == ["study.db"]
+    assert states(folder) == expected(folder)
+
+
+def test_a_reader_that_holds_the_study_does_not_disturb_the_search(tmp_path: Path):
+    folder = tmp_path / "run"
+    begun(folder)
+    with closing(sqlite3.connect(folder / "study.db")) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM trials").fetchall()
+        notices, study = searched(folder)
+        assert study.close(within=120)
+        reader.execute("SELECT * FROM trials").fetchall()
+    assert notices == []
+    assert states(folder) == expected(folder)
+
+
+def test_a_writer_that_holds_the_study_delays_nothing_but_the_study(tmp_path: Path):
+    folder = tmp_path / "run"
+    begun(folder)
+    with closing(sqlite3.connect(folder / "study.db")) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        _, study = searched(folder)
+        assert all(one.has_ended for one in read_journal(folder / NAME).results)
+        assert not study.close(within=0.5)
+        writer.rollback()
+    assert repair(folder).trials == len(expected(folder))
+    assert states(folder) == expected(folder)
+
+
+def test_a_study_that_cannot_be_had_is_told_of_once_and_the_search_goes_on(tmp_path: Path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "study.db").write_bytes(b"garbage" * 1000)
+    (folder / NAME).touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scalesearch.mirror.RETRY", 0.05)
+        study = mirrored(in_folder(folder), *small())
+        study.follow(images="x")
+        end = time.monotonic() + 60
+        notices: list[str] = []
+        while not notices and time.monotonic() < end:
+            notices += study.notices()
+            time.sleep(0.02)
+        time.sleep(0.5)
+        notices += study.notices()
+        assert not study.close(within=0.1)
+    [notice] = notices
+    assert "study.db cannot be written: " in notice
+    assert notice.endswith("; the search goes on, the study follows when it can")
+
+
+# ---- repair
+
+
+def damages() -> dict[str, Callable[[Path], object]]:
+    return {
+        "missing": lambda path: path.unlink(),
+        "garbage": lambda path: path.write_bytes(b"garbage" * 1000),
+        "cut": lambda path: path.write_bytes(path.read_bytes()[:20000]),
+        "empty": lambda path: path.write_bytes(b""),
+        "foreign": _foreign,
+        "contradicting": _contradicting,
+        "twofold": _twofold,
+        "lagging": _lagging,
+    }
+
+
+def _foreign(path: Path) -> None:
+    path.unlink()
+    study = optuna.create_study(storage=f"sqlite:///{path}", study_name="scalesearch", direction="maximize")
+    study.enqueue_trial({"x": 1})
+
+
+def _change(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute(statement).rowcount
+        connection.commit()
+
+
+def _contradicting(path: Path) -> None:
+    _change(path, "UPDATE trials SET state = 'FAIL' WHERE state = 'COMPLETE'")
+
+
+def _twofold(path: Path) -> None:
+    study = optuna.load_study(study_name="scalesearch", storage=f"sqlite:///{path}")
+    study.add_trial(study.trials[0])
+    study._storage.remove_session()  # type: ignore[attr-defined]
+
+
+def _lagging(path: Path) -> None:
+    _change(path, "UPDATE trials SET state = 'RUNNING' WHERE trial_id > 2")
+
+
+@pytest.mark.parametrize("damage", damages())
+def test_repair_brings_any_study_to_the_journal_and_keeps_what_was_damaged(folder: Path, damage: str):
+    damages()[damage](folder / "study.db")
+    found = repair(folder)
+    assert states(folder) == expected(folder)
+    assert found.trials == len(expected(folder))
+    kept = damage in ("garbage", "cut", "foreign", "contradicting", "twofold")
+    assert [path.name for path in found.aside] == ["study.damaged-1.db"] * kept
+    assert all(path.is_file() for path in found.aside)
+    assert (found.added == found.trials) is (damage != "lagging")
+    again = repair(folder)
+    assert (again.added, again.changed, again.aside, again.damaged) == (0, 0, (), ())
+
+
+def test_repair_leaves_a_study_alone_that_somebody_has_locked(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("scalesearch.study.BUSY", 0.1)
+    content = (folder / "study.db").read_bytes()
+    with closing(sqlite3.connect(folder / "study.db", isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StudyError, match="cannot be read: database is locked; mend that, then repair again"):
+            repair(folder)
+    assert not list(folder.glob("study.damaged*"))
+    assert len((folder / "study.db").read_bytes()) == len(content)
+
+
+def test_repair_takes_damaged_lines_out_of_a_journal(folder: Path):
+    lines = (folder / NAME).read_bytes().splitlines(keepends=True)
+    lines[4] = lines[4][:20] + b"?" + lines[4][21:]
+    (folder / NAME).write_bytes(b"".join(lines))
+    found = repair(folder)
+    assert found.damaged == (5,)
+    assert (folder / "journal.damaged-1.jsonl").read_bytes() == b"".join(lines)
+    assert (folder / NAME).read_bytes() == b"".join(lines[:4] + lines[5:])
+    assert repair(folder).damaged == ()
+
+
+def test_repair_speaks_json_and_to_people_and_leaves_a_held_folder(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "study.db").unlink()
+    assert _code(["repair", str(folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    count = len(expected(folder))
+    assert (document["schema_version"], document["trials"], document["added"]) == (2, count, count)
+    assert _code(["repair", str(folder)]) == 0
+    assert f": {count} trials, 0 added, 0 brought up" in capsys.readouterr().out
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert _code(["repair", str(folder)]) == 2
+    assert "is in use by another run; wait for it" in capsys.readouterr().err
+
+
+# ---- storages and their passwords
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://host/db", "postgresql://host/db"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("postgresql://me:secret@host/db", "postgresql://me@host/db"),
+        ("postgresql://me:se/c@ret@host:1/db", "postgresql://me@host:1/db"),
+        ("postgresql+psycopg://me:secret@host/db?sslmode=require", "postgresql+psycopg://me@host/db?sslmode=require"),
+        ("postgresql:///db?host=/run&password=secret", "postgresql:///db?host=/run"),
+        ("postgres://:secret@host/db?password=secret&user=me", "postgres://@host/db?user=me"),
+    ],
+)
+def test_a_shown_url_has_no_password(url: str, shown: str):
+    assert redacted(f"run --storage={url} --quiet") == f"run --storage={shown} --quiet"
+    assert redacted(json.dumps({"url": url})) == json.dumps({"url": shown})
+
+
+PASSWORDS = st.text(st.characters(exclude_categories=("C", "Z"), include_characters=" "), min_size=1)
+
+
+@given(PASSWORDS)
+@example("se'cret")
+@example('se"cret')
+@example("se?cret")
+@example("se@cr/et:#?password=x&y")
+def test_no_password_is_shown_whatever_stands_in_it(password: str):
+    url = f"postgresql://me:{password}@host/db"
+    place = on_server(url, "study")
+    assert place.shown in ("postgresql://me@host/db", "postgresql://me@…")
+    assert redacted_argument(f"--storage={url}") == f"--storage={place.shown}"
+    if " " not in password:
+        assert redacted(f"run --storage={url} --quiet") == f"run --storage={place.shown} --quiet"
+
+
+@given(PASSWORDS.filter(lambda one: one not in "…"))
+def test_no_password_is_told_whoever_says_it(password: str):
+    place = on_server(f"postgresql://me:{quote(password)}@host/db", "study")
+    for text in (password, repr(password), quote(password)):
+        assert password not in place.told(f"{text}").replace("…", "")
+
+
+@pytest.mark.parametrize(
+    "url", ["me:secret@host/db", "mysql://me:secret@host/db", "secret", "", "sqlite:///x.db", "postgresql:/secret"]
+)
+def test_what_is_no_url_of_postgresql_is_refused(url: str, call: Callable[..., Any], tmp_path: Path):
+    told = call("run", "--storage", url or "?", "--out", tmp_path / "run")
+    assert told.code == 2
+    assert "is no URL of a PostgreSQL database; give one such as postgresql://" in told.err
+    assert "secret" not in told.err
+    assert not (tmp_path / "run").exists()
+
+
+# ---- optuna-dashboard
+
+
+@pytest.fixture
+def dashboard() -> Iterator[Callable[[Path], Callable[[str], Any]]]:
+    """Serves a study on a loopback port; returns a function that asks its API."""
+    pytest.importorskip("optuna_dashboard")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def serve(file: Path) -> Callable[[str], Any]:
+        with closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        code = "from optuna_dashboard._cli import main; main()"
+        options = ["--server", "wsgiref", "--host", "127.0.0.1", "--port", str(port), "--quiet"]
+        command = [sys.executable, "-W", "ignore", "-c", code, f"sqlite:///{file}", *options]
+        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+        def ask(path: str) -> Any:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+                return json.load(answer)
+
+        end = time.monotonic() + 120
+        while True:
+            try:
+                ask("/api/studies")
+            except OSError:
+                assert time.monotonic() < end
+                assert started[-1].poll() is None
+                time.sleep(0.1)
+            else:
+                return ask
+
+    yield serve
+    for one in started:
+        one.kill()
+        one.wait()
+
+
+def listed(ask: Callable[[str], Any]) -> list[dict[str, Any]]:
+    [study] = ask("/api/studies")["study_summaries"]
+    return ask(f"/api/studies/{study['study_id']}")["trials"]
+
+
+@pytest.mark.slow
+def test_optuna_dashboard_lists_a_finished_study(folder: Path, dashboard: Callable[[Path], Callable[[str], Any]]):
+    before = (folder / "study.db").read_bytes()
+    trials = listed(dashboard(folder / "study.db"))
+    wanted = [(state.capitalize(), value) for _, state, value in expected(folder)]
+    assert [(one["state"], one.get("values", [None])[0]) for one in trials] == wanted
+    assert all(len(one["intermediate_values"]) == 2 for one in trials if one["state"] == "Complete")
+    assert (folder / "study.db").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_optuna_dashboard_follows_a_running_study_and_does_not_disturb_it(
+    tmp_path: Path, dashboard: Callable[[Path], Callable[[str], Any]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("scalesearch.mirror.RESTS", (0.05, 0.05))
+    folder = tmp_path / "run"
+    begun(folder)
+    ask, seen = dashboard(folder / "study.db"), set[str]()
+
+    def heard(event: Event) -> None:
+        time.sleep(0.1)
+        if isinstance(event, Finished):
+            seen.update(one["state"] for one in listed(ask))
+
+    notices, study = searched(folder, heard=heard)
+    assert study.close(within=120)
+    assert notices == []
+    assert {"Waiting", "Complete"} <= seen
+    assert states(folder) == expected(folder)
+    assert len(listed(ask)) == len(expected(folder))

@@ -1,0 +1,203 @@
+"""The report in a real browser: it renders offline, without an error, and computes what the tool computes."""
+
+import json
+import random
+import shlex
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from calling import Call
+from conftest import Program
+from reporting import hilly, planned, stored, trained, write_family
+from test_report import SECTIONS, hostile_page
+
+from scalesearch.report.page import page
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+CHROMIUM = Path("/usr/bin/chromium")
+SWITCHES = (
+    *("--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"),
+    *("--no-first-run", "--disable-component-update", "--disable-sync"),
+)
+SETTINGS = 20
+
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}"),
+]
+
+
+class Opened:
+    """A page in the browser, with what went wrong on it and what it asked the world for."""
+
+    def __init__(self, browser, file: Path, width: int = 1440, scheme: str = "light") -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.page.set_default_timeout(60_000)
+        self.faults: list[str] = []
+        self.requests: list[str] = []
+        self.page.on(
+            "console", lambda said: self.faults.append(said.text) if said.type in ("error", "warning") else None
+        )
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(file.resolve().as_uri())
+
+    def text(self, id: str) -> str:
+        return self.page.locator(f"#x-{id}").inner_text()
+
+    def slide(self, id: str, value: float) -> None:
+        """Move a slider, as a hand does."""
+        self.page.locator(f"#x-{id}").evaluate(
+            "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input', {bubbles: true})); }",
+            value,
+        )
+
+    def numbers(self) -> dict[str, object]:
+        """What the explorer shows, under the names of `scale --json`."""
+        whole = {name: int(self.text(name).replace(",", "")) for name in ("macs", "params", "activations")}
+        lists = {name: [int(one) for one in self.text(name).split()] for name in ("depths", "widths")}
+        return {**whole, **lists, "resolution": int(self.text("resolution").removesuffix(" px"))}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(SWITCHES))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def b0_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a whole search of B0 at 2x with its family B1 to B7."""
+    folder = tmp_path_factory.mktemp("b0")
+    plan, layout = planned()
+    results = trained(plan, layout, hilly(plan, layout))
+    write_family(folder, plan, layout, results)
+    (folder / "report.html").write_text(page(stored(folder, plan, layout, results)))
+    return folder / "report.html"
+
+
+@pytest.fixture
+def b0(browser, b0_file: Path) -> Iterator[Opened]:
+    opened = Opened(browser, b0_file)
+    yield opened
+    opened.page.close()
+
+
+def of_scale(call: Call, command: str) -> dict[str, object] | None:
+    """What the tool says of a command that the page shows; None where it finds no network."""
+    told = call(*shlex.split(command)[1:], "--json")
+    document = json.loads(told.out)
+    if told.code:
+        assert "no network within" in document["error"]["message"]
+        return None
+    return {name: document[name] for name in ("macs", "params", "activations", "depths", "widths", "resolution")}
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_of_a_real_run_renders_without_error_or_request(
+    browser, finished: tuple[Path, Program], width: int, scheme: str
+):
+    file = finished[0] / "report.html"
+    opened = Opened(browser, file, width, scheme)
+    for name in SECTIONS:
+        assert opened.page.locator(f"#{name}").bounding_box()["height"] > 50
+    assert opened.faults == []
+    assert opened.requests == [file.resolve().as_uri()]
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    ground = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
+    opened.page.close()
+
+
+def test_every_figure_zooms_without_a_request(b0: Opened):
+    for button in b0.page.locator("[data-zoom]").all():
+        button.click()
+        b0.page.wait_for_selector("#zoomed .main-svg")
+        b0.page.keyboard.press("Escape")
+    assert b0.faults == []
+    assert len(b0.requests) == 1
+
+
+def test_the_slider_moves_through_the_members_of_the_family(b0: Opened, b0_file: Path):
+    manifest = json.loads((b0_file.parent / "family" / "manifest.json").read_text())
+    for row in manifest["members"]:
+        b0.slide("phi", row["phi"])
+        shown = b0.numbers()
+        assert shown == {name: row[name] for name in shown}
+        assert b0.text("command") == f"family/{row['name']}/config.yaml"
+    b0.slide("phi", 0)
+    assert b0.text("macs") == "385,814,752"
+
+
+def test_the_page_computes_what_scale_computes(b0: Opened, call: Call):
+    chance = random.Random(0)
+    found = 0
+    for index in range(SETTINGS):
+        b0.page.locator(f"[name=x-policy][value={('level', 'paper')[index % 2]}]").check()
+        for name, low, high in (("alpha", 1, 1.4), ("beta", 1, 1.3), ("gamma", 1, 1.3), ("phi", 0.2, 5)):
+            b0.slide(name, chance.uniform(low, high))
+        expected = of_scale(call, b0.text("command"))
+        assert b0.page.locator("#x-nothing").is_visible() == (expected is None)
+        if expected is not None:
+            found += 1
+            assert b0.numbers() == expected
+    assert found > SETTINGS / 2
+
+
+def test_stages_open_by_click_and_by_keyboard_and_add_up(b0: Opened):
+    total = int(b0.text("macs").replace(",", ""))
+    cells = b0.page.locator("#x-rows td.number:nth-of-type(6)")
+    parts = [int(cell.get_attribute("title").replace(",", "")) for cell in cells.all()]
+    assert len(parts) == 9
+    assert sum(parts) == total
+    stage = b0.page.get_by_role("button", name="stage 3")
+    stage.click()
+    assert stage.get_attribute("aria-expanded") == "true"
+    assert "depthwise 5×5" in b0.page.locator("#x-rows .details").inner_text()
+    b0.page.keyboard.press("Enter")
+    assert stage.get_attribute("aria-expanded") == "false"
+
+
+def test_the_sliders_and_members_work_by_keyboard(b0: Opened):
+    before = b0.text("macs")
+    b0.page.locator("#x-phi").focus()
+    b0.page.keyboard.press("ArrowRight")
+    assert b0.text("macs") != before
+    b0.page.get_by_role("button", name="B3").press("Enter")
+    assert b0.text("phi-value") == "2"
+
+
+def test_the_switch_changes_light_to_dark(b0: Opened):
+    b0.page.get_by_role("button", name="Switch between light and dark").click()
+    assert b0.page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+
+
+def test_everything_that_can_be_operated_has_a_name_and_headings_descend(b0: Opened):
+    unnamed = b0.page.evaluate(
+        "[...document.querySelectorAll('button, input, a, summary')].filter((one) =>"
+        " !(one.textContent.trim() || one.ariaLabel || one.labels?.length)).length"
+    )
+    assert unnamed == 0
+    levels = b0.page.evaluate(
+        "[...document.querySelectorAll('main h1, main h2, main h3')].map((one) => +one.tagName[1])"
+    )
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert b0.page.evaluate("document.querySelectorAll('svg.figure:not([role=img])').length") == 0
+
+
+def test_hostile_names_run_no_script(browser, tmp_path: Path):
+    (tmp_path / "report.html").write_text(hostile_page(tmp_path))
+    opened = Opened(browser, tmp_path / "report.html", 390)
+    for button in opened.page.locator("[data-zoom]").all():
+        button.click()
+        opened.page.keyboard.press("Escape")
+    assert opened.page.evaluate("window.bad") is None
+    assert opened.faults == []
+    assert len(opened.requests) == 1
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
+    opened.page.close()

@@ -81,7 +81,7 @@ def with_places(text: str) -> str:
 
 def in_seconds(command: str) -> list[str]:
     """The words of a command, with options at its end that make it short: later ones win."""
-    words = shlex.split(with_places(command))[1:]
+    words = [word for word in shlex.split(with_places(command))[1:] if word != "--open"]  # no browser
     if words[0] == "run":
         words += [] if {"--out", "--data"} & set(words) or "b0" not in words else ["--out", "runs/first"]
         words += QUICK.split() + (LIGHT if "runs/first" in words else SMALL).split()

@@ -75,6 +75,20 @@ def noting(asked: Asked) -> Iterator[None]:
     asked.check()
 
 
+@contextmanager
+def deferring() -> Iterator[None]:
+    """Inside, such signals wait: what is begun is done whole. They are heard behind it."""
+    waiting: list[int] = []
+    before = _handled(lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in waiting:
+            signal.raise_signal(number)
+
+
 def _handled(handler: Callable[[int, object], None]) -> dict[signal.Signals, Any]:
     """Handle the signals; returns who did before. Nothing happens outside the main thread, which alone hears them."""
     if threading.current_thread() is not threading.main_thread():

@@ -22,6 +22,7 @@ from scalesearch.engine.watch import SLOWLY, Looks, Watch
 from scalesearch.engine.work import Event, Failed, Noticed, Probe, Work
 from scalesearch.engine.worker import Answer, serve
 from scalesearch.errors import DataError, EngineError, StudyError
+from scalesearch.stopping import deferring
 
 SPAWN = multiprocessing.get_context("spawn")
 SILENCE = 120.0
@@ -282,12 +283,13 @@ def _spawn(slot: Slot, silence: float, unborn: int = 0) -> _Worker:
     ours, theirs = SPAWN.Pipe()
     signs = SPAWN.RawValue("Q")
     process = SPAWN.Process(target=serve, args=(theirs, slot.device, signs), daemon=True)
-    # Ctrl-C reaches the whole group, and the coordinator decides: a worker is deaf to it from its first instant on
     resource_tracker.ensure_running()  # which would be started within, and lift the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with deferring():  # a worker that is started in half would say so
+        # Ctrl-C reaches the whole group, and the coordinator decides: a worker is deaf to it from its first instant on
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     return _Worker(slot, process, ours, Watch(signs, silence), unborn=unborn)

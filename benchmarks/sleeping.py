@@ -14,7 +14,7 @@ import torch
 from scalesearch.engine import trial
 from scalesearch.engine.work import Event, Finished, Progress, Work
 from scalesearch.proxy.device import on_device
-from scalesearch.proxy.images import open_images
+from scalesearch.proxy.images import Images, open_images
 from scalesearch.proxy.train import Training
 from scalesearch.recipe import EpochResult
 from scalesearch.trials import TrialKey
@@ -48,7 +48,9 @@ class Laps:
         self._mark = now
 
 
-def sleep_instead(work: Work, device: torch.device, stopping: Callable[[], bool]) -> Iterator[list[Event]]:
+def sleep_instead(
+    work: Work, device: torch.device, stopping: Callable[[], bool], images: Images | None = None
+) -> Iterator[list[Event]]:
     """In the place of `trial.train_trials`, with everything it does but the steps and the evaluation.
 
     Where the time went [s] is written beside the log of the trial.
@@ -57,7 +59,7 @@ def sleep_instead(work: Work, device: torch.device, stopping: Callable[[], bool]
     laps, [key] = Laps(), work.keys
     module = trial.module_of(work.network, work.recipe, [key.seed], device)
     laps.lap("network")
-    images = open_images(work.data)
+    images = images or open_images(work.data)
     memory = trial.memory_of(device) // work.sharing
     data = on_device(images, resolution=work.network.resolution, device=device, memory=memory)
     laps.lap("images")

@@ -19,12 +19,10 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():  # a pipe would be waited for
         raise FileNotFoundError(f"there is no file {path}")
-    with path.open("rb") as file:
-        content = file.read(LARGEST_FILE + 1)
-    if len(content) > LARGEST_FILE:
+    if path.stat().st_size > LARGEST_FILE:
         raise ValueError(f"{path.name} has more than {LARGEST_FILE:,} bytes")
     try:
-        found: object = json.loads(content)
+        found: object = json.loads(path.read_bytes())
     except RecursionError:
         raise ValueError(f"{path.name} is nested too deeply") from None
     if not isinstance(found, dict):

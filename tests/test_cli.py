@@ -31,7 +31,8 @@ SURFACE = {
         "--base", "--budget", "--rounding", "--step", "--tolerance", "--data", "--data-root", "--download", "--preset",
         "--policy", "--margin", "--max-epochs-total", "--confirm", "--check-phi",
         "--candidates", "--seeds", "--epochs", "--images", "--threads", "--together", "--proxy-resolution",
-        "--max-params", "--max-activations", "--max-memory", "--max-hours", "--study", "--storage", "--cache", "--out",
+        "--max-params", "--max-activations", "--max-memory", "--max-hours", "--study", "--storage", "--cache",
+        "--engine", "--address", "--cpus-per-trial", "--gpus-per-trial", "--checkpoints", "--out", "--live", "--log",
         "--quiet", "--json",
     ],
     "plan": [
@@ -47,6 +48,7 @@ SURFACE = {
     "rank": ["RUN", "--json"],
     "status": ["RUN", "--json"],
     "repair": ["RUN", "--storage", "--json"],
+    "report": ["RUN", "--open", "--figures", "--out", "--json"],
     "emit": [
         "RUN", "--candidate", "--base", "--coefficients", "--budget", "--published", "--phi", "--growth", "--classes",
         "--max-params", "--max-activations", "--max-memory", "--weights", "--from-weights", "--naming", "--out",

@@ -188,7 +188,7 @@ def test_a_second_run_on_the_same_folder_is_refused_and_the_first_goes_on(
     folder = tmp_path / "run"
     options = (*tiny_options, "--seeds", "12")  # long enough to be still at work when the second has waited
     first = program("run", *options, "--out", folder)
-    first.wait_for("policy grid on")
+    first.wait_for("policy grid, ")
     assert _code(["run", *options, "--out", str(folder), "--quiet"]) == 2
     [line] = capsys.readouterr().err.splitlines()
     holder = f"{folder} is in use by pid {first.process.pid} on {platform.node()} since "

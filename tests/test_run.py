@@ -11,14 +11,16 @@ import numpy as np
 import optuna
 import pandas
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from scalesearch.cli import _code
-from scalesearch.engine.trial import identity_of
+from scalesearch.engine.trial import identity_of, module_of
 from scalesearch.engine.work import Work
 from scalesearch.plan import lay_out, read_plan
 from scalesearch.proxy.checkpoint import Checkpoint, write_checkpoint
+from scalesearch.proxy.state import State
 from scalesearch.spec import Network
 from scalesearch.trials import TrialKey
 
@@ -280,7 +282,7 @@ def test_all_faults_of_a_study_file_are_told_at_once(capsys: pytest.CaptureFixtu
 
 
 def unusable(key: TrialKey, finished: Path, folder: Path) -> tuple[Path, Checkpoint, str]:
-    """A checkpoint that is taken for a trial's and holds nothing of it, as it would be written in a run folder."""
+    """A checkpoint that is taken for a trial's, with the optimizer of another, as it would lie in a run folder."""
     plan = read_plan(finished)
     proxy = lay_out(plan).candidate(key.proxy).proxy
     assert proxy is not None
@@ -294,7 +296,9 @@ def unusable(key: TrialKey, finished: Path, folder: Path) -> tuple[Path, Checkpo
         log=folder / "log",
     )
     fingerprint = json.loads((finished / "data" / "images.json").read_text())["fingerprint"]
-    return path, Checkpoint(tensors={}, results=[], step=1), identity_of(work, fingerprint)
+    state = State(module_of(work.network, work.recipe, [key.seed], torch.device("cpu")), work.recipe).tensors()
+    tensors = {**state, "optimizer.0.exp_avg": torch.zeros(3, 5)}
+    return path, Checkpoint(tensors=tensors, results=[], step=1), identity_of(work, fingerprint)
 
 
 @pytest.mark.slow

@@ -285,7 +285,7 @@ def test_a_builders_network_starts_from_its_own_state(emit: Call, suffix: str):
         "names": "scalesearch",
         "fresh": [],
     }
-    loaded = scalesearch.load(Path("family") / near["name"])
+    loaded = scalesearch.load(Path("family") / near["name"], builder="builders:convnet")
     assert gap(loaded, module, 96) == 0
     assert weights_digest(loaded) == near["weights"]["sha256"] == weights_digest(module)
     assert far["weights"]["start"]["file"] == file

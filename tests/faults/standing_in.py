@@ -27,7 +27,9 @@ def accuracy(proxy: str, seed: int, epoch: int) -> float:
     return 70 + 6 * own + noise + epoch
 
 
-def stand_in(work: Any, device: Any, stopping: Callable[[], bool] = lambda: False) -> Iterator[list[Any]]:
+def stand_in(
+    work: Any, device: Any, stopping: Callable[[], bool] = lambda: False, images: Any = None
+) -> Iterator[list[Any]]:
     """In the place of `train_trials`: the same events, checkpoints at every step, next to no work."""
     import torch
 
@@ -36,7 +38,7 @@ def stand_in(work: Any, device: Any, stopping: Callable[[], bool] = lambda: Fals
     from scalesearch.proxy.images import open_images
     from scalesearch.recipe import EpochResult
 
-    identity = f"{work.keys} {open_images(work.data).fingerprint}"
+    identity = f"{work.keys} {(images or open_images(work.data)).fingerprint}"
     stored = read_checkpoint(work.checkpoint, identity)
     results, step = (list(stored.results), stored.step) if stored else ([], 0)
     assert stored is None or stored.tensors["steps"].item() == step

@@ -113,7 +113,7 @@ def test_torn_results_and_images_are_written_again_by_the_same_command(
         assert told.code == 0, told.err
         after = files_of(folder)
         changed = {name for name in before if before[name] != after.get(name)}
-        assert changed <= {"environment.json", "study.db", ".holder"}
+        assert changed <= {"environment.json", "report.html", "study.db", ".holder"}
 
 
 @pytest.mark.slow

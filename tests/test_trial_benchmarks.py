@@ -266,5 +266,5 @@ def test_the_overhead_of_a_real_search_is_taken_apart(tmp_path: Path) -> None:
     assert run["trials"] == 9  # two candidates and the base, three seeds of each
     assert 9 * 0.2 <= run["workers"]["training"] <= 2 * run["wall"]
     assert all(run["workers"][name] > 0 for name in ("network", "images", "state", "checkpoint"))
-    assert all(run["spent"][name] > 0 for name in ("agenda", "enqueue", "claim", "report", "complete"))
+    assert all(run["spent"][name] > 0 for name in ("agenda", "start", "report", "end", "plan", "follow"))
     assert "fit was not searched" in told.stdout

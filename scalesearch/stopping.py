@@ -10,9 +10,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class CtrlCError(KeyboardInterrupt):
+    """SIGINT. A bare KeyboardInterrupt that leaves an `exec` of text has Python kill itself, though it was caught."""
 
 
 class TerminatedError(BaseException):
@@ -37,18 +42,25 @@ class Asked:
     def check(self) -> None:
         """Raise what was asked for, if it was: for a wait that nothing else ends."""
         if self.number is not None:
-            raise KeyboardInterrupt if self.number == signal.SIGINT else TerminatedError
+            raise CtrlCError if self.number == signal.SIGINT else TerminatedError
 
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Inside, such a signal raises wherever it meets the program: KeyboardInterrupt, or TerminatedError.
+    """Inside, such a signal raises wherever it meets the program: CtrlCError, or TerminatedError.
 
-    Behind it, one that comes while the program ends kills it without a word.
+    One that meets the import of torch is heard behind it. After the block, one that comes while the program ends kills
+    it without a word.
     """
 
-    def strike(number: int, _: object) -> None:
-        Asked(number).check()
+    def strike(number: int, frame: FrameType | None) -> None:
+        if _loads_torch(frame):
+            thread = threading.main_thread().ident
+            again = threading.Timer(0.05, signal.pthread_kill, (thread, number))
+            again.daemon = True
+            again.start()
+        else:
+            Asked(number).check()
 
     before = _handled(strike)
     try:
@@ -89,7 +101,16 @@ def deferring() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def _handled(handler: Callable[[int, object], None]) -> dict[signal.Signals, Any]:
+def _loads_torch(frame: FrameType | None) -> bool:
+    """Whether a module of torch is being imported: its C++ calls Python then, and aborts where Python raises."""
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__", "").partition(".")[0] == "torch":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _handled(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
     """Handle the signals; returns who did before. Nothing happens outside the main thread, which alone hears them."""
     if threading.current_thread() is not threading.main_thread():
         return {}

@@ -38,7 +38,7 @@ from scalesearch.engine.work import Failed, Progress, Work
 from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.prepared import prepare_images
 from scalesearch.presets import PRESETS
-from scalesearch.proxy.device import on_device
+from scalesearch.proxy.device import Shelf, on_device
 from scalesearch.proxy.draws import steps_per_epoch
 from scalesearch.proxy.images import Images
 from scalesearch.request import Request, resolve
@@ -125,7 +125,7 @@ def ours(plan: Plan, folder: Path, device: torch.device) -> Iterator[float]:
         log=folder / "log.txt",
     )
     work.checkpoint.unlink(missing_ok=True)
-    for events in trial.train_trials(work, device):
+    for events in trial.train_trials(work, Shelf(device)):
         for event in events:
             if isinstance(event, Failed):
                 raise SystemExit(event.reason)

@@ -13,7 +13,7 @@ import torch
 
 from scalesearch.engine import trial
 from scalesearch.engine.work import Event, Finished, Progress, Work
-from scalesearch.proxy.device import on_device
+from scalesearch.proxy.device import Shelf
 from scalesearch.proxy.images import Images, open_images
 from scalesearch.proxy.train import Training
 from scalesearch.recipe import EpochResult
@@ -49,7 +49,7 @@ class Laps:
 
 
 def sleep_instead(
-    work: Work, device: torch.device, stopping: Callable[[], bool], images: Images | None = None
+    work: Work, shelf: Shelf, stopping: Callable[[], bool], images: Images | None = None
 ) -> Iterator[list[Event]]:
     """In the place of `trial.train_trials`, with everything it does but the steps and the evaluation.
 
@@ -57,11 +57,11 @@ def sleep_instead(
     """
     torch.set_num_threads(work.threads)
     laps, [key] = Laps(), work.keys
-    module = trial.module_of(work.network, work.recipe, [key.seed], device)
+    module = trial.module_of(work.network, work.recipe, [key.seed], shelf.device)
     laps.lap("network")
     images = images or open_images(work.data)
-    memory = trial.memory_of(device) // work.sharing
-    data = on_device(images, resolution=work.network.resolution, device=device, memory=memory)
+    memory = trial.memory_of(shelf.device) // work.sharing
+    data = shelf.images(images, resolution=work.network.resolution, memory=memory)
     laps.lap("images")
     training = Training(module, data, work.recipe, epochs=key.rung, seeds=[key.seed])
     _fill_optimizer(training)
@@ -71,14 +71,16 @@ def sleep_instead(
     laps.lap("checkpoint")
     for epoch in range(1, key.rung + 1):
         time.sleep(float(os.environ[SECONDS]))
-        laps.lap("training")
         keeper.results.append([_drawn(work, key, epoch)])
+        laps.lap("training")
         kept = keeper.keep() if stopping() or keeper.is_due else []
         laps.lap("checkpoint")
-        yield [Progress(key, keeper.results[-1][0]), *kept]
-        laps.lap("told")
+        events = [Progress(key, keeper.results[-1][0]), *kept]
+        if epoch < key.rung:
+            yield events
+            laps.lap("told")
     work.log.with_suffix(".json").write_text(json.dumps(laps.found), encoding="utf-8")
-    yield [Finished(key)]
+    yield [*events, Finished(key)]
 
 
 def _fill_optimizer(training: Training) -> None:

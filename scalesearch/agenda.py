@@ -104,12 +104,12 @@ def agenda(plan: Plan, layout: Layout, results: Sequence[TrialResult], playing: 
     if strangers:
         raise StudyError(f"trials of {min(strangers)}, which the plan does not have", mend="restore the run folder")
     ended = {result.key: result.accuracy for result in results if result.has_ended}
-    found = arms(layout)
-    rules = _rules(plan, len(found))
+    count = len(layout.trained)
+    rules = _rules(plan, count)
     anchors = _keys([ANCHOR], range(plan.anchor_seeds), plan.epochs, "search")
     own = {key: value for key, value in ended.items() if key.stage == "search" and key.proxy != ANCHOR}
     searched = (playing or player(plan, layout)).standing(own)
-    most = plan.anchor_seeds + most_trials(len(found), rules) + _most_after(plan, layout)
+    most = plan.anchor_seeds + most_trials(count, rules) + _most_after(plan, layout)
 
     planned = [*anchors, *searched.ended, *searched.due]
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from scalesearch.errors import DataError, PlanError, TrialDivergedError
 from scalesearch.nets.blocks import start_near_identity
 from scalesearch.nets.network import build
-from scalesearch.proxy.device import on_device, resized
+from scalesearch.proxy.device import Shelf, on_device, resized
 from scalesearch.proxy.draws import augmented, draw, steps_per_epoch
 from scalesearch.proxy.evaluate import BATCH, evaluate, norm_batches
 from scalesearch.proxy.images import Images
@@ -330,6 +330,36 @@ def test_an_epoch_takes_no_image_twice_and_a_seed_draws_the_same_beside_any_othe
         ):
             assert torch.equal(together[:, column], one[:, 0])
     assert not torch.equal(found.order, draw(seeds, 4, images=count, side=8, recipe=recipe).order) or count < 8
+
+
+def kept_of(shelf, name, resolution, memory):
+    pixels, labels = (part.numpy() for part in stripes(32, seed=len(name)))
+    arrays = dict.fromkeys(("train_images", "validation_images"), pixels)
+    found = Images(**arrays, train_labels=labels, validation_labels=labels, fingerprint=name)
+    return shelf.images(found, resolution=resolution, memory=memory)
+
+
+def test_images_of_an_earlier_trial_are_used_again_and_are_those_that_a_first_trial_gets():
+    shelf = Shelf(CPU)
+    first = kept_of(shelf, "one", 6, 2**20)
+    other = kept_of(shelf, "other", 6, 2**20)
+    assert kept_of(shelf, "one", 6, 2**20) is first
+    assert kept_of(shelf, "one", 7, 2**20).train.shape == (32, 1, 7)
+    assert not torch.equal(first.train.images, other.train.images)
+    fresh = kept_of(Shelf(CPU), "one", 6, 2**20)
+    assert torch.equal(first.train.images, fresh.train.images)
+    assert torch.equal(first.mean, fresh.mean)
+
+
+def test_kept_images_take_a_quarter_of_the_memory_and_the_oldest_leaves_first():
+    shelf, bytes_of_6 = Shelf(CPU), 2 * 32 * 6 * 6
+    sets = [kept_of(shelf, name, 6, 12 * bytes_of_6) for name in ("a", "bb", "ccc")]  # a quarter: three sets
+    assert kept_of(shelf, "a", 6, 12 * bytes_of_6) is sets[0]  # now the youngest
+    kept_of(shelf, "dddd", 6, 12 * bytes_of_6)
+    assert kept_of(shelf, "a", 6, 12 * bytes_of_6) is sets[0]
+    assert kept_of(shelf, "bb", 6, 12 * bytes_of_6) is not sets[1]
+    large = kept_of(shelf, "a", 12, 12 * bytes_of_6)  # four times as much as a set of 6 px
+    assert kept_of(shelf, "a", 12, 12 * bytes_of_6) is not large
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scalesearch.engine.afar import Afar
 from scalesearch.engine.memory import keep_freed_memory
@@ -18,6 +19,9 @@ from scalesearch.engine.work import Event, Kept, Work
 from scalesearch.engine.worker import answers
 from scalesearch.errors import DataError
 from scalesearch.proxy.images import Images, open_images
+
+if TYPE_CHECKING:
+    from scalesearch.proxy.device import Shelf
 
 BITS = ("scalesearch", "torch", "numpy")
 """Libraries that decide bits, and must be the same everywhere."""
@@ -60,6 +64,7 @@ class Trainer:
         keep_freed_memory()
         self._device = "cuda:0" if uses_gpu else "cpu"
         self._afar = afar
+        self._shelf: Shelf | None = None
         self._stopping = threading.Event()
         self._reports: Iterator[Report] = iter(())
         self._own = tempfile.TemporaryDirectory(prefix="scalesearch-", ignore_cleanup_errors=True)
@@ -102,13 +107,16 @@ class Trainer:
     def _train(self, work: Work, images: Images | None) -> Iterator[Report]:
         import torch
 
+        from scalesearch.proxy.device import Shelf
+
         log = self._folder / "trace.txt"
         log.unlink(missing_ok=True)
         work = replace(work, log=log, checkpoint=self._checkpoint(work))
+        self._shelf = self._shelf or Shelf(torch.device(self._device))
         fault = self._afar.fetch(work.checkpoint) if self._afar else None
         if fault:
             yield Report(events=[fault])
-        for answer in answers(work, torch.device(self._device), self._stopping.is_set, images):
+        for answer in answers(work, self._shelf, self._stopping.is_set, images):
             if isinstance(answer, DataError):
                 raise answer
             events, is_over = answer

@@ -21,7 +21,7 @@ from scalesearch.nets.fused import fuse
 from scalesearch.nets.lean import slim
 from scalesearch.nets.stacked import stack
 from scalesearch.proxy.checkpoint import Checkpoint, Results, read_checkpoint, write_checkpoint
-from scalesearch.proxy.device import on_device
+from scalesearch.proxy.device import Shelf
 from scalesearch.proxy.images import Images, open_images
 from scalesearch.proxy.train import Training, finite
 from scalesearch.recipe import EpochResult, Recipe
@@ -38,7 +38,7 @@ WRITTEN = 2e8
 
 def train_trials(
     work: Work,
-    device: torch.device,
+    shelf: Shelf,
     stopping: Callable[[], bool] = lambda: False,
     images: Images | None = None,
 ) -> Iterator[list[Event]]:
@@ -48,27 +48,30 @@ def train_trials(
 
     Args:
         work: what to train.
-        device: where.
+        shelf: where, and the images that are there.
         stopping: whether to write a checkpoint behind this step and end there.
         images: those of the work's folder, where it cannot be seen from here.
 
     Raises:
         DataError: the prepared images are damaged.
     """
-    training, identity = _started(work, device, images or open_images(work.data))
+    training, identity = _started(work, shelf, images or open_images(work.data))
     keeper = Keeper(work, training, identity)
     failed: set[TrialKey] = set()
     for results in keeper.restored():
         yield _told(work, results, failed)
+    events: list[Event] = []
     for results in training.steps():
-        events: list[Event] = []
+        events = []
         if results is not None:
             keeper.results.append(results)
             events += _told(work, results, failed)
             if failed.issuperset(work.keys):
                 yield events
                 return
-        is_stopped = stopping() and training.epoch < work.keys[0].rung
+        if training.epoch == work.keys[0].rung:
+            break
+        is_stopped = stopping()
         if is_stopped or keeper.is_due:
             events += keeper.keep()
         if is_stopped:
@@ -76,7 +79,7 @@ def train_trials(
             yield [*events, *(Failed(key, reason, final=False, counts=False) for key in work.keys if key not in failed)]
             return
         yield events
-    yield [Finished(key) for key in work.keys if key not in failed]
+    yield [*events, *(Finished(key) for key in work.keys if key not in failed)]
 
 
 def _told(work: Work, results: Sequence[EpochResult], failed: set[TrialKey]) -> list[Event]:
@@ -93,13 +96,13 @@ def _told(work: Work, results: Sequence[EpochResult], failed: set[TrialKey]) -> 
     return events
 
 
-def _started(work: Work, device: torch.device, images: Images) -> tuple[Training, str]:
+def _started(work: Work, shelf: Shelf, images: Images) -> tuple[Training, str]:
     """The training from its beginning, and what its checkpoints belong to."""
     torch.set_num_threads(work.threads)
     seeds = [key.seed for key in work.keys]
-    module = module_of(work.network, work.recipe, seeds, device)
-    memory = memory_of(device) // work.sharing
-    data = on_device(images, resolution=work.network.resolution, device=device, memory=memory)
+    module = module_of(work.network, work.recipe, seeds, shelf.device)
+    memory = memory_of(shelf.device) // work.sharing
+    data = shelf.images(images, resolution=work.network.resolution, memory=memory)
     training = Training(
         module,
         data,

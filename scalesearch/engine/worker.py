@@ -21,6 +21,7 @@ from scalesearch.errors import DataError
 if TYPE_CHECKING:
     import torch
 
+    from scalesearch.proxy.device import Shelf
     from scalesearch.proxy.images import Images
 
 Answer = tuple[list[Event], bool, bool] | DataError | str
@@ -54,7 +55,7 @@ def serve(pipe: Connection, device_name: str, signs: Signs) -> None:
         signal.signal(number, stop)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        device = _opened(device_name)
+        shelf = _opened(device_name)
     except Exception as error:  # noqa: BLE001  the boundary of the process: whatever it is, nothing can be trained here
         pipe.send(_in_one_line(error))
         return
@@ -64,24 +65,26 @@ def serve(pipe: Connection, device_name: str, signs: Signs) -> None:
         except EOFError:
             return
         if isinstance(asked, Probe):
-            _probe(pipe, asked, device)
+            _probe(pipe, asked, shelf.device)
         else:
             stop.is_training = True
-            leaves = _train(pipe, asked, device, signs, lambda: stop.is_asked)
+            leaves = _train(pipe, asked, shelf, signs, lambda: stop.is_asked)
             stop.is_training = False
             if leaves:
                 return
-        _give_back(device)
+        _give_back(shelf.device)
 
 
-def _opened(device_name: str) -> torch.device:
+def _opened(device_name: str) -> Shelf:
     keep_freed_memory()
     import torch
+
+    from scalesearch.proxy.device import Shelf
 
     device = torch.device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    return device
+    return Shelf(device)
 
 
 def _give_back(device: torch.device) -> None:
@@ -114,7 +117,7 @@ def _probe(pipe: Connection, probe: Probe, device: torch.device) -> None:
     pipe.send(rate)
 
 
-def _train(pipe: Connection, work: Work, device: torch.device, signs: Signs, stopping: Callable[[], bool]) -> bool:
+def _train(pipe: Connection, work: Work, shelf: Shelf, signs: Signs, stopping: Callable[[], bool]) -> bool:
     """Send the answers to a work; returns whether the worker leaves.
 
     It does after an unforeseen failure on a GPU: what broke the trial may have broken the context, which ends with the
@@ -122,26 +125,26 @@ def _train(pipe: Connection, work: Work, device: torch.device, signs: Signs, sto
     """
     signs.value += 1
     leaves = False
-    for answer in answers(work, device, stopping):
+    for answer in answers(work, shelf, stopping):
         signs.value += 1
         if isinstance(answer, DataError):
             pipe.send(answer)
         elif answer != ([], False):
             is_broken = any(isinstance(event, Failed) and event.counts and not event.final for event in answer[0])
-            leaves = is_broken and device.type == "cuda"
+            leaves = is_broken and shelf.device.type == "cuda"
             pipe.send((*answer, leaves))
     return leaves
 
 
 def answers(
-    work: Work, device: torch.device, stopping: Callable[[], bool], images: Images | None = None
+    work: Work, shelf: Shelf, stopping: Callable[[], bool], images: Images | None = None
 ) -> Iterator[tuple[list[Event], bool] | DataError]:
     """What is to be sent of a work, behind each of its steps; often no event. See `train_trials`."""
     from scalesearch.engine.trial import train_trials
 
     left = set(work.keys)
     try:
-        for events in train_trials(work, device, stopping, images):
+        for events in train_trials(work, shelf, stopping, images):
             left -= {event.key for event in events if isinstance(event, Finished | Failed)}
             yield events, not left
     except DataError as error:

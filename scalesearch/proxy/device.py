@@ -19,6 +19,8 @@ NORMALISATION_IMAGES = 4096
 """At most so many images, evenly spread over the set, measure its mean and deviation."""
 AHEAD = 4
 """Batches that are read before they are needed."""
+KEPT = 4
+"""Images of earlier trials take at most one in so many of the bytes that a trial's images may take."""
 CHUNK_BYTES = 2**28
 """Memory of the images resized at a time, as floats [bytes]."""
 
@@ -33,6 +35,10 @@ class Pixels(Protocol):
 
     def feed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """For each batch of indices (n,) on the CPU, its images (n, channels, resolution, resolution)."""
+        ...
+
+    def every(self, step: int) -> Iterator[Tensor]:
+        """Each `step`-th image, in order, some at a time: (n, channels, resolution, resolution)."""
         ...
 
 
@@ -53,6 +59,10 @@ class Resident:
         """See `Pixels`."""
         for batch in batches:
             yield self.images[batch.to(self.images.device, non_blocking=True)]
+
+    def every(self, step: int) -> Iterator[Tensor]:
+        """See `Pixels`."""
+        yield from self.images[::step].split(_chunk(*self.images.shape[1:3]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,10 @@ class Streamed:
                     used[-1].record(torch.cuda.current_stream(self.device))
                     if len(used) > AHEAD:
                         used.popleft().synchronize()
+
+    def every(self, step: int) -> Iterator[Tensor]:
+        """See `Pixels`."""
+        return _chunks(self.source[::step], self.resolution, self.device)
 
     def _read(self, batch: Tensor) -> Tensor:
         read = torch.from_numpy(self.source[batch.numpy()])
@@ -163,13 +177,12 @@ def on_device(images: Images, *, resolution: int, device: torch.device, memory: 
         device: where it is trained.
         memory: bytes that the images may take on the device; a larger set is streamed.
     """
-    evenly = images.train_images[:: math.ceil(len(images.train_images) / NORMALISATION_IMAGES)]
-    mean, deviation = _normalisation(evenly, resolution, device)
     parts = images.train_images, images.validation_images
-    taken = sum(len(part) * part.shape[1] for part in parts) * resolution**2
+    taken = taken_by(images, resolution)
     train, validation = (
         _resident(part, resolution, device) if taken <= memory else Streamed(part, resolution, device) for part in parts
     )
+    mean, deviation = _normalisation(train, device)
     return DeviceImages(
         train=train,
         train_labels=_moved(images.train_labels, device),
@@ -180,15 +193,23 @@ def on_device(images: Images, *, resolution: int, device: torch.device, memory: 
     )
 
 
-def _normalisation(source: Array, resolution: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel at the resolution, in whole numbers until the end: exact, however chunked."""
-    sums = torch.zeros(2, source.shape[1], dtype=torch.int64, device=device)
-    for chunk in _chunks(source, resolution, device):
-        values = chunk.long()
-        sums += torch.stack([values.sum((0, 2, 3)), (values * values).sum((0, 2, 3))])
-    count = len(source) * resolution**2
-    mean, square = sums.double() / count
-    variance = (square - mean**2).clamp_min(0) * count / max(1, count - 1)
+def taken_by(images: Images, resolution: int) -> int:
+    """Bytes that the images take at a resolution."""
+    parts = images.train_images, images.validation_images
+    return sum(len(part) * part.shape[1] for part in parts) * resolution**2
+
+
+def _normalisation(pixels: Pixels, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel, in whole numbers until the end: exact, however chunked."""
+    count, channels, _ = pixels.shape
+    found = torch.zeros(channels, 256, dtype=torch.int64, device=device)
+    for chunk in pixels.every(math.ceil(count / NORMALISATION_IMAGES)):
+        found += torch.stack(
+            [torch.bincount(chunk[:, channel].flatten(), minlength=256) for channel in range(channels)]
+        )
+    values, seen = torch.arange(256, device=device), found[0].sum()
+    mean, square = (found * values).sum(1).double() / seen, (found * values**2).sum(1).double() / seen
+    variance = (square - mean**2).clamp_min(0) * seen / (seen - 1).clamp_min(1)
     return mean.float(), variance.sqrt().clamp_min(1.0).float()
 
 
@@ -212,3 +233,25 @@ def _chunks(source: Array, resolution: int, device: torch.device) -> Iterator[Te
 
 def _moved(array: Array, device: torch.device) -> Tensor:
     return torch.tensor(array).to(device)  # a copy: memory maps are read-only
+
+
+class Shelf:
+    """A device, and images that lie there for later trials of the same resolution."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Empty."""
+        self.device = device
+        self._kept: dict[tuple[str, int, int], tuple[int, DeviceImages]] = {}
+
+    def images(self, images: Images, *, resolution: int, memory: int) -> DeviceImages:
+        """See `on_device`. What is kept for later takes at most a quarter of the memory; the oldest leaves first."""
+        key = images.fingerprint, resolution, memory
+        found = self._kept.pop(key, None)
+        taken = taken_by(images, resolution)
+        if found is None:
+            while self._kept and taken + sum(size for size, _ in self._kept.values()) > memory // KEPT:
+                del self._kept[next(iter(self._kept))]
+            found = taken, on_device(images, resolution=resolution, device=self.device, memory=memory)
+        if taken <= memory // KEPT:
+            self._kept[key] = found
+        return found[1]

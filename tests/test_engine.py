@@ -20,7 +20,7 @@ import torch
 from preparing import save
 from safetensors.torch import load
 
-from scalesearch.engine.local import LocalExecutor, Slot, local_slots
+from scalesearch.engine.local import UNBORN, LocalExecutor, Slot, local_slots
 from scalesearch.engine.pacing import arranged
 from scalesearch.engine.work import Event, Failed, Finished, Kept, Noticed, Progress, Work
 from scalesearch.errors import DataError, EngineError, StudyError
@@ -316,6 +316,25 @@ def test_a_worker_that_died_between_trials_costs_its_next_trial_nothing(data: Pa
     reason = "worker killed by SIGKILL"
     assert first == Noticed(f"a worker on cpu ended before it took up work: {reason}; replaced")
     assert [type(event) for event in rest] == [Progress, Progress, Finished]
+
+
+def test_workers_killed_before_they_take_up_work_are_replaced_for_longer_than_those_that_fail(
+    data: Path, tmp_path: Path
+):
+    before = set(multiprocessing.active_children())
+    executor, told = LocalExecutor([SLOT]), []
+    try:
+        executor.submit(work(data, tmp_path))
+        for _ in range(2 * UNBORN):
+            [newborn] = new_workers(before)
+            newborn.kill()
+            newborn.join()
+            told += executor.events()
+        while executor.busy:
+            told += executor.events()
+    finally:
+        executor.close()
+    assert [type(event) for event in told] == [Noticed, Progress, Progress, Finished]
 
 
 def test_workers_that_never_begin_end_the_run_with_what_they_said(data: Path, tmp_path: Path):

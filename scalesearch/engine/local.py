@@ -33,6 +33,8 @@ EXIT = 10.0
 """Most time that a process takes to end when nobody listens to it any more [s]."""
 UNBORN = 3
 """Workers of a slot that end one after another before they take up any work, until the slot is given up."""
+KILLED_UNBORN = 20
+"""The same where somebody else ends the last of them: another program's hunger for memory may pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +232,7 @@ class LocalExecutor:
             counts = self._end is None
             self._found.add(*(Failed(key, reason, final=False, counts=counts) for key in work.keys))
             return
-        if self._workers[index].unborn >= UNBORN:
+        if self._workers[index].unborn >= (KILLED_UNBORN if worker.process.exitcode == -signal.SIGKILL else UNBORN):
             fault = f"workers on {worker.slot.device} end before they take up work: {reason}"
             raise EngineError(fault, mend="see whether `import torch` and this device work in a Python of its own")
         text = f"a worker on {worker.slot.device} ended before it took up work: {reason}; replaced"

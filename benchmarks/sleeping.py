@@ -15,6 +15,7 @@ from scalesearch.engine import trial
 from scalesearch.engine.work import Event, Finished, Progress, Work
 from scalesearch.proxy.device import Shelf
 from scalesearch.proxy.images import Images, open_images
+from scalesearch.proxy.ranks import Ranks
 from scalesearch.proxy.train import Training
 from scalesearch.recipe import EpochResult
 from scalesearch.trials import TrialKey
@@ -49,7 +50,7 @@ class Laps:
 
 
 def sleep_instead(
-    work: Work, shelf: Shelf, stopping: Callable[[], bool], images: Images | None = None
+    work: Work, shelf: Shelf, stopping: Callable[[], bool], images: Images | None = None, ranks: Ranks | None = None
 ) -> Iterator[list[Event]]:
     """In the place of `trial.train_trials`, with everything it does but the steps and the evaluation.
 

@@ -117,8 +117,16 @@ class _OnRay:
 
 
 def _simple(plan: Plan, cluster: Cluster) -> Pace:
-    """Nothing is measured where nodes may differ: what an earlier run or the user says, else the plainest way."""
-    plain = Pace(threads=plan.threads or cluster.cpus or 1, together=plan.together or 1)
+    """Nothing is measured where nodes may differ: what an earlier run or the user says, else the plainest way.
+
+    Several GPUs share a batch by its micro-batches, which decide bits and stay with the plan, whatever GPUs come later.
+    """
+    part = -(-plan.recipe.batch_size // cluster.ranks)
+    plain = Pace(
+        threads=plan.threads or max(1, (cluster.cpus or 1) // cluster.ranks),
+        together=plan.together or 1,
+        micro_batch=max(2, part) if cluster.ranks > 1 else None,
+    )
     return plan.pace or plain
 
 

@@ -1,7 +1,8 @@
 """A real Ray cluster on this host, on the loopback device alone: a head without CPUs, and raylets as its nodes.
 
-`python raylets.py` starts the head, tells its address, and obeys: `add CPUS [PLACE]` tells the process id of a
-new raylet, whose workers import what lies in a place before all else. It ends with its standard input.
+`python raylets.py` starts the head, tells its address, and obeys: `add CPUS GPUS [PLACE]` tells the process id of a
+new raylet, whose workers import what lies in a place before all else. Of GPUs Ray is told, there need not be any. It
+ends with its standard input.
 """
 
 import logging
@@ -33,9 +34,9 @@ def main() -> None:
     print(cluster.address, flush=True)
     paths = os.environ.get("PYTHONPATH", "")
     for line in sys.stdin:
-        _, cpus, *places = line.split()
+        _, cpus, gpus, *places = line.split()
         os.environ["PYTHONPATH"] = os.pathsep.join([*places, paths])
-        node = cluster.add_node(wait=False, num_cpus=int(cpus), object_store_memory=store)
+        node = cluster.add_node(wait=False, num_cpus=int(cpus), num_gpus=int(gpus), object_store_memory=store)
         print(node.all_processes["raylet"][0].process.pid, flush=True)
     cluster.shutdown()
 

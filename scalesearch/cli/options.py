@@ -68,7 +68,7 @@ Address = Annotated[
 ]
 CpusPerTrial = Annotated[int | None, typer.Option("--cpus-per-trial", help="On Ray; default: the trial's threads.")]
 GpusPerTrial = Annotated[
-    float | None, typer.Option("--gpus-per-trial", help="On Ray: 1, 0.25 or 0; default: 1 where nodes have GPUs.")
+    float | None, typer.Option("--gpus-per-trial", help="On Ray: 8, 1, 0.25 or 0; default: 1 where nodes have GPUs.")
 ]
 Checkpoints = Annotated[
     str | None,

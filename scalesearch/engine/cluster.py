@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,13 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from scalesearch.engine.afar import Afar
 from scalesearch.engine.local import SILENCE, UNBORN, Slot
-from scalesearch.engine.node import Place, Report, Trainer, versions
+from scalesearch.engine.node import Place, Report
+from scalesearch.engine.seats import Kind, Seat, compare
 from scalesearch.engine.tidings import Tidings
-from scalesearch.engine.watch import Looks, Watch
+from scalesearch.engine.watch import Looks
 from scalesearch.engine.work import Cluster, Event, Failed, Finished, Noticed, Work
 from scalesearch.errors import ClusterError, DataError
 from scalesearch.proxy.images import ARRAYS, Images, open_images
-from scalesearch.trials import TrialKey
 
 MOMENT = 1.0
 """Most time that is waited for something to happen [s]."""
@@ -29,33 +28,6 @@ AHEAD = 2
 """Reports that a trainer is asked for at a time, so that it need not wait for us between them."""
 NODE_DIED = "node has died"
 """What Ray says of a worker that ended because its node did."""
-
-
-@dataclass(slots=True)
-class _Answers:
-    value: int = 0
-    """Answers to a work."""
-
-
-@dataclass(slots=True, eq=False)
-class _Seat:
-    """A trainer, or the wish for one that Ray has found no room for yet."""
-
-    trainer: Any
-    asked: deque[Any]
-    """What is to be answered, in order."""
-    answers: _Answers
-    watch: Watch
-    place: Place | None = None
-    """None until it lives."""
-    work: Work | None = None
-    left: list[TrialKey] = field(default_factory=list)
-    """Trials of the work that have not ended."""
-
-    def free(self) -> None:
-        """Have no work any more."""
-        self.work, self.left = None, []
-        self.asked.clear()
 
 
 class ClusterExecutor:
@@ -77,13 +49,11 @@ class ClusterExecutor:
             ClusterError: no node has room for a trial, or one has other versions of what decides bits.
         """
         gpus = cluster.gpus if cluster.gpus is not None else min(1.0, ray.cluster_resources().get("GPU", 0))
-        self._needs = {"CPU": float(cluster.cpus or threads), "GPU": float(gpus)}
-        self._kind: Any = ray.remote(
-            num_cpus=self._needs["CPU"], num_gpus=gpus, max_restarts=0, concurrency_groups={"control": 1}
-        )(Trainer)  # pyright: ignore[reportCallIssue]  its stubs know fewer options than Ray
-        self._most, self._silence = most, silence
         self._afar = Afar(cluster.checkpoints) if cluster.checkpoints else None
-        self._seats: list[_Seat] = []
+        needs = {"CPU": float(cluster.cpus or threads * cluster.ranks), "GPU": float(gpus)}
+        self._kind = Kind(needs=needs, ranks=cluster.ranks, afar=self._afar)
+        self._most, self._silence = most, silence
+        self._seats: list[Seat] = []
         self._shared: dict[str, Any] = {}
         """Images in Ray's object store, by fingerprint."""
         self._found = Tidings()
@@ -108,12 +78,12 @@ class ClusterExecutor:
     @property
     def sharing(self) -> int:
         """Works beside each other on a GPU."""
-        return max(1, int(1 / self._needs["GPU"])) if self._needs["GPU"] else 1
+        return max(1, int(1 / self._kind.needs["GPU"])) if self._kind.needs["GPU"] else 1
 
     @property
     def idle(self) -> int:
         """Slots without work."""
-        return sum(seat.place is not None and seat.work is None for seat in self._seats)
+        return sum(seat.is_idle for seat in self._seats)
 
     @property
     def busy(self) -> int:
@@ -122,11 +92,12 @@ class ClusterExecutor:
 
     def submit(self, work: Work) -> None:
         """Start a work on an idle slot; not after `stop`."""
-        seat = next(seat for seat in self._seats if seat.place and seat.work is None)
+        seat = next(seat for seat in self._seats if seat.is_idle)
         fingerprint = open_images(work.data).fingerprint
         seat.work, seat.left = work, list(work.keys)
         seat.watch.begin()
         seat.asked = deque([seat.trainer.begin.remote(work, fingerprint)])
+        seat.following = {other.follow.remote(work, fingerprint): other for other in seat.others}
 
     def events(self) -> list[Event]:
         """See `Executor`."""
@@ -136,38 +107,48 @@ class ClusterExecutor:
     def _pass(self) -> None:
         """Hear what trainers answer, for a moment at most."""
         self._ask_for_room()
-        asked = [seat.asked[0] for seat in self._seats if seat.asked]
+        asked = [one for seat in self._seats for one in (*[*seat.asked][:1], *seat.following)]
         if asked:
             ray.wait(asked, timeout=MOMENT)
             there, _ = ray.wait(asked, num_returns=len(asked), timeout=0)
-            for seat in [seat for seat in self._seats if seat.asked and seat.asked[0] in there]:
-                self._receive(seat)
+            for seat in list(self._seats):
+                if seat.asked and seat.asked[0] in there:
+                    self._receive(seat, seat.asked.popleft())
+                for answer in [answer for answer in seat.following if answer in there]:
+                    if seat in self._seats:  # what came before may have been the end of it
+                        self._receive(seat, answer)
         self._look()
 
     def _rooms(self) -> int:
         """Trials that the cluster would hold if it were empty and one machine."""
         total = ray.cluster_resources()
-        return int(min(total.get(name, 0) / amount for name, amount in self._needs.items() if amount))
+        return int(min(total.get(name, 0) / amount for name, amount in self._kind.needs.items() if amount))
 
     def _ask_for_room(self) -> None:
         """Have a trainer for each place that the cluster has in all, and one more for a node that may join."""
         while len(self._seats) < min(self._most, self._rooms() + 1):
-            trainer, answers = self._kind.remote(uses_gpu=self._needs["GPU"] > 0, afar=self._afar), _Answers()
-            asked = deque([trainer.place.remote()])
-            self._seats.append(_Seat(trainer, asked, answers, Watch(answers, self._silence)))
+            self._seats.append(self._kind.seat(self._silence))
 
-    def _receive(self, seat: _Seat) -> None:
+    def _receive(self, seat: Seat, asked: Any) -> None:
+        """Hear what a trainer of a seat was asked; `asked` is no longer among what the first one is to answer."""
+        other = seat.following.pop(asked, None)
         try:
-            answer = ray.get(seat.asked.popleft())
+            answer = ray.get(asked)
         except RayTaskError as error:
             self._fail(seat, error)
             return
         except RayError as error:
             self._lose(seat, error)
             return
+        if other is not None:
+            self._hear_other(seat, other, answer)
+            return
         seat.answers.value += 1
-        if isinstance(answer, Place):
-            self._settle(seat, answer)
+        if isinstance(answer, str):
+            self._gather(seat, answer)
+        elif isinstance(answer, Place):
+            compare(answer)
+            seat.place, self._unborn = answer, 0
         elif isinstance(answer, Report):
             self._hear(seat, answer)
         elif answer is False:
@@ -175,7 +156,7 @@ class ClusterExecutor:
         elif answer is True:
             seat.asked.extend(seat.trainer.advance.remote() for _ in range(AHEAD))
 
-    def _fail(self, seat: _Seat, error: RayTaskError) -> None:
+    def _fail(self, seat: Seat, error: RayTaskError) -> None:
         """Hear what a trainer could not make a report of."""
         if isinstance(error.cause, DataError):
             seat.free()
@@ -186,25 +167,34 @@ class ClusterExecutor:
         _log(seat.work, str(error))
         self._dismiss(seat, f"worker on {seat.place.host} failed: {reason}", counts=True)
 
-    def _settle(self, seat: _Seat, place: Place) -> None:
-        ours = versions()
-        wrong = [f"{name} {place.versions[name]} there, {ours[name]} here" for name in ours
-                 if place.versions[name] != ours[name]]  # fmt: skip
-        if wrong:
-            fault = f"node {place.host} of the Ray cluster has other versions: {', '.join(wrong)}"
-            raise ClusterError(fault, mend="install the same everywhere")
-        seat.place, self._unborn = place, 0
+    def _gather(self, seat: Seat, address: str) -> None:
+        """Have the trainers of a seat meet."""
+        seat.asked.append(seat.trainer.meet.remote(address, 0, self._kind.ranks))
+        for rank, other in enumerate(seat.others, 1):
+            seat.following[other.meet.remote(address, rank, self._kind.ranks)] = other
 
-    def _begin_with_images(self, seat: _Seat) -> Any:
+    def _hear_other(self, seat: Seat, other: Any, answer: Any) -> None:
+        if isinstance(answer, Place):
+            compare(answer)
+        elif answer is False and seat.work is not None:
+            images = open_images(seat.work.data)
+            asked = other.follow.remote(seat.work, images.fingerprint, self._in_store(images))
+            seat.following[asked] = other
+
+    def _begin_with_images(self, seat: Seat) -> Any:
         """Begin on a node that does not see the folder of the images."""
         assert seat.work is not None
         images = open_images(seat.work.data)
+        return seat.trainer.begin.remote(seat.work, images.fingerprint, self._in_store(images))
+
+    def _in_store(self, images: Images) -> Any:
+        """Images in Ray's object store."""
         if images.fingerprint not in self._shared:
             arrays = {name: getattr(images, name).view(type=np.ndarray) for name in ARRAYS}  # not their files
             self._shared[images.fingerprint] = ray.put(Images(**arrays, fingerprint=images.fingerprint))
-        return seat.trainer.begin.remote(seat.work, images.fingerprint, self._shared[images.fingerprint])
+        return self._shared[images.fingerprint]
 
-    def _hear(self, seat: _Seat, report: Report) -> None:
+    def _hear(self, seat: Seat, report: Report) -> None:
         assert seat.work is not None
         if report.trace:
             _log(seat.work, report.trace)
@@ -213,10 +203,12 @@ class ClusterExecutor:
         seat.left = [key for key in seat.left if key not in ended]
         if report.is_over:
             seat.free()
+            if report.trace and seat.others:  # who may wait for the first one in the midst of a step
+                self._dismiss(seat, "", counts=False)
         else:
             seat.asked.append(seat.trainer.advance.remote())
 
-    def _lose(self, seat: _Seat, error: RayError) -> None:
+    def _lose(self, seat: Seat, error: RayError) -> None:
         """Give up a trainer that is no more, or cannot be reached."""
         text = str(error)
         is_nodes_fault = isinstance(error, ActorUnavailableError) or NODE_DIED in text
@@ -232,10 +224,10 @@ class ClusterExecutor:
             cause = "out of memory (host)" if "OUT_OF_MEMORY" in text or "OutOfMemory" in text else "its process died"
             self._dismiss(seat, f"worker on {seat.place.host} ended: {cause}", counts=True)
 
-    def _dismiss(self, seat: _Seat, reason: str, *, counts: bool) -> None:
+    def _dismiss(self, seat: Seat, reason: str, *, counts: bool) -> None:
         """Have another trainer in the place of this one; what is left of its work has failed for now."""
         self._seats.remove(seat)
-        ray.kill(seat.trainer)
+        seat.end()
         self._found.add(*(Failed(key, reason, final=False, counts=counts) for key in seat.left))
 
     def _look(self) -> None:
@@ -262,7 +254,7 @@ class ClusterExecutor:
         )
 
     def _wanted(self) -> str:
-        return " and ".join(f"{amount:g} {name}" for name, amount in self._needs.items() if amount)
+        return " and ".join(f"{amount:g} {name}" for name, amount in self._kind.needs.items() if amount)
 
     def forget(self, work: Work) -> None:
         """See `Executor`."""
@@ -281,7 +273,7 @@ class ClusterExecutor:
     def close(self) -> None:
         """End every trainer at once; checkpoints stay."""
         for seat in self._seats:
-            ray.kill(seat.trainer)
+            seat.end()
         self._seats = []
 
 

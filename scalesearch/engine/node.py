@@ -22,6 +22,10 @@ from scalesearch.proxy.images import Images, open_images
 
 if TYPE_CHECKING:
     from scalesearch.proxy.device import Shelf
+    from scalesearch.proxy.ranks import (
+        Ranks,
+        TCPStore,  # pyright: ignore[reportPrivateImportUsage]
+    )
 
 BITS = ("scalesearch", "torch", "numpy")
 """Libraries that decide bits, and must be the same everywhere."""
@@ -65,6 +69,8 @@ class Trainer:
         self._device = "cuda:0" if uses_gpu else "cpu"
         self._afar = afar
         self._shelf: Shelf | None = None
+        self._store: TCPStore | None = None
+        self._ranks: Ranks | None = None
         self._stopping = threading.Event()
         self._reports: Iterator[Report] = iter(())
         self._own = tempfile.TemporaryDirectory(prefix="scalesearch-", ignore_cleanup_errors=True)
@@ -80,6 +86,31 @@ class Trainer:
 
             name = torch.cuda.get_device_name(self._device)
         return Place(host=socket.gethostname(), device=self._device, name=name, versions=versions())
+
+    def open(self, host: str, count: int) -> str:
+        """Open a place on this host where so many trainers meet; returns its address."""
+        from scalesearch.proxy.ranks import opened
+
+        self._store, address = opened(host, count)
+        return address
+
+    def meet(self, address: str, rank: int, count: int) -> Place:
+        """Meet the others, with whom this trains every work from now on; returns where this is."""
+        from scalesearch.proxy.ranks import met
+
+        place = self.place()
+        self._ranks = met(address, rank, count, self._store)
+        return place
+
+    def follow(self, work: Work, fingerprint: str, images: Images | None = None) -> bool:
+        """Train beside the first trainer, to the end of a work; see `begin`."""
+        from scalesearch.engine.trial import follow_trials
+
+        assert self._ranks is not None
+        if images is None and not _is_here(work.data, fingerprint):
+            return False
+        follow_trials(work, self._bench(), self._ranks, images)
+        return True
 
     def begin(self, work: Work, fingerprint: str, images: Images | None = None) -> bool:
         """Take up a work, whose images lie in its folder here too, or are given.
@@ -105,18 +136,13 @@ class Trainer:
         self._stopping.set()
 
     def _train(self, work: Work, images: Images | None) -> Iterator[Report]:
-        import torch
-
-        from scalesearch.proxy.device import Shelf
-
         log = self._folder / "trace.txt"
         log.unlink(missing_ok=True)
         work = replace(work, log=log, checkpoint=self._checkpoint(work))
-        self._shelf = self._shelf or Shelf(torch.device(self._device))
         fault = self._afar.fetch(work.checkpoint) if self._afar else None
         if fault:
             yield Report(events=[fault])
-        for answer in answers(work, self._shelf, self._stopping.is_set, images):
+        for answer in answers(work, self._bench(), self._stopping.is_set, images, self._ranks):
             if isinstance(answer, DataError):
                 raise answer
             events, is_over = answer
@@ -124,6 +150,14 @@ class Trainer:
                 events = _sent(self._afar, work.checkpoint, events)
             trace = log.read_text(encoding="utf-8") if is_over and log.exists() else ""
             yield Report(events=events, is_over=is_over, trace=trace)
+
+    def _bench(self) -> Shelf:
+        import torch
+
+        from scalesearch.proxy.device import Shelf
+
+        self._shelf = self._shelf or Shelf(torch.device(self._device))
+        return self._shelf
 
     def _checkpoint(self, work: Work) -> Path:
         """In the run folder, where it is seen from here and no other place is wanted."""

@@ -23,6 +23,7 @@ from scalesearch.nets.stacked import stack
 from scalesearch.proxy.checkpoint import Checkpoint, Results, read_checkpoint, write_checkpoint
 from scalesearch.proxy.device import Shelf
 from scalesearch.proxy.images import Images, open_images
+from scalesearch.proxy.ranks import ALONE, Ranks
 from scalesearch.proxy.train import Training, finite
 from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.spec import Network
@@ -41,6 +42,7 @@ def train_trials(
     shelf: Shelf,
     stopping: Callable[[], bool] = lambda: False,
     images: Images | None = None,
+    ranks: Ranks | None = None,
 ) -> Iterator[list[Event]]:
     """Train from the last checkpoint, or from the start; yields what happened, often nothing, behind every step.
 
@@ -51,15 +53,17 @@ def train_trials(
         shelf: where, and the images that are there.
         stopping: whether to write a checkpoint behind this step and end there.
         images: those of the work's folder, where it cannot be seen from here.
+        ranks: processes that train it together, of which this is the first; the others follow. None = it alone.
 
     Raises:
         DataError: the prepared images are damaged.
     """
-    training, identity = _started(work, shelf, images or open_images(work.data))
+    training, identity = _started(work, shelf, images, ranks or ALONE)
     keeper = Keeper(work, training, identity)
     failed: set[TrialKey] = set()
     for results in keeper.restored():
         yield _told(work, results, failed)
+    training.share()
     events: list[Event] = []
     for results in training.steps():
         events = []
@@ -67,6 +71,7 @@ def train_trials(
             keeper.results.append(results)
             events += _told(work, results, failed)
             if failed.issuperset(work.keys):
+                training.end()
                 yield events
                 return
         if training.epoch == work.keys[0].rung:
@@ -75,11 +80,19 @@ def train_trials(
         if is_stopped or keeper.is_due:
             events += keeper.keep()
         if is_stopped:
+            training.end()
             reason = f"stopped behind step {training.step}"
             yield [*events, *(Failed(key, reason, final=False, counts=False) for key in work.keys if key not in failed)]
             return
         yield events
+    training.end()
     yield [*events, *(Finished(key) for key in work.keys if key not in failed)]
+
+
+def follow_trials(work: Work, shelf: Shelf, ranks: Ranks, images: Images | None = None) -> None:
+    """Train beside the first of the ranks, which decides, measures and writes, until it ends."""
+    training, _ = _started(work, shelf, images, ranks)
+    training.follow()
 
 
 def _told(work: Work, results: Sequence[EpochResult], failed: set[TrialKey]) -> list[Event]:
@@ -96,8 +109,9 @@ def _told(work: Work, results: Sequence[EpochResult], failed: set[TrialKey]) -> 
     return events
 
 
-def _started(work: Work, shelf: Shelf, images: Images) -> tuple[Training, str]:
+def _started(work: Work, shelf: Shelf, images: Images | None, ranks: Ranks) -> tuple[Training, str]:
     """The training from its beginning, and what its checkpoints belong to."""
+    images = images or open_images(work.data)
     torch.set_num_threads(work.threads)
     seeds = [key.seed for key in work.keys]
     module = module_of(work.network, work.recipe, seeds, shelf.device)
@@ -111,6 +125,7 @@ def _started(work: Work, shelf: Shelf, images: Images) -> tuple[Training, str]:
         seeds=seeds,
         micro_batch=work.micro_batch,
         capture=isinstance(work.network, Network),  # what a user's module does may differ from step to step
+        ranks=ranks,
     )
     return training, identity_of(work, images.fingerprint)
 

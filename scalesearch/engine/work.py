@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,17 +63,26 @@ class Cluster:
     cpus: int | None = None
     """Of a trial; None = the threads of its pace."""
     gpus: float | None = None
-    """Of a trial: 1, a fraction, or 0; None = 1 where a node has GPUs."""
+    """Of a trial: a whole number, a fraction of one, or 0; None = 1 where a node has GPUs."""
     checkpoints: str | None = None
     """URL of a folder that every node reaches; None = the run folder, where a node sees it."""
 
     def __post_init__(self) -> None:
         faults = [
             *([f"--cpus-per-trial {self.cpus}"] if self.cpus is not None and self.cpus < 1 else []),
-            *([f"--gpus-per-trial {self.gpus:g}"] if self.gpus is not None and not 0 <= self.gpus <= 1 else []),
+            *([f"--gpus-per-trial {self.gpus:g}"] if self.gpus is not None and not _is_amount(self.gpus) else []),
         ]
         if faults:
-            raise PlanError(faults, mend="give at least one CPU, and one GPU, a fraction of it, or 0")
+            raise PlanError(faults, mend="give at least one CPU, and whole GPUs, a fraction of one, or 0")
+
+    @property
+    def ranks(self) -> int:
+        """Processes of a trial: one for each of its GPUs."""
+        return max(1, int(self.gpus or 0))
+
+
+def _is_amount(gpus: float) -> bool:
+    return 0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer() and math.isfinite(gpus))
 
 
 @dataclass(frozen=True, slots=True)

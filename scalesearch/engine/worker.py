@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from scalesearch.proxy.device import Shelf
     from scalesearch.proxy.images import Images
+    from scalesearch.proxy.ranks import Ranks
 
 Answer = tuple[list[Event], bool, bool] | DataError | str
 """What is sent of a work: events, whether they are the last, and whether the worker leaves with them; that its images
@@ -137,14 +138,18 @@ def _train(pipe: Connection, work: Work, shelf: Shelf, signs: Signs, stopping: C
 
 
 def answers(
-    work: Work, shelf: Shelf, stopping: Callable[[], bool], images: Images | None = None
+    work: Work,
+    shelf: Shelf,
+    stopping: Callable[[], bool],
+    images: Images | None = None,
+    ranks: Ranks | None = None,
 ) -> Iterator[tuple[list[Event], bool] | DataError]:
     """What is to be sent of a work, behind each of its steps; often no event. See `train_trials`."""
     from scalesearch.engine.trial import train_trials
 
     left = set(work.keys)
     try:
-        for events in train_trials(work, shelf, stopping, images):
+        for events in train_trials(work, shelf, stopping, images, ranks):
             left -= {event.key for event in events if isinstance(event, Finished | Failed)}
             yield events, not left
     except DataError as error:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from scalesearch.proxy.device import DeviceImages
 from scalesearch.proxy.draws import augmented
+from scalesearch.proxy.ranks import ALONE, Ranks
 from scalesearch.proxy.state import State
 
 WARM_UP = 3
@@ -28,7 +29,7 @@ def numerics(device: torch.device) -> AbstractContextManager[object]:
 class Step:
     """Forward, backward, optimizer and average over one batch of each seed."""
 
-    def __init__(self, state: State, data: DeviceImages, *, batch: int, capture: bool) -> None:
+    def __init__(self, state: State, data: DeviceImages, *, batch: int, capture: bool, ranks: Ranks = ALONE) -> None:
         """Make room for a batch.
 
         Args:
@@ -36,10 +37,11 @@ class Step:
             data: where the batches come from.
             batch: images of each seed.
             capture: whether a GPU may repeat the step from a graph: its module must do the same at every step.
+            ranks: who trains on the other micro-batches.
         """
         _, channels, side = data.train.shape
-        self._state, self._data = state, data
-        self._parts = torch.arange(batch).tensor_split(-(-batch // (state.micro_batch or batch)))
+        self._state, self._data, self._ranks = state, data, ranks
+        self._parts = ranks.share(torch.arange(batch).tensor_split(-(-batch // (state.micro_batch or batch))))
         with data.device:
             self._pixels = torch.empty((state.seeds, batch, channels, side, side), dtype=torch.uint8)
             self._labels = torch.empty((state.seeds, batch), dtype=torch.int64)
@@ -48,7 +50,8 @@ class Step:
             self.losses = torch.zeros(state.seeds)
             """(seeds,): sum over the steps since it was last set to zero."""
         # no reference back to the step: a cycle would keep images and graph alive until the next full collection
-        self._graph = Graph(data.device) if capture and data.device.type == "cuda" else None
+        is_captured = capture and data.device.type == "cuda" and ranks.count == 1
+        self._graph = Graph(data.device) if is_captured else None
 
     def __call__(self, pixels: Tensor, labels: Tensor, shifts: Tensor, mirrored: Tensor) -> None:
         """Train on a batch: pixels (seeds * batch, channels, side, side), the others by (seeds, batch)."""
@@ -63,10 +66,13 @@ class Step:
 
     def _work(self) -> None:
         self._state.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros_like(self.losses)
         for part in self._parts:
             losses = self._forward(slice(int(part[0]), int(part[-1]) + 1))
             losses.sum().backward()
-            self.losses += losses.detach()
+            sums += losses.detach()
+        self._ranks.add_up(sums, self._state.module)
+        self.losses += sums
         self._state.optimizer.step()
         self._state.average()
 

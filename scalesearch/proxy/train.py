@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,14 @@ from scalesearch.errors import DataError, TrialDivergedError
 from scalesearch.proxy.device import DeviceImages
 from scalesearch.proxy.draws import draw, epoch_seed, steps_per_epoch
 from scalesearch.proxy.evaluate import evaluating
+from scalesearch.proxy.ranks import ALONE, Ranks
 from scalesearch.proxy.state import State
 from scalesearch.proxy.step import Step
 from scalesearch.recipe import EpochResult, Recipe
+
+
+class _Over(Exception):
+    """The first rank has ended."""
 
 
 class Training:
@@ -34,6 +40,7 @@ class Training:
         seeds: Sequence[int],
         micro_batch: int | None = None,
         capture: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Set up trainings from the weights that the module has.
 
@@ -45,6 +52,7 @@ class Training:
             seeds: of each training: fixes its order and augmentation, and the first one's dropout.
             micro_batch: most images of a seed in flight at a time; None = a whole batch.
             capture: whether a GPU may repeat a step from a graph: not if the module's forward pass is anybody's code.
+            ranks: processes that train it together; the first goes through `steps`, the others `follow`.
 
         Raises:
             DataError: fewer than two training images, of which batch norm knows no statistics.
@@ -56,9 +64,9 @@ class Training:
         self.state = State(module, recipe, seeds=len(seeds), micro_batch=micro_batch)
         self.epoch = self.step = 0
         """Epochs that are trained and evaluated, and steps of all epochs."""
-        self._data, self._epochs, self._seeds = data, epochs, tuple(seeds)
+        self._data, self._epochs, self._seeds, self._ranks = data, epochs, tuple(seeds), ranks
         self._steps = steps_per_epoch(images, recipe)
-        self._step = Step(self.state, data, batch=batch, capture=capture)
+        self._step = Step(self.state, data, batch=batch, capture=capture, ranks=ranks)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a checkpoint needs besides `epoch` and `step`: live tensors, to be copied before training on."""
@@ -89,6 +97,28 @@ class Training:
                 for train_loss, accuracy, loss in zip(train_losses, *measured, strict=True)
             ]
 
+    def share(self) -> None:
+        """Have every rank where the first one is, behind which all train the same steps."""
+        if self._ranks.count == 1:
+            return
+        tensors = {name: value.cpu() for name, value in self.tensors().items()} if not self._ranks.rank else {}
+        tensors, epoch, step = self._ranks.told((tensors, self.epoch, self.step))
+        if self._ranks.rank:
+            self.restore(tensors, epoch=epoch, step=step)
+
+    def follow(self) -> None:
+        """Train what the first rank trains, until it ends."""
+        self.share()
+        with suppress(_Over):
+            while True:
+                for _ in self._train_epoch():
+                    pass
+                self.epoch += 1
+
+    def end(self) -> None:
+        """Have the other ranks end."""
+        self._ranks.goes_on(is_over=True)
+
     def _train_epoch(self) -> Generator[None, None, list[float]]:
         """Train what is left of an epoch; returns the mean loss of each seed over its steps."""
         count, _, side = self._data.train.shape
@@ -102,6 +132,9 @@ class Training:
         labels = self._data.train_labels[draws.order.to(device)]
         shifts, mirrored = draws.shifts.to(device), draws.mirrored.to(device)
         for index, pixels in enumerate(self._data.train.feed(draws.order.flatten(1)[trained:]), trained):
+            if not self._ranks.goes_on():
+                raise _Over
+            self._ranks.draw_apart(self._seeds[0], self.step)
             self.state.advance(self.step, self._epochs * self._steps)
             self._step(pixels, labels[index], shifts[index], mirrored[index])
             self.step += 1

@@ -28,7 +28,7 @@ def accuracy(proxy: str, seed: int, epoch: int) -> float:
 
 
 def stand_in(
-    work: Any, device: Any, stopping: Callable[[], bool] = lambda: False, images: Any = None
+    work: Any, device: Any, stopping: Callable[[], bool] = lambda: False, images: Any = None, ranks: Any = None
 ) -> Iterator[list[Any]]:
     """In the place of `train_trials`: the same events, checkpoints at every step, next to no work."""
     import torch

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from calling import Call
 from conftest import children
 
@@ -37,7 +38,7 @@ class Raylets:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""},
+            env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "0"},  # as many as a node is told to have
             start_new_session=True,
         )
         self.nodes: list[int] = []
@@ -49,9 +50,9 @@ class Raylets:
         assert line, "the cluster ended"
         return line
 
-    def add(self, *places: Path) -> None:
+    def add(self, *places: Path, gpus: int = 0) -> None:
         assert self.process.stdin
-        self.process.stdin.write(" ".join(["add 1", *map(str, places)]) + "\n")
+        self.process.stdin.write(" ".join([f"add 1 {gpus}", *map(str, places)]) + "\n")
         self.process.stdin.flush()
         self.nodes.append(int(self._told()))
 
@@ -126,7 +127,7 @@ def test_a_stop_a_node_killed_and_one_that_joins_change_no_byte_and_no_trial_run
 def test_addresses_without_a_cluster_and_shares_that_are_none_are_one_line_each(call: Call, tiny_npz: Path):
     for options, fault in {
         ("--address", "127.0.0.1:9"): "nothing answers at --address 127.0.0.1:9",
-        ("--gpus-per-trial", "2"): "--gpus-per-trial 2",
+        ("--gpus-per-trial", "1.5"): "--gpus-per-trial 1.5",
         ("--cpus-per-trial", "0"): "--cpus-per-trial 0",
     }.items():
         told = call("run", "--data", tiny_npz, "--engine", "ray", *options)
@@ -159,6 +160,41 @@ def test_a_node_with_another_version_is_refused_by_name(
     [line] = run.err.read_text().splitlines()
     assert "scalesearch 0.0.9 there" in line
     cluster.kill(0)
+
+
+WITHOUT_GPUS = """
+from scalesearch.engine import node
+
+begin = node.Trainer.__init__
+node.Trainer.__init__ = lambda self, *, uses_gpu, afar=None: begin(self, uses_gpu=False, afar=afar)
+"""
+"""Has the trainers of a node use its CPU where they are to use a GPU: all else is as it is with GPUs."""
+
+
+def test_a_trial_over_two_gpus_of_two_nodes_shares_its_batches_and_goes_on_when_one_node_is_lost(
+    cluster: Raylets, program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    while cluster.nodes:
+        cluster.kill(0)
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(WITHOUT_GPUS)
+    cluster.add(place, gpus=1)
+    cluster.add(place, gpus=1)
+    options = ("run", *tiny_options, *on(cluster), "--gpus-per-trial", "2", "--cpus-per-trial", "2")
+    undisturbed = program(*options, "--out", tmp_path / "undisturbed")
+    assert undisturbed.wait() == 0, undisturbed.err.read_text()
+    run = program(*options, "--out", tmp_path / "run")
+    run.wait_for("2/8 ", 300)
+    cluster.kill(1)
+    cluster.add(place, gpus=1)
+    assert run.wait() == 0, run.err.read_text()
+    assert same_answer(tmp_path / "run", tmp_path / "undisturbed")
+    pace = yaml.safe_load((tmp_path / "run" / "plan.yaml").read_text())["pace"]
+    recipe = yaml.safe_load((tmp_path / "run" / "plan.yaml").read_text())["recipe"]
+    assert pace["micro_batch"] == recipe["batch_size"] / 2
+    while cluster.nodes:
+        cluster.kill(0)
 
 
 @pytest.mark.skipif(not FULL, reason="takes ten minutes; set SCALESEARCH_FAULTS=full")

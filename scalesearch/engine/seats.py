@@ -1,0 +1,111 @@
+"""Places on a Ray cluster where trials are trained: a trainer each, or one for every GPU that a trial takes."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from scalesearch.engine.afar import Afar
+from scalesearch.engine.node import Place, Trainer, versions
+from scalesearch.engine.watch import Watch
+from scalesearch.engine.work import Work
+from scalesearch.errors import ClusterError
+from scalesearch.trials import TrialKey
+
+
+@dataclass(slots=True)
+class Answers:
+    """What tells that a trainer lives."""
+
+    value: int = 0
+    """Answers to a work."""
+
+
+class RayTrainer(Trainer):
+    """A trainer that knows where its node is."""
+
+    def open_here(self, count: int) -> str:
+        """See `Trainer.open`."""
+        return self.open(ray.util.get_node_ip_address(), count)
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A trainer, or the wish for one that Ray has found no room for yet; one for each GPU of its trials."""
+
+    trainer: Any
+    others: list[Any]
+    """Trainers that follow the first."""
+    group: PlacementGroup | None
+    """Where they are placed, all or none."""
+    asked: deque[Any]
+    """What is to be answered, in order."""
+    answers: Answers
+    watch: Watch
+    place: Place | None = None
+    """None until it lives."""
+    work: Work | None = None
+    left: list[TrialKey] = field(default_factory=list)
+    """Trials of the work that have not ended."""
+    following: dict[Any, Any] = field(default_factory=dict)
+    """What the others are asked, with whom."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can take up a work."""
+        return self.place is not None and self.work is None and not self.following
+
+    def free(self) -> None:
+        """Have no work any more."""
+        self.work, self.left = None, []
+        self.asked.clear()
+
+    def end(self) -> None:
+        """End every trainer at once, and give back their places."""
+        for trainer in (self.trainer, *self.others):
+            ray.kill(trainer)
+        if self.group is not None:
+            remove_placement_group(self.group)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What the seats of a run are like."""
+
+    needs: dict[str, float]
+    """What a trial takes of Ray's resources."""
+    ranks: int
+    """Trainers of a seat."""
+    afar: Afar | None
+    """Where checkpoints are kept, if not in the run folder."""
+
+    def seat(self, silence: float) -> Seat:
+        """The wish for a seat; one that says nothing for so long [s] hangs."""
+        each = {name: amount / self.ranks for name, amount in self.needs.items()}
+        kind: Any = ray.remote(
+            num_cpus=each["CPU"], num_gpus=each["GPU"], max_restarts=0, concurrency_groups={"control": 1}
+        )(RayTrainer)  # pyright: ignore[reportCallIssue]  its stubs know fewer options than Ray
+        answers, arguments = Answers(), {"uses_gpu": self.needs["GPU"] > 0, "afar": self.afar}
+        watch = Watch(answers, silence)
+        if self.ranks == 1:
+            trainer = kind.remote(**arguments)
+            return Seat(trainer, [], None, deque([trainer.place.remote()]), answers, watch)
+        group = placement_group([each] * self.ranks, strategy="PACK")
+        bundles = [PlacementGroupSchedulingStrategy(group, index) for index in range(self.ranks)]
+        trainer, *others = [kind.options(scheduling_strategy=bundle).remote(**arguments) for bundle in bundles]
+        return Seat(trainer, others, group, deque([trainer.open_here.remote(self.ranks)]), answers, watch)
+
+
+def compare(place: Place) -> None:
+    """Refuse a node with other versions of what decides bits."""
+    ours = versions()
+    wrong = [f"{name} {place.versions[name]} there, {ours[name]} here" for name in ours
+             if place.versions[name] != ours[name]]  # fmt: skip
+    if wrong:
+        fault = f"node {place.host} of the Ray cluster has other versions: {', '.join(wrong)}"
+        raise ClusterError(fault, mend="install the same everywhere")

@@ -1,0 +1,94 @@
+"""Processes that train one module together, each a share of every batch: data parallel, by torch.distributed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
+MEETING = timedelta(minutes=10)
+"""Time for all to arrive, and for an answer among them."""
+BACKENDS = "cpu:gloo,cuda:nccl"
+
+Told = TypeVar("Told")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """A process's place among those that train a module. They start from the same weights and stay alike.
+
+    The first one decides, measures and writes; what it may not decide for itself is only where the others stand.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def share(self, parts: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The parts of a batch that this process trains on; there may be none."""
+        return parts[self.rank :: self.count]
+
+    def add_up(self, losses: Tensor, module: nn.Module) -> None:
+        """Sum losses, and the gradients of a module, over all processes, in place."""
+        if self.count == 1:
+            return
+        weights = [weight for weight in module.parameters() if weight.requires_grad]
+        if not any(weight.grad is not None for weight in weights):  # no part of the batch was ours
+            for weight in weights:
+                weight.grad = torch.zeros_like(weight)
+        sums = [losses, *(torch.zeros_like(one) if one.grad is None else one.grad for one in weights)]
+        flat = torch.cat([one.flatten() for one in sums])
+        distributed.all_reduce(flat)
+        for one, found in zip(sums, flat.split([one.numel() for one in sums]), strict=True):
+            one.copy_(found.view_as(one))
+
+    def draw_apart(self, seed: int, step: int) -> None:
+        """Have dropout of a step drop elsewhere in every process, in the same places whenever the step is trained."""
+        if self.count > 1:
+            torch.manual_seed(int.from_bytes(sha256(f"{seed} {step} {self.rank}".encode()).digest()[:8], "big"))
+
+    def goes_on(self, *, is_over: bool = False) -> bool:
+        """Whether there is another step; the first one says so."""
+        if self.count == 1:
+            return not is_over
+        told = torch.tensor(not is_over)
+        distributed.broadcast(told, 0)
+        return bool(told)
+
+    def told(self, value: Told) -> Told:
+        """What the first one has for `value`."""
+        if self.count == 1:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values, 0, device=torch.device("cpu"))
+        return values[0]
+
+
+ALONE = Ranks()
+
+
+def opened(host: str, count: int) -> tuple[TCPStore, str]:
+    """Open a place on this host where so many processes meet; it lasts as long as the store. Returns its address."""
+    store = TCPStore(host, 0, count, is_master=True, timeout=MEETING, wait_for_workers=False)
+    return store, f"{host}:{store.port}"
+
+
+def met(address: str, rank: int, count: int, store: TCPStore | None = None) -> Ranks:
+    """Meet the others, until the process ends.
+
+    Args:
+        address: of the place.
+        rank: of this process, from 0.
+        count: processes in all.
+        store: the place, where this process has opened it.
+    """
+    host, _, port = address.rpartition(":")
+    store = store or TCPStore(host, int(port), count, is_master=False, timeout=MEETING)
+    backend = BACKENDS if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=MEETING)
+    return Ranks(rank, count)

@@ -1,0 +1,169 @@
+"""Several processes that train one network: what one process comes to that goes through the same micro-batches."""
+
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import pytest
+from preparing import save
+
+from scalesearch.engine.node import Trainer
+from scalesearch.engine.work import Event, Failed, Finished, Kept, Progress, Work
+from scalesearch.proxy.images import Images, open_images
+from scalesearch.recipe import EpochResult, Recipe
+from scalesearch.spec import Head, Network, Stage, Stem
+from scalesearch.trials import TrialKey
+
+SPAWN = multiprocessing.get_context("spawn")
+NETWORK = Network(
+    stem=Stem(width=8, stride=1),
+    stages=(Stage(block="mbconv", depth=2, width=8, stride=2, expansion=2.0, se_ratio=0.25),),
+    head=Head(width=16),
+    resolution=10,
+    num_classes=3,
+)
+RECIPE = Recipe(batch_size=16, norm_images=32, crop=0.1, flip=True)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def part(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        pixels = np.random.default_rng(seed).integers(0, 256, (count, 1, 10, 10), np.uint8)
+        return pixels, (np.arange(count) % 3).astype(np.int64)
+
+    (images, labels), (held, held_labels) = part(64, 0), part(30, 1)
+    folder = tmp_path_factory.mktemp("ranks") / "data"
+    found = Images(
+        train_images=images, train_labels=labels, validation_images=held, validation_labels=held_labels, fingerprint=""
+    )
+    save(found, folder)
+    return folder
+
+
+def work(data: Path, folder: Path, *, micro_batch: int, epochs: int = 3, dropout: float = 0.0) -> Work:
+    folder.mkdir(exist_ok=True)
+    key = TrialKey(proxy="tiny", seed=0, rung=epochs)
+    return Work(
+        keys=(key,),
+        network=replace(NETWORK, head=replace(NETWORK.head, dropout=dropout)),
+        recipe=RECIPE,
+        data=data,
+        checkpoint=folder / f"{key}.safetensors",
+        log=folder / f"{key}.log",
+        micro_batch=micro_batch,
+    )
+
+
+def other(pipe: Connection) -> None:
+    """The life of a trainer that follows: it meets the others, and trains beside the first as often as it is told."""
+    trainer = Trainer(uses_gpu=False)
+    trainer.meet(*pipe.recv())
+    while True:
+        one, fingerprint = pipe.recv()
+        pipe.send(trainer.follow(one, fingerprint))
+
+
+def first(pipe: Connection, count: int) -> None:
+    """The life of the first one: it tells the place, and then what comes of each work; some end behind a step."""
+    trainer = Trainer(uses_gpu=False)
+    address = trainer.open("127.0.0.1", count)
+    pipe.send(address)
+    trainer.meet(address, 0, count)
+    while True:
+        one, fingerprint, is_halted = pipe.recv()
+        assert trainer.begin(one, fingerprint)
+        if is_halted:
+            trainer.halt()
+        found: list[Event] = []
+        while report := trainer.advance():
+            found += report.events
+        trainer._stopping.clear()  # a trainer that was halted has no later work but here
+        pipe.send(found)
+
+
+@contextmanager
+def trainers(count: int) -> Iterator[list[Connection]]:
+    """Processes that have met, by their pipes, the first one first."""
+    pipes, processes = [], []
+    for rank in range(count):
+        ours, theirs = SPAWN.Pipe()
+        arguments = (theirs,) if rank else (theirs, count)
+        processes.append(SPAWN.Process(target=other if rank else first, args=arguments, daemon=True))
+        processes[-1].start()
+        theirs.close()
+        pipes.append(ours)
+    try:
+        address = pipes[0].recv()
+        for rank, pipe in enumerate(pipes[1:], 1):
+            pipe.send((address, rank, count))
+        yield pipes
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def trained(pipes: list[Connection], one: Work, *, is_halted: bool = False) -> list[Event]:
+    fingerprint = open_images(one.data).fingerprint
+    pipes[0].send((one, fingerprint, is_halted))
+    for pipe in pipes[1:]:
+        pipe.send((one, fingerprint))
+    found = pipes[0].recv()
+    assert all(pipe.recv() for pipe in pipes[1:])  # every one has ended too
+    return found
+
+
+def results(events: list[Event]) -> list[EpochResult]:
+    return [event.result for event in events if isinstance(event, Progress)]
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[list[Connection]]:
+    with trainers(1) as pipes:
+        yield pipes
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[list[Connection]]:
+    with trainers(2) as pipes:
+        yield pipes
+
+
+def test_two_processes_have_the_bits_of_one_that_adds_up_two_micro_batches(
+    alone: list[Connection], pair: list[Connection], data: Path, tmp_path: Path
+):
+    expected = trained(alone, work(data, tmp_path / "alone", micro_batch=8))
+    found = trained(pair, work(data, tmp_path / "pair", micro_batch=8))
+    assert found == expected
+    assert isinstance(found[-1], Finished)
+    whole = trained(alone, work(data, tmp_path / "whole", micro_batch=16))
+    assert results(whole) != results(expected)  # norms see whole batches there
+
+
+@pytest.mark.parametrize(("count", "micro_batch"), [(3, 6), (3, 8), (2, 16)], ids=["unequal", "one idle", "all idle"])
+def test_processes_with_unequal_shares_come_to_the_same_but_for_the_order_of_the_sum(
+    alone: list[Connection], data: Path, tmp_path: Path, count: int, micro_batch: int
+):
+    expected = results(trained(alone, work(data, tmp_path / "alone", micro_batch=micro_batch, epochs=1)))
+    with trainers(count) as pipes:
+        found = results(trained(pipes, work(data, tmp_path / "many", micro_batch=micro_batch, epochs=1)))
+    assert [one.train_loss for one in found] == pytest.approx([one.train_loss for one in expected], rel=1e-4)
+    assert [one.loss for one in found] == pytest.approx([one.loss for one in expected], rel=1e-3)
+
+
+def test_processes_that_are_stopped_go_on_from_the_checkpoint_of_the_first_and_have_the_same_bits(
+    pair: list[Connection], data: Path, tmp_path: Path
+):
+    expected = results(trained(pair, work(data, tmp_path / "undisturbed", micro_batch=8, dropout=0.3)))
+    one = work(data, tmp_path / "stopped", micro_batch=8, dropout=0.3)
+    for step in (1, 2, 3):
+        told = trained(pair, one, is_halted=True)
+        assert isinstance(told[-1], Failed)
+        assert [event.step for event in told if isinstance(event, Kept)] == [step]
+    told = trained(pair, one)
+    assert isinstance(told[-1], Finished)
+    assert results(told) == expected

@@ -119,7 +119,6 @@ DOORS = {
             "nets.builder",
             "engine.probe",
             "engine.cluster",
-            "engine.seats",
             "dataset.archives",
             "proxy.data",
             "proxy.images",

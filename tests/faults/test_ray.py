@@ -202,7 +202,7 @@ def test_a_trial_over_two_gpus_of_two_nodes_shares_its_batches_and_goes_on_when_
 def test_twenty_nodes_killed_in_runs_of_sixty_trials_lose_nothing_and_run_nothing_twice(
     cluster: Raylets, program: Callable[..., Any], tiny_npz: Path, tmp_path: Path
 ):
-    tiny = "--budget 0.5x --preset quick --policy grid --candidates 14 --seeds 4 --epochs 2 --images 128"
+    tiny = "--budget 0.5x --preset quick --policy grid --candidates 14 --seeds 4 --epochs 2 --images 256"
     options = ("--data", str(tiny_npz), *f"{tiny} --proxy-resolution 12 --threads 1 --together 1".split())
     plain = tmp_path / "plain"
     assert program("run", *options, "--out", plain).wait(1200) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Generator
@@ -16,6 +17,9 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Faults of a disk that has no more room for us: full, or beyond a quota or a limit of the process."""
 PAUSE = 1.0
 """Between looks at a full disk [s]."""
+
+UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}")
+"""Names of files that are being written, or that a killed writer left behind."""
 
 Told = Callable[[str], None]
 """Hears a line for people."""
@@ -78,7 +82,8 @@ def whole_file(path: Path, *, before: Path | None = None) -> Generator[IO[bytes]
         path: of the file.
         before: where the old file is kept; a process killed between leaves it there and none at `path`.
     """
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # another for every writer, on any machine
+    # another for every writer, on any machine; see UNFINISHED
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with unfinished.open("xb") as file:
             yield file

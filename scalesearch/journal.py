@@ -18,22 +18,20 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-from scalesearch.errors import StudyError, shown
+from scalesearch.errors import StudyError
 from scalesearch.files import T, Told, patiently, write_whole
 from scalesearch.recipe import EpochResult
-from scalesearch.trials import STAGES, TrialKey, TrialResult, TrialState
+from scalesearch.story import Name, Row, Story, key_of, name_of, text
+from scalesearch.trials import TrialKey, TrialResult, TrialState
 
 NAME = "journal.jsonl"
 """File in the run folder."""
+MOST = 2**31
+"""Most bytes of a journal; 10,000 trials write some 10 million."""
 CHECK = b',"crc":"'
 CHECKED = len(CHECK) + len(b'00000000"}')
 """Bytes of a line that hold its checksum."""
-ENDS = frozenset({TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED})
-Row = dict[str, Any]
-Name = tuple[Any, Any, Any, Any]
-"""A trial's key as its rows have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +67,7 @@ def read_journal(path: Path) -> Record:
 class _Found:
     """What lines come to, while they are read."""
 
-    stories: dict[Name, _Story] = field(default_factory=lambda: {})
+    stories: dict[Name, Story] = field(default_factory=lambda: {})
     bound: dict[str, str] = field(default_factory=lambda: {})
     damaged: list[int] = field(default_factory=lambda: [])
     whole: int = 0
@@ -77,12 +75,12 @@ class _Found:
     def tell(self, row: Row) -> bool:
         """One more row; returns whether it says anything new."""
         if row["kind"] != "bound":
-            name = _name(row)
+            name = name_of(row)
             story = self.stories.get(name)
             if story is None:
-                story = self.stories[name] = _Story(_key(*name))
+                story = self.stories[name] = Story(key_of(*name))
             return story.tell(row)
-        part, value = _text(row["part"]), _text(row["value"])
+        part, value = text(row["part"]), text(row["value"])
         is_new = self.bound.get(part) != value
         self.bound[part] = value
         return is_new
@@ -92,6 +90,8 @@ def _read(path: Path) -> _Found:
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise StudyError(f"{path} is not a file", mend="restore it, or run into a new folder")
     try:
+        if path.exists() and path.stat().st_size > MOST:
+            raise StudyError(f"{path} is larger than any run writes", mend="restore it, or run into a new folder")
         content = path.read_bytes() if path.exists() else b""
     except OSError as error:
         raise StudyError(f"{path} cannot be read: {error.strerror}", mend="mend its permissions") from None
@@ -122,116 +122,6 @@ def _line(row: Row) -> bytes:
     return b'%b%b%08x"}\n' % (body, CHECK, zlib.crc32(body))
 
 
-def _name(row: Row) -> Name:
-    return row["proxy"], row["seed"], row["rung"], row["stage"]
-
-
-def _key(proxy: Any, seed: Any, rung: Any, stage: Any) -> TrialKey:
-    if stage not in STAGES:
-        raise ValueError(f"stage = {shown(stage)} is none of {', '.join(STAGES)}")
-    return TrialKey(proxy=_text(proxy), seed=_count(seed), rung=_count(rung, least=1), stage=stage)
-
-
-class _Story:
-    """What the rows of a trial come to, told one by one."""
-
-    __slots__ = ("_result", "ended", "epochs", "key", "reason", "seconds", "started", "state")
-
-    def __init__(self, key: TrialKey) -> None:
-        self.key, self.state, self.reason = key, TrialState.RUNNING, ""
-        self.epochs: list[EpochResult] = []
-        self.seconds: float | None = None
-        self.started: datetime | None = None
-        self.ended: datetime | None = None
-        self._result: TrialResult | None = None
-
-    def tell(self, row: Row) -> bool:
-        """One more row; returns whether it says something new that rests on what is there."""
-        kind = row["kind"]
-        if kind == "epoch":
-            is_new = self._tell_epoch(_epoch(row), _real(row["seconds"]))
-        elif kind == "started":
-            is_new = self._tell_start(_moment(row["time"]))
-        elif kind == "ended":
-            epochs, seconds, ended = _count(row["epochs"]), _real(row["seconds"]), _moment(row["time"])
-            is_new = self._tell_end(_state(row["state"]), _text(row["reason"]), epochs, seconds, ended)
-        else:
-            raise ValueError(f"kind = {shown(kind)} is none of bound, started, epoch, ended")
-        if is_new:
-            self._result = None
-        return is_new
-
-    def _tell_start(self, started: datetime) -> bool:
-        if self.started is not None:
-            return False
-        self.started = started
-        return True
-
-    def _tell_epoch(self, epoch: EpochResult, seconds: float) -> bool:
-        if self.ended is not None or epoch.epoch != len(self.epochs) + 1:
-            return False
-        self.epochs.append(epoch)
-        self.seconds = seconds
-        return True
-
-    def _tell_end(self, state: TrialState, reason: str, epochs: int, seconds: float, ended: datetime) -> bool:
-        if self.ended is not None or epochs != len(self.epochs):
-            return False
-        self.state, self.reason, self.seconds, self.ended = state, reason, seconds, ended
-        return True
-
-    @property
-    def result(self) -> TrialResult:
-        """What has been told, as a record."""
-        self._result = self._result or TrialResult(
-            key=self.key,
-            state=self.state,
-            epochs=tuple(self.epochs),
-            reason=self.reason,
-            seconds=self.seconds,
-            started=self.started,
-            ended=self.ended,
-        )
-        return self._result
-
-
-def _epoch(row: Row) -> EpochResult:
-    return EpochResult(
-        epoch=_count(row["epoch"], least=1),
-        train_loss=_real(row["train_loss"]),
-        accuracy=_real(row["accuracy"]),
-        loss=_real(row["loss"]),
-    )
-
-
-def _text(value: Any) -> str:
-    if type(value) is not str:
-        raise TypeError(f"{shown(value)} is no text")
-    return value
-
-
-def _count(value: Any, least: int = 0) -> int:
-    if type(value) is not int or not least <= value < 2**31:
-        raise TypeError(f"{shown(value)} is no whole number from {least} on")
-    return value
-
-
-def _real(value: Any) -> float:
-    if type(value) is not float:
-        raise TypeError(f"{shown(value)} is no number with a point")
-    return value
-
-
-def _state(value: Any) -> TrialState:
-    if value not in ENDS:
-        raise ValueError(f"state = {shown(value)} is none of {', '.join(sorted(ENDS))}")
-    return TrialState(value)
-
-
-def _moment(value: Any) -> datetime:
-    return datetime.fromisoformat(_text(value))
-
-
 class Journal:
     """The journal of a run folder, held by its coordinator. An end is on the disk when the call returns.
 
@@ -247,6 +137,8 @@ class Journal:
         self._found = _read(path)
         self._path, self._tell, self._check = path, tell, check
         self._since: dict[TrialKey, float] = {}
+        self._settled, self._unsettled = self._found.whole, bytearray()
+        """Bytes that are on the disk for good, and those behind them."""
         if not path.exists():
             self._do(partial(write_whole, path, b""))
         self._file = self._do(partial(os.open, path, os.O_WRONLY | os.O_APPEND))
@@ -273,7 +165,7 @@ class Journal:
     def bind(self, part: str, value: str) -> None:
         """Tie the run to something, in the place of what it was tied to before."""
         if self._note({"kind": "bound", "part": part, "value": value}):
-            self._do(partial(os.fsync, self._file))
+            self._settle()
 
     def start(self, key: TrialKey) -> None:
         """A trial starts, or goes on in this coordinator."""
@@ -291,7 +183,7 @@ class Journal:
         said = {"state": state.value, "reason": reason, "epochs": len(self.result(key).epochs)}
         row = {"kind": "ended", **asdict(key), **said, "seconds": self._seconds(key), "time": _now()}
         if self._note(row):
-            self._do(partial(os.fsync, self._file))
+            self._settle()
 
     def _seconds(self, key: TrialKey) -> float:
         return round(time.monotonic() - self._since[key], 6)
@@ -304,8 +196,31 @@ class Journal:
 
     def _write(self, row: Row) -> None:
         left = _line(row)
+        self._unsettled += left
         while left:
             left = left[self._do(partial(os.write, self._file, left)) :]
+
+    def _settle(self) -> None:
+        """Bring to the disk what is written.
+
+        After an fsync that failed the system takes for clean what is not there, and a second one would find nothing to
+        do: it is written again.
+        """
+        is_again = False
+
+        def act() -> None:
+            nonlocal is_again
+            if is_again:
+                os.ftruncate(self._file, self._settled)
+                left = bytes(self._unsettled)
+                while left:
+                    left = left[os.write(self._file, left) :]
+            is_again = True
+            os.fsync(self._file)
+
+        self._do(act)
+        self._settled += len(self._unsettled)
+        self._unsettled.clear()
 
     def _do(self, act: Callable[[], T]) -> T:
         try:

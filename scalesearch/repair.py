@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from scalesearch.agenda import Agenda, agenda
-from scalesearch.errors import StudyError
+from scalesearch.errors import ScaleSearchError, StudyError
 from scalesearch.files import write_whole
 from scalesearch.journal import NAME, Journal, is_whole
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
@@ -61,9 +61,14 @@ def repair(folder: Path, url: str | None = None) -> Repaired:
             now = agenda(plan, layout, journal.results)
             place, kept = _with_room(place, now, journal.results)
             bind_storage(journal, place)
-            with closing(Study(place)) as study:
-                added, changed = _brought(study, plan, layout, now, journal)
-                trials = len(study)
+            try:
+                with closing(Study(place)) as study:
+                    added, changed = _brought(study, plan, layout, now, journal)
+                    trials = len(study)
+            except ScaleSearchError:
+                raise
+            except Exception as error:  # noqa: BLE001  whatever a storage that goes away says
+                raise _unusable(place, error, "written") from None
     return Repaired(
         storage=place.shown,
         study=place.study,
@@ -87,6 +92,11 @@ def _mended(folder: Path) -> tuple[tuple[int, ...], list[Path]]:
     return damaged, [aside]
 
 
+def _unusable(place: Storage, error: Exception, what: str) -> StudyError:
+    fault = f"the study in {place.shown} cannot be {what}: {reason(place, error)}"
+    return StudyError(fault, mend="mend that, then repair again")
+
+
 def _with_room(place: Storage, now: Agenda, results: list[TrialResult]) -> tuple[Storage, list[Path]]:
     """A place whose study can be brought to the results, and the files that had to leave it.
 
@@ -99,10 +109,7 @@ def _with_room(place: Storage, now: Agenda, results: list[TrialResult]) -> tuple
             fits = is_ours and not any(map(study.contradicts, results))
     except Exception as error:  # noqa: BLE001  whatever is in a damaged file
         if not is_damage(error):
-            raise StudyError(
-                f"the study in {place.shown} cannot be read: {reason(place, error)}",
-                mend="mend that, then repair again",
-            ) from None
+            raise _unusable(place, error, "read") from None
         fits = False
     if fits:
         return place, []

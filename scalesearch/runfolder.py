@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fcntl
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from scalesearch.errors import StudyError
-from scalesearch.files import Told, write_whole
+from scalesearch.files import FULL, UNFINISHED, Told, write_whole
 from scalesearch.journal import NAME, Journal, Record, read_journal
 from scalesearch.jsonfile import read_object
 from scalesearch.plan import Plan, read_plan
@@ -26,11 +27,18 @@ from scalesearch.storage import Storage, in_folder, on_server
 
 OURS = frozenset({"checkpoints", "logs", "data", "study.db", NAME, ".lock", ".holder"})
 """What a run makes before it writes down its plan, or that may be put there for it."""
+ANYBODYS = frozenset({"report.html"})
+"""Files that are written without holding the folder."""
 NETWORKS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph", "glusterfs"}
-    | {"fuse.glusterfs", "fuse.sshfs", "davfs"}
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "davfs"}
+    | {"wekafs", "panfs", "pvfs2", "orangefs", "gfs2", "ocfs2", "vboxsf"}
 )
 """File systems of several machines, whose locks SQLite cannot rely on."""
+LOCAL = frozenset(
+    {"fuse.fuse-overlayfs", "fuse.mergerfs", "fuse.bindfs", "fuse.grpcfuse", "fuse.osxfs", "fuse.gocryptfs"}
+    | {"fuse.encfs", "fuse.ntfs", "fuse.ntfs-3g", "fuse.exfat"}
+)
+"""File systems of user programs that stay on this machine; of others, such as `fuse.sshfs`, that is not known."""
 
 
 @contextmanager
@@ -60,19 +68,27 @@ def held(folder: Path) -> Iterator[None]:
             (folder / name).mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         lock.acquire(timeout=5)  # a coordinator that was just told to stop needs a moment
+        _sweep(folder)
         write_text(folder / ".holder", json.dumps(_ourselves()))
     except Timeout:
         raise StudyError(f"{folder} is in use by {_holder(folder)}", mend="wait for it, or stop it first") from None
     except OSError as error:
-        raise StudyError(
-            f"{folder} cannot be written: {error.strerror}", mend="choose another folder with --out"
-        ) from None
+        mend = "make room on its disk" if error.errno in FULL else "choose another folder with --out"
+        raise StudyError(f"{folder} cannot be written: {error.strerror}", mend=mend) from None
     try:
         yield
     finally:
         with suppress(OSError):
             (folder / ".holder").unlink()
         lock.release()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed holders of the folder left half written."""
+    for path in [*folder.iterdir(), *folder.glob("family/**/.*")]:
+        unfinished = UNFINISHED.fullmatch(path.name)
+        if unfinished and unfinished["name"] not in ANYBODYS and path.is_file():
+            path.unlink()
 
 
 def _ourselves() -> dict[str, object]:
@@ -104,7 +120,8 @@ def network_of(path: Path, mounts: str) -> str | None:
         _, place, kind, *_ = [re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), one) for one in line.split(" ")]
         if path.is_relative_to(place) and len(place) >= found[0]:  # of two mounts on one place, the later one
             found = len(place), kind
-    return found[1] if found[1] in NETWORKS else None
+    kind = found[1]
+    return kind if kind in NETWORKS or (kind.startswith("fuse.") and kind not in LOCAL) else None
 
 
 def placed(folder: Path, url: str | None) -> Storage:
@@ -146,24 +163,23 @@ def recorded(folder: Path) -> Record:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    foreign = (
-        folder.is_dir() and not (folder / "plan.yaml").is_file() and {path.name for path in folder.iterdir()} - OURS
-    )
+    if not folder.is_dir() or (folder / "plan.yaml").is_file():
+        return
+    foreign = {path.name for path in folder.iterdir() if not UNFINISHED.fullmatch(path.name)} - OURS
     if foreign:
         raise StudyError(f"{folder} holds other files, such as {min(foreign)}", mend="choose another folder with --out")
 
 
 def is_live(folder: Path) -> bool:
-    """Whether a coordinator works in a run folder now."""
-    if not (folder / ".lock").is_file():
-        return False
+    """Whether a coordinator works in a run folder now; asks without write access, and without standing in its way."""
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            return False
-    except Timeout:
+        with (folder / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
     except OSError:
         return False
+    return False
 
 
 def _stored_plan(folder: Path, plan: Plan) -> Plan:

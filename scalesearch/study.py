@@ -183,12 +183,16 @@ def _address(storage: Storage) -> str:
     return storage.url.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
+ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+"""Has a connection end within about a minute whose other side is gone without a word [s; the last one ms]."""
+
+
 def _engine(storage: Storage) -> dict[str, Any]:
     """Options of the database; a file is opened by a function, so that its path may hold any character."""
     if storage.file:
         path = storage.file
         return {"creator": lambda: _connected(path)}
-    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": round(BUSY)}}
+    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": round(BUSY), **ALIVE}}
 
 
 def _connected(path: Path) -> sqlite3.Connection:

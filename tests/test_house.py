@@ -81,6 +81,7 @@ FLOORS = {
     "outcome": 6,
     "findings": 6,
     "journal": 6,
+    "story": 6,
     "study": 6,
     "mirror": 6,
     "prepared": 6,

@@ -337,3 +337,34 @@ def test_a_journal_on_a_disk_that_fills_up_goes_on_when_there_is_room(tmp_path: 
         assert [text.endswith("going on") for text in notices] == [False, True]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_an_end_whose_fsync_failed_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, sync, faults, told = tmp_path / NAME, os.fsync, [errno.ENOSPC, errno.EDQUOT], []
+    with closing(Journal(path, told.append)) as journal:
+        journal.start(KEYS[0])
+        journal.end(KEYS[0], TrialState.FAILED, "before")
+        kept = path.stat().st_size
+
+        def failing(file: int) -> None:
+            if faults:  # a network file system that has no room says so here, and what was written is gone
+                os.ftruncate(file, kept)
+                raise OSError(faults.pop(), "no room")
+            sync(file)
+
+        monkeypatch.setattr(os, "fsync", failing)
+        monkeypatch.setattr("scalesearch.files.PAUSE", 0.01)
+        journal.start(KEYS[1])
+        journal.end(KEYS[1], TrialState.FAILED, "behind")
+        monkeypatch.undo()
+        journal.start(KEYS[2])
+    assert [result.reason for result in read_journal(path).results] == ["before", "behind", ""]
+    assert len(told) == 2
+
+
+def test_a_journal_larger_than_any_run_writes_is_refused_unread(tmp_path: Path):
+    path = tmp_path / NAME
+    with path.open("wb") as file:
+        file.truncate(2**42)
+    with pytest.raises(StudyError, match="larger than any run writes"):
+        read_journal(path)

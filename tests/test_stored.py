@@ -139,6 +139,18 @@ def test_reading_a_run_changes_nothing_in_it(folder: Path, plan: tuple[Plan, Lay
     assert files_of(folder) == before
 
 
+def test_what_a_killed_coordinator_left_half_written_is_swept_and_holds_up_nobody(
+    folder: Path, plan: tuple[Plan, Layout]
+):
+    (folder / "family" / "b1").mkdir(parents=True)
+    left = ["..holder.b4457cbd", ".plan.yaml.998405a3", ".journal.jsonl.0a1b2c3d", "family/b1/.config.yaml.deadbeef"]
+    for name in (*left, ".report.html.01234567"):
+        (folder / name).write_text("{")
+    with claimed(folder, plan[0]):
+        assert not [name for name in left if (folder / name).exists()]
+        assert (folder / ".report.html.01234567").exists()  # which another program may be writing now
+
+
 @pytest.mark.parametrize("content", ["[1, 2", "- 1\n", "seeds: 2\n", "", "\0"], ids=repr)
 def test_a_damaged_plan_is_named_in_one_line(folder: Path, content: str):
     (folder / "plan.yaml").write_text(content)

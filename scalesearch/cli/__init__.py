@@ -9,7 +9,7 @@ import shlex
 import sys
 import traceback
 
-from scalesearch.cli.console import plain
+from scalesearch.cli.console import plain, silence
 from scalesearch.errors import CostMismatchError, EmitError, EngineError, ScaleSearchError, SearchFailedError
 from scalesearch.stopping import TerminatedError, raising
 from scalesearch.storage import redacted, redacted_argument
@@ -30,7 +30,13 @@ def main(arguments: list[str] | None = None) -> None:
     # decisions are small products: threads of numpy's BLAS would wait for each other, and for the trainings
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.exit(_code(arguments))
+    code = _code(arguments)
+    try:
+        sys.stdout.flush()
+    except OSError:  # its disk is full, or nobody reads any more
+        silence(sys.stdout)
+        code = code or INSIDE
+    sys.exit(code)
 
 
 def _code(arguments: list[str]) -> int:
@@ -65,7 +71,9 @@ def _run(arguments: list[str]) -> int:
         return INSIDE
     except Exception as error:  # noqa: BLE001  the boundary of the program: no traceback unless asked for
         if isinstance(error, OSError) and error.errno in REFUSALS:
-            failure = ScaleSearchError(f"{error.filename or 'a file'}: {error.strerror}", mend="choose another place")
+            failure = ScaleSearchError(
+                f"{error.filename or 'the output'}: {error.strerror}", mend="choose another place"
+            )
             return _tell(failure, arguments, USAGE)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         failure = ScaleSearchError(f"failure inside: {reason}", mend="run again with `scalesearch --traceback …`")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,8 +29,11 @@ def plain(text: str) -> str:
     return STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def console(*, stderr: bool, quiet: bool = False) -> Console:
-    """A place for text as it is: names in it are no markup, no emoji and no escape codes."""
+def console(*, stderr: bool, quiet: bool = False, is_optional: bool = False) -> Console:
+    """A place for text as it is: names in it are no markup, no emoji and no escape codes.
+
+    Where text is optional, what cannot be written (a full disk, a reader that has gone) is lost and ends nothing.
+    """
     from rich.console import Console  # a document does without
     from rich.text import Text
 
@@ -36,7 +41,21 @@ def console(*, stderr: bool, quiet: bool = False) -> Console:
         def render_str(self, text: str, **options: Any) -> Text:
             return super().render_str(plain(text), **options)
 
+        def print(self, *objects: Any, **options: Any) -> None:
+            with suppress(*([OSError] if is_optional else [])):
+                super().print(*objects, **options)
+
+        def on_broken_pipe(self) -> None:
+            if not is_optional:
+                super().on_broken_pipe()
+            silence(self.file)
+
     return Plain(stderr=stderr, quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def silence(file: IO[str]) -> None:
+    """Have what is still written to a file go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 def terminal(as_json: bool) -> Console:

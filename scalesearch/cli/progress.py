@@ -39,7 +39,7 @@ class Display:
     """A frame for progress: bars on a terminal, lines elsewhere."""
 
     def __init__(self, *, quiet: bool, on_stderr: bool) -> None:
-        self.console = console(stderr=on_stderr, quiet=quiet)
+        self.console = console(stderr=on_stderr, quiet=quiet, is_optional=True)
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),

@@ -274,10 +274,11 @@ class LocalExecutor:
 
 
 def _kill(workers: Sequence[_Worker]) -> None:
+    """End them at once; one that even SIGKILL does not reach, in a driver that hangs, is left to the system."""
     for worker in workers:
         worker.process.kill()
     for worker in workers:
-        worker.process.join()
+        worker.process.join(EXIT)
         worker.pipe.close()
 
 

@@ -20,7 +20,7 @@ from scalesearch.nets.blocks import start_near_identity
 from scalesearch.nets.fused import fuse
 from scalesearch.nets.lean import slim
 from scalesearch.nets.stacked import stack
-from scalesearch.proxy.checkpoint import Checkpoint, Results, read_checkpoint, write_checkpoint
+from scalesearch.proxy.checkpoint import Checkpoint, Results, damaged, read_checkpoint, write_checkpoint
 from scalesearch.proxy.device import Shelf
 from scalesearch.proxy.images import Images, open_images
 from scalesearch.proxy.ranks import ALONE, Ranks
@@ -61,6 +61,9 @@ def train_trials(
     training, identity = _started(work, shelf, images, ranks or ALONE)
     keeper = Keeper(work, training, identity)
     failed: set[TrialKey] = set()
+    if broken := damaged(work.checkpoint):
+        where = " and ".join(map(str, broken))
+        yield [Noticed(f"{where} is damaged; the training goes on from what was kept before, or from its beginning")]
     for results in keeper.restored():
         yield _told(work, results, failed)
     training.share()
@@ -144,7 +147,7 @@ class Keeper:
     def restored(self) -> Results:
         """Put the training where its last checkpoint was; returns the results of the epochs before."""
         stored = read_checkpoint(self._work.checkpoint, self._identity)
-        if stored is not None and self._training.state.fits(stored.tensors):  # a module's code may be another by now
+        if stored is not None and self._training.fits(stored.tensors):  # a module's code may be another by now
             self._training.restore(stored.tensors, epoch=len(stored.results), step=stored.step)
             self.results += stored.results
         return list(self.results)

@@ -32,14 +32,17 @@ are damaged; or, of no work, why the worker cannot begin."""
 
 @dataclass(slots=True)
 class _Stop:
-    """What a worker that is told to end does: at once where it waits, behind the next step where it trains."""
+    """What a worker that is told to end does: at once where it waits, behind the next step where it trains.
+
+    Also behind the loading of torch, whose C++ aborts the process where Python raises.
+    """
 
     is_asked: bool = False
-    is_training: bool = False
+    is_busy: bool = True
 
     def __call__(self, *_: object) -> None:
         is_first, self.is_asked = not self.is_asked, True
-        if is_first and not self.is_training:  # a second one may meet a process that is ending
+        if is_first and not self.is_busy:  # a second one may meet a process that is ending
             raise SystemExit(0)
 
 
@@ -60,6 +63,7 @@ def serve(pipe: Connection, device_name: str, signs: Signs) -> None:
     except Exception as error:  # noqa: BLE001  the boundary of the process: whatever it is, nothing can be trained here
         pipe.send(_in_one_line(error))
         return
+    stop.is_busy = False
     while not stop.is_asked:
         try:
             asked: Work | Probe = pipe.recv()
@@ -68,9 +72,9 @@ def serve(pipe: Connection, device_name: str, signs: Signs) -> None:
         if isinstance(asked, Probe):
             _probe(pipe, asked, shelf.device)
         else:
-            stop.is_training = True
+            stop.is_busy = True
             leaves = _train(pipe, asked, shelf, signs, lambda: stop.is_asked)
-            stop.is_training = False
+            stop.is_busy = False
             if leaves:
                 return
         _give_back(shelf.device)

@@ -77,10 +77,21 @@ def _read(path: Path, identity: str) -> Checkpoint | None:
         about = json.loads(packed[ABOUT].numpy().tobytes())
         if about["identity"] != identity:
             return None
-        results = [[EpochResult(**row) for row in epoch] for epoch in about["results"]]
+        results = [[_result(**row) for row in epoch] for epoch in about["results"]]
         return Checkpoint(tensors=_unpacked(about["layout"], packed), results=results, step=int(about["step"]))
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
         return None
+
+
+def damaged(path: Path) -> list[Path]:
+    """Files of a checkpoint that are there and not whole."""
+    return [one for one in generations(path) if one.is_file() and _content(one) is None]
+
+
+def _result(*, epoch: int, train_loss: float, accuracy: float, loss: float) -> EpochResult:
+    if type(epoch) is not int or any(type(one) is not float for one in (train_loss, accuracy, loss)):
+        raise TypeError("no result of an epoch")
+    return EpochResult(epoch=epoch, train_loss=train_loss, accuracy=accuracy, loss=loss)
 
 
 def _content(path: Path) -> bytes | None:

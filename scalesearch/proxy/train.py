@@ -72,6 +72,11 @@ class Training:
         """All that a checkpoint needs besides `epoch` and `step`: live tensors, to be copied before training on."""
         return self.state.tensors() | {"losses": self._step.losses} | _random_state(self._data.device)
 
+    def fits(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether `tensors` are those of such a training."""
+        own = {name for name in self.tensors() if not name.startswith("optimizer.")}  # which has none before a step
+        return self.state.fits(tensors) and own == {name for name in tensors if not name.startswith("optimizer.")}
+
     def restore(self, tensors: Mapping[str, Tensor], *, epoch: int, step: int) -> None:
         """Go on from copies of what `tensors` gave behind a step."""
         self.state.restore(tensors)

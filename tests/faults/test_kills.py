@@ -13,6 +13,8 @@ import optuna
 import pytest
 from servers import Server
 
+from scalesearch.files import UNFINISHED
+
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by /proc")]
 
 IS_FULL = os.environ.get("SCALESEARCH_FAULTS") == "full"
@@ -29,6 +31,8 @@ KILLS = 35 if IS_FULL else 4
 CASES = [(policy, storage) for policy in SEARCHES for storage in ("sqlite", "postgresql")]
 OPERATIONS = None if IS_FULL else 6
 """File operations that the coordinator is killed in; None = all."""
+EARLY = (7, 11)
+"""Operations before the plan is written down, behind which nobody could say whose folder it is."""
 SHARES = {"worker": 70, "coordinator": 20, "both": 10}
 ANSWERS = ("ranking.json", "trials.csv", "candidates.csv", "family/manifest.json")
 
@@ -187,7 +191,7 @@ def test_a_kill_inside_any_file_operation_of_the_coordinator_changes_no_byte(
     assert run.start(tmp_path / "counted", COUNT_IN=str(counted)).wait() == 0
     made = int(counted.read_text())
     assert made > 100
-    chosen = range(1, made + 1, 1 if OPERATIONS is None else made // OPERATIONS)
+    chosen = range(1, made + 1) if OPERATIONS is None else [*range(1, made + 1, made // OPERATIONS), *EARLY]
     for number in chosen:
         folder = tmp_path / f"at-{number}"
         assert run.start(folder, DIE_AT=str(number), STEP_SECONDS="0").wait() in (-signal.SIGKILL, 0), number
@@ -197,5 +201,6 @@ def test_a_kill_inside_any_file_operation_of_the_coordinator_changes_no_byte(
         after = ends(folder)
         assert {name: after[name] for name in before} == before, number
         assert contents(folder) == run.answers, number
+        assert not [path for path in folder.rglob(".*") if UNFINISHED.fullmatch(path.name)], number
         assert_nothing_ran_again(folder)
         assert_study_is_whole(folder, run.driver)

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from scalesearch.errors import StudyError
 from scalesearch.scaling import DIMENSIONS
@@ -73,10 +74,15 @@ def _sample(arm: Arm, accuracies: Sequence[float]) -> Sample:
         raise StudyError(
             f"arm {arm.id}: accuracies {list(accuracies)} are not all finite", mend="record such a trial as failed"
         )
-    values = [round(float(value), DIGITS) for value in accuracies]
+    mean, squares = _moments(tuple(round(float(value), DIGITS) for value in accuracies))
+    return Sample(arm=arm, mean=mean, seeds=len(accuracies), squares=squares)
+
+
+@lru_cache(maxsize=10_000)  # most arms have the values that they had at the decision before
+def _moments(values: tuple[float, ...]) -> tuple[float, float]:
+    """Mean, and sum of squared deviations from it."""
     spread = statistics.variance(values) if len(values) > 1 else 0.0
-    mean = round(statistics.mean(values), DIGITS)
-    return Sample(arm=arm, mean=mean, seeds=len(values), squares=spread * (len(values) - 1))
+    return round(statistics.mean(values), DIGITS), spread * (len(values) - 1)
 
 
 def pooled(samples: Sequence[Sample]) -> Noise | None:

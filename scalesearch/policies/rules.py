@@ -93,8 +93,7 @@ def affordable(keys: Sequence[TrialKey], epochs: int) -> tuple[TrialKey, ...]:
 def samples_at(arms: Sequence[Arm], results: Results, rung: int) -> list[Sample]:
     """The accuracies of the arms at one training length, summed up; failed trials are left out."""
     accuracies: dict[str, list[float]] = {}
-    for key in sorted(results):
-        value = results[key]
+    for key, value in results.items():  # in any order, which a sum does not show
         if key.rung == rung and value is not None:
             accuracies.setdefault(key.proxy, []).append(value)
     return summed_up(arms, accuracies)

@@ -131,6 +131,11 @@ def placed(folder: Path, url: str | None) -> Storage:
         StudyError: no such place can be used.
     """
     bound = read_journal(folder / NAME).bound
+    if not url and "storage" in bound and "PGPASSWORD" in os.environ:
+        raise StudyError(
+            f"{folder} keeps its study in {bound['storage']}; PGPASSWORD is sent to no server that a file names",
+            mend="name it with --storage, or keep the password in ~/.pgpass",
+        )
     if url or "storage" in bound:
         name = bound.get("study") or f"{folder.resolve().name}-{secrets.token_hex(4)}"
         return on_server(url or bound["storage"], name)

@@ -11,6 +11,7 @@ from following import Seen, begun, expected, searched, states, stored
 from servers import IS_THERE, SECRET, Server
 
 from scalesearch.engine.work import Event, Finished
+from scalesearch.errors import StudyError
 from scalesearch.journal import NAME, read_journal
 from scalesearch.repair import repair
 from scalesearch.storage import Storage, on_server
@@ -114,7 +115,9 @@ def test_a_server_that_is_away_at_the_end_is_caught_up_with_by_repair(
     assert len([text for text in notices if "cannot be written" in text]) == 1
     assert SECRET not in " ".join(notices)
     monkeypatch.setenv("PGPASSWORD", SECRET)  # the journal has none
-    told = repair(tmp_path / "run")
+    with pytest.raises(StudyError, match="PGPASSWORD is sent to no server that a file names"):
+        repair(tmp_path / "run")
+    told = repair(tmp_path / "run", place.shown)
     assert (told.added, told.storage) == (len(plain), place.shown)
     assert SECRET not in (tmp_path / "run" / NAME).read_text()
     assert stored(server.driver, place.study) == plain

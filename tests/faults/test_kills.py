@@ -182,17 +182,21 @@ def kill_until_done(run: Run, folder: Path, chance: random.Random, most: int) ->
     return kills
 
 
-@pytest.mark.timeout(3600)
+def chosen_operations(run: Run, place: Path) -> list[int]:
+    """Operations of a run that a fault is tried in, counted from 1: all, or some, the first ones among them."""
+    counted = place / "count.txt"
+    assert run.start(place / "counted", COUNT_IN=str(counted)).wait() == 0
+    made = int(counted.read_text())
+    assert made > 100
+    return [*range(1, made + 1)] if OPERATIONS is None else [*range(1, made + 1, made // OPERATIONS), *EARLY]
+
+
+@pytest.mark.timeout(7200)
 def test_a_kill_inside_any_file_operation_of_the_coordinator_changes_no_byte(
     disturbed: Callable[[str, str], Run], tmp_path: Path
 ):
     run = disturbed("grid", "sqlite")
-    counted = tmp_path / "count.txt"
-    assert run.start(tmp_path / "counted", COUNT_IN=str(counted)).wait() == 0
-    made = int(counted.read_text())
-    assert made > 100
-    chosen = range(1, made + 1) if OPERATIONS is None else [*range(1, made + 1, made // OPERATIONS), *EARLY]
-    for number in chosen:
+    for number in chosen_operations(run, tmp_path):
         folder = tmp_path / f"at-{number}"
         assert run.start(folder, DIE_AT=str(number), STEP_SECONDS="0").wait() in (-signal.SIGKILL, 0), number
         before = ends(folder)
@@ -200,7 +204,29 @@ def test_a_kill_inside_any_file_operation_of_the_coordinator_changes_no_byte(
         assert again.wait() == 0, (number, again.err.read_text())
         after = ends(folder)
         assert {name: after[name] for name in before} == before, number
-        assert contents(folder) == run.answers, number
-        assert not [path for path in folder.rglob(".*") if UNFINISHED.fullmatch(path.name)], number
-        assert_nothing_ran_again(folder)
-        assert_study_is_whole(folder, run.driver)
+        assert_is_whole(run, folder)
+
+
+@pytest.mark.timeout(7200)
+def test_a_disk_that_is_full_at_any_file_operation_is_waited_for_or_named_and_changes_no_byte(
+    disturbed: Callable[[str, str], Run], tmp_path: Path
+):
+    run = disturbed("grid", "sqlite")
+    for number in chosen_operations(run, tmp_path):
+        folder = tmp_path / f"at-{number}"
+        first = run.start(folder, FULL_AT=str(number), STEP_SECONDS="0")
+        if first.wait():
+            assert first.process.returncode == 2, (number, first.err.read_text())
+            [line] = first.err.read_text().splitlines()
+            assert "No space left on device" in line, number
+            again = run.start(folder, STEP_SECONDS="0")
+            assert again.wait() == 0, (number, again.err.read_text())
+        assert_is_whole(run, folder)
+
+
+def assert_is_whole(run: Run, folder: Path) -> None:
+    """A run that was disturbed has the answers of one that was not, and left nothing half done."""
+    assert contents(folder) == run.answers, folder
+    assert not [path for path in folder.rglob(".*") if UNFINISHED.fullmatch(path.name)], folder
+    assert_nothing_ran_again(folder)
+    assert_study_is_whole(folder, run.driver)

@@ -1,8 +1,10 @@
 """Checkpoints at a URL: two generations, each there in whole, on file systems that are not files too."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,10 @@ pytest.importorskip("fsspec", reason="needs scalesearch[ray]")
 import fsspec
 
 from scalesearch.engine.afar import Afar
+from scalesearch.engine.work import Cluster
 from scalesearch.files import generations
+from scalesearch.journal import Journal
+from scalesearch.run import _own_place
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -109,3 +114,22 @@ def test_a_password_of_a_store_is_not_told(tmp_path: Path):
     assert told
     assert "ftp://me@127.0.0.1:9/folder: " in told.text
     assert "hunter22" not in told.text
+
+
+@pytest.mark.parametrize("bound", [None, "../another", ""])
+def test_a_run_has_a_folder_of_its_own_which_it_finds_again_and_no_file_leads_elsewhere(
+    bound: str | None, tmp_path: Path
+):
+    def place() -> str | None:
+        with closing(Journal(tmp_path / "journal.jsonl", told.append, lambda: None)) as journal:
+            cluster = _own_place(Cluster(checkpoints="s3://bucket/all/"), journal)
+        return cluster and cluster.checkpoints
+
+    told: list[str] = []
+    if bound is not None:
+        with closing(Journal(tmp_path / "journal.jsonl", told.append, lambda: None)) as journal:
+            journal.bind("checkpoints", bound)
+    first = place()
+    assert first
+    assert re.fullmatch("s3://bucket/all/[0-9a-f]{16}", first)
+    assert place() == first

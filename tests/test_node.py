@@ -45,13 +45,14 @@ def test_a_trainers_copies_of_checkpoints_go_with_their_trial(place: Path, tmp_p
     trainer = Trainer(uses_gpu=False, afar=Afar(store.as_uri()) if is_afar else None)
     work = smallest_work(smallest_images(tmp_path / "data"), tmp_path, micro_batch=16)
     work = replace(work, checkpoint=tmp_path / "not seen here" / "a.safetensors")
-    for step in (1, 2, 3):
-        told = trained(trainer, work, is_halted=True)
-        assert isinstance(told[-1], Failed)
-        assert [event.step for event in told if isinstance(event, Kept)] == [step]
-    assert {path.name for path in place.rglob("*.safetensors*")} == {"a.safetensors", "a.safetensors.before"}
-    assert isinstance(trained(trainer, work)[-1], Finished)
-    assert [path for path in place.rglob("*") if path.is_file()] == []
+    with trainer._own:
+        for step in (1, 2, 3):
+            told = trained(trainer, work, is_halted=True)
+            assert isinstance(told[-1], Failed)
+            assert [event.step for event in told if isinstance(event, Kept)] == [step]
+        assert {path.name for path in place.rglob("*.safetensors*")} == {"a.safetensors", "a.safetensors.before"}
+        assert isinstance(trained(trainer, work)[-1], Finished)
+        assert [path for path in place.rglob("*") if path.is_file()] == []
     assert len(list(store.iterdir())) == 2 if is_afar else not store.exists()
 
 
@@ -84,6 +85,6 @@ def test_a_new_trainer_removes_the_folders_of_killed_ones_alone(place: Path, liv
         (folder / "a.safetensors").write_bytes(b"checkpoint")
     lives[0].kill()
     lives[0].wait()
-    trainer = Trainer(uses_gpu=False)
-    assert set(place.iterdir()) == {foreign, folders[1], Path(trainer._own.name)}
+    with Trainer(uses_gpu=False)._own as own:
+        assert set(place.iterdir()) == {foreign, folders[1], Path(own)}
     assert list(folders[1].iterdir())

@@ -43,7 +43,7 @@ class Afar:
 
     def sweep(self) -> Noticed | None:
         """Remove what killed senders left unfinished; none may be at work."""
-        return self._tried(lambda: self._remove(lambda found: found.startswith(".")), "removed from", "it stays")
+        return self._tried(lambda: self._sweep("."), "removed from", "what is unfinished stays")
 
     def leave(self) -> None:
         """Remove the folder, if it is empty and the storage knows of folders."""
@@ -80,16 +80,19 @@ class Afar:
         system.mv(unfinished, newest)
 
     def _drop(self, name: str) -> None:
-        kept = {generation.name for generation in generations(Path(name))}
-        self._remove(lambda found: found in kept or found.startswith(f".{name}."))
+        system, root = self._opened()
+        for generation in generations(Path(name)):
+            with suppress(FileNotFoundError):
+                system.rm_file(f"{root}/{generation.name}")
+        self._sweep(f".{name}.")
 
-    def _remove(self, is_spent: Callable[[str], bool]) -> None:
-        """Remove the files of such names."""
+    def _sweep(self, beginning: str) -> None:
+        """Remove the files whose names begin so."""
         system, root = self._opened()
         system.invalidate_cache(root)  # others write there
         with suppress(FileNotFoundError):  # also of the folder
             for found in system.ls(root, detail=False):
-                if is_spent(found.rstrip("/").rpartition("/")[2]):
+                if found.rpartition("/")[2].startswith(beginning):
                     system.rm_file(found)
 
     def _opened(self) -> tuple[Any, str]:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,7 +116,10 @@ def test_a_stop_a_node_killed_and_one_that_joins_change_no_byte_and_no_trial_run
     first.process.send_signal(signal.SIGTERM)
     assert first.wait(60) == 143, first.err.read_text()
     done = first.out.read_text().count("/8 ")
-    assert list(store.iterdir())
+    [place] = store.iterdir()
+    kept = {path.name: path.read_bytes() for path in place.iterdir()}
+    assert kept
+    others = shutil.copytree(place, store / "others")  # of a run of the same trials
     assert list((folder / "checkpoints").iterdir()) == []
     second = program(*command)
     second.wait_for(f"{done + 2}/8 ", 300)
@@ -125,7 +129,8 @@ def test_a_stop_a_node_killed_and_one_that_joins_change_no_byte_and_no_trial_run
     assert same_answer(folder, finished[0])
     assert_nothing_ran_again(folder)
     assert "Traceback" not in first.out.read_text() + second.out.read_text() + second.err.read_text()
-    assert list(store.iterdir()) == []
+    assert list(store.iterdir()) == [others]
+    assert {path.name: path.read_bytes() for path in others.iterdir()} == kept
 
 
 def test_of_a_run_whose_head_is_lost_all_is_kept_and_ctrl_c_is_heard(

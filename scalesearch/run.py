@@ -9,10 +9,12 @@ import json
 import math
 import os
 import platform
+import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -115,7 +117,7 @@ def run(
         _followed(placed(folder, storage), journal, plan, layout, folder, observer) as study,
     ):
         now = agenda(plan, layout, journal.results)
-        with engine(plan, layout, now, cluster) as workers:
+        with engine(plan, layout, now, _own_place(cluster, journal)) as workers:
             images, found = _prepared(plan, layout, folder, journal, observer, cache=cache, download=download)
             ready = workers.arranged(plan, layout, now, folder, _heard(observer))
             _write_environment(folder, ready.slots, observer)
@@ -150,6 +152,17 @@ def _followed(
     if not study.close():
         text = f"the study in {place.shown} is behind; `scalesearch repair {folder}` brings it up"
         observer.happened(Noticed(text))
+
+
+def _own_place(cluster: Cluster | None, journal: Journal) -> Cluster | None:
+    """The same cluster, with a folder for the checkpoints of this run alone, which later runs of its folder find."""
+    if cluster is None or cluster.checkpoints is None:
+        return cluster
+    name = journal.bound.get("checkpoints", "")
+    if not re.fullmatch("[0-9a-f]{16}", name):  # a file is believed no other place
+        name = secrets.token_hex(8)
+        journal.bind("checkpoints", name)
+    return replace(cluster, checkpoints=f"{cluster.checkpoints.rstrip('/')}/{name}")
 
 
 def _is_over(asked: Asked, end: float) -> bool:

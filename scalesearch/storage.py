@@ -1,4 +1,4 @@
-"""Where a study is stored: a file of the run folder, or a PostgreSQL server. Passwords are kept, never told."""
+"""Where a study is stored: a file of the run folder, or a PostgreSQL server. Passwords of URLs are kept, never told."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from scalesearch.errors import StudyError
 
 SCHEMES = ("postgresql://", "postgres://", "postgresql+psycopg://")
 _URL = re.compile(r"(postgres\w*(?:\+\w+)?://)((?:\S*@)?[^\s'\"]*)")
+_OTHER = re.compile(r"(\w[\w+.-]*://[^\s:@/?]*):\S*@")
+"""The URL of anything else, where a user has a password."""
 _SECRETS = re.compile(r"([?&])(?:ssl)?password=([^&]*)&?")
 _HIDDEN = "…"
 
 
 def redacted(text: str) -> str:
-    """A text whose URLs of databases have lost their passwords.
+    """A text whose URLs have lost their passwords.
 
-    >>> redacted("run --storage=postgresql://me:se@cret@host/db?sslmode=require --quiet")
-    'run --storage=postgresql://me@host/db?sslmode=require --quiet'
+    >>> redacted("run --storage=postgresql://me:se@cret@host/db?sslmode=require --checkpoints ftp://me:secret@host/run")
+    'run --storage=postgresql://me@host/db?sslmode=require --checkpoints ftp://me@host/run'
     """
-    return _URL.sub(lambda found: found[1] + _parted(found[2])[0], text)
+    return _OTHER.sub(r"\1@", _URL.sub(lambda found: found[1] + _parted(found[2])[0], text))
 
 
 def redacted_argument(argument: str) -> str:
@@ -31,7 +33,9 @@ def redacted_argument(argument: str) -> str:
     '--storage=postgresql://me@host/db'
     """
     before, mark, place = argument.partition("://")
-    return f"{before}{mark}{_parted(place)[0]}" if "postgres" in before else argument
+    if "postgres" in before:
+        return f"{before}{mark}{_parted(place)[0]}"
+    return re.sub(r"(?s)(\w://[^:@/?]*):.*@", r"\1@", argument)
 
 
 def _parted(place: str) -> tuple[str, str]:

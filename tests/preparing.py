@@ -1,5 +1,6 @@
-"""Images prepared for a test: arrays of its own put where workers open them, a dataset decoded into a folder."""
+"""Images prepared for a test, arrays of its own or a dataset decoded into a folder; and the smallest work on some."""
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -7,10 +8,23 @@ from typing import Any
 import numpy as np
 
 from scalesearch.dataset import Dataset
+from scalesearch.engine.work import Work
 from scalesearch.proxy.choice import Choice, key_of
 from scalesearch.proxy.data import choose, choose_test
 from scalesearch.proxy.decoding import decode
 from scalesearch.proxy.images import ARRAYS, Images, seal
+from scalesearch.recipe import Recipe
+from scalesearch.spec import Head, Network, Stage, Stem
+from scalesearch.trials import TrialKey
+
+NETWORK = Network(
+    stem=Stem(width=8, stride=1),
+    stages=(Stage(block="mbconv", depth=2, width=8, stride=2, expansion=2.0, se_ratio=0.25),),
+    head=Head(width=16),
+    resolution=10,
+    num_classes=3,
+)
+RECIPE = Recipe(batch_size=16, norm_images=32, crop=0.1, flip=True)
 
 
 def unheard(*_: object) -> None:
@@ -42,3 +56,32 @@ def loaded(
     """Decoded into a folder that is gone: what is mapped stays."""
     with TemporaryDirectory() as folder:
         return load(dataset, Path(folder), images=images, validation=validation, side=side, download=download)
+
+
+def smallest_images(folder: Path) -> Path:
+    """Two batches or four of the smallest network's images."""
+
+    def part(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        pixels = np.random.default_rng(seed).integers(0, 256, (count, 1, 10, 10), np.uint8)
+        return pixels, (np.arange(count) % 3).astype(np.int64)
+
+    (images, labels), (held, held_labels) = part(64, 0), part(30, 1)
+    found = Images(
+        train_images=images, train_labels=labels, validation_images=held, validation_labels=held_labels, fingerprint=""
+    )
+    save(found, folder)
+    return folder
+
+
+def smallest_work(data: Path, folder: Path, *, micro_batch: int, epochs: int = 3, dropout: float = 0.0) -> Work:
+    folder.mkdir(exist_ok=True)
+    key = TrialKey(proxy="tiny", seed=0, rung=epochs)
+    return Work(
+        keys=(key,),
+        network=replace(NETWORK, head=replace(NETWORK.head, dropout=dropout)),
+        recipe=RECIPE,
+        data=data,
+        checkpoint=folder / f"{key}.safetensors",
+        log=folder / f"{key}.log",
+        micro_batch=micro_batch,
+    )

@@ -1,13 +1,38 @@
 """Checkpoints at a URL: two generations, each there in whole, on file systems that are not files too."""
 
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("fsspec", reason="needs scalesearch[ray]")
 
+import fsspec
+
 from scalesearch.engine.afar import Afar
+from scalesearch.engine.work import Cluster
 from scalesearch.files import generations
+from scalesearch.journal import Journal
+from scalesearch.run import _own_place
+
+
+@pytest.fixture(params=["memory", "file"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A folder of nobody else."""
+    if request.param == "file":
+        yield (tmp_path / "there").as_uri()
+        return
+    yield f"memory://{secrets.token_hex(4)}"
+    fsspec.filesystem("memory").store.clear()
+
+
+def names(url: str) -> list[str]:
+    system, root = fsspec.core.url_to_fs(url)
+    return sorted(path.rpartition("/")[2] for path in system.find(root))
 
 
 @pytest.mark.parametrize("kind", ["memory", "file", "path"])
@@ -45,3 +70,66 @@ def test_a_store_that_is_away_is_told_of_and_breaks_nothing(tmp_path: Path):
         "no checkpoint can be removed from",
     ]
     assert here.read_bytes() == b"first"
+
+
+def test_what_killed_senders_left_is_removed_with_its_trial_and_at_the_start_and_an_empty_folder_at_the_end(
+    url: str, tmp_path: Path
+):
+    afar, here = Afar(url), tmp_path / "a-s0-e2.safetensors"
+    assert (afar.sweep(), afar.drop(here.name)) == (None, None)
+    here.write_bytes(b"first")
+    afar.send(here)
+    system, root = fsspec.core.url_to_fs(url)
+    left = [f".{here.name}.0123abcd", ".b-s0-e2.safetensors.0123abcd"]
+    for name in left:
+        system.pipe_file(f"{root}/{name}", b"fir")
+    afar.leave()
+    assert names(url) == sorted([here.name, *left])
+    afar.drop(here.name)
+    assert names(url) == left[1:]
+    afar.sweep()
+    afar.leave()
+    assert not system.exists(root)
+
+
+def test_a_file_and_its_name_are_on_the_disk_when_it_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settled: list[int] = []
+    settle = os.fsync
+
+    def noted(descriptor: int) -> None:
+        settle(descriptor)
+        settled.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    here = tmp_path / "a-s0-e2.safetensors"
+    here.write_bytes(b"first")
+    assert Afar((tmp_path / "there").as_uri()).send(here) is None
+    assert settled == [(tmp_path / "there" / here.name).stat().st_ino, (tmp_path / "there").stat().st_ino]
+
+
+def test_a_password_of_a_store_is_not_told(tmp_path: Path):
+    here = tmp_path / "a-s0-e2.safetensors"
+    here.write_bytes(b"first")
+    told = Afar("ftp://me:hunter22@127.0.0.1:9/folder").send(here)
+    assert told
+    assert "ftp://me@127.0.0.1:9/folder: " in told.text
+    assert "hunter22" not in told.text
+
+
+@pytest.mark.parametrize("bound", [None, "../another", ""])
+def test_a_run_has_a_folder_of_its_own_which_it_finds_again_and_no_file_leads_elsewhere(
+    bound: str | None, tmp_path: Path
+):
+    def place() -> str | None:
+        with closing(Journal(tmp_path / "journal.jsonl", told.append, lambda: None)) as journal:
+            cluster = _own_place(Cluster(checkpoints="s3://bucket/all/"), journal)
+        return cluster and cluster.checkpoints
+
+    told: list[str] = []
+    if bound is not None:
+        with closing(Journal(tmp_path / "journal.jsonl", told.append, lambda: None)) as journal:
+            journal.bind("checkpoints", bound)
+    first = place()
+    assert first
+    assert re.fullmatch("s3://bucket/all/[0-9a-f]{16}", first)
+    assert place() == first

@@ -129,7 +129,7 @@ DOORS = {
     ),
     "PIL": ("dataset.faults", "dataset.folders", "proxy.data", "proxy.pixels", "proxy.decoding"),
     "fsspec": ("engine.afar",),
-    "ray": ("engine.cluster", "engine.seats", "engine.connecting"),
+    "ray": ("engine.cluster", "engine.seats", "engine.head", "engine.connecting"),
     "pydantic": ("request",),
     "yaml": ("yamlfile", "emit", "runfolder", "report.page", "report.again"),
     "jinja2": ("report.page",),

@@ -197,11 +197,16 @@ def test_repair_speaks_json_and_to_people_and_leaves_a_held_folder(folder: Path,
         ("postgresql+psycopg://me:secret@host/db?sslmode=require", "postgresql+psycopg://me@host/db?sslmode=require"),
         ("postgresql:///db?host=/run&password=secret", "postgresql:///db?host=/run"),
         ("postgres://:secret@host/db?password=secret&user=me", "postgres://@host/db?user=me"),
+        ("ftp://me:secret@host/run", "ftp://me@host/run"),
+        ("simplecache::s3://me:se/c@ret@bucket/run", "simplecache::s3://me@bucket/run"),
+        ("ray://host:10001", "ray://host:10001"),
+        ("file:///shared/a:b@c", "file:///shared/a:b@c"),
     ],
 )
 def test_a_shown_url_has_no_password(url: str, shown: str):
     assert redacted(f"run --storage={url} --quiet") == f"run --storage={shown} --quiet"
     assert redacted(json.dumps({"url": url})) == json.dumps({"url": shown})
+    assert redacted_argument(f"--storage={url}") == f"--storage={shown}"
 
 
 PASSWORDS = st.text(st.characters(exclude_categories=("C", "Z"), include_characters=" "), min_size=1)

@@ -3,59 +3,23 @@
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
 import pytest
-from preparing import save
+from preparing import smallest_images, smallest_work
 
 from scalesearch.engine.node import Trainer
 from scalesearch.engine.work import Event, Failed, Finished, Kept, Progress, Work
-from scalesearch.proxy.images import Images, open_images
-from scalesearch.recipe import EpochResult, Recipe
-from scalesearch.spec import Head, Network, Stage, Stem
-from scalesearch.trials import TrialKey
+from scalesearch.proxy.images import open_images
+from scalesearch.recipe import EpochResult
 
 SPAWN = multiprocessing.get_context("spawn")
-NETWORK = Network(
-    stem=Stem(width=8, stride=1),
-    stages=(Stage(block="mbconv", depth=2, width=8, stride=2, expansion=2.0, se_ratio=0.25),),
-    head=Head(width=16),
-    resolution=10,
-    num_classes=3,
-)
-RECIPE = Recipe(batch_size=16, norm_images=32, crop=0.1, flip=True)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    def part(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        pixels = np.random.default_rng(seed).integers(0, 256, (count, 1, 10, 10), np.uint8)
-        return pixels, (np.arange(count) % 3).astype(np.int64)
-
-    (images, labels), (held, held_labels) = part(64, 0), part(30, 1)
-    folder = tmp_path_factory.mktemp("ranks") / "data"
-    found = Images(
-        train_images=images, train_labels=labels, validation_images=held, validation_labels=held_labels, fingerprint=""
-    )
-    save(found, folder)
-    return folder
-
-
-def work(data: Path, folder: Path, *, micro_batch: int, epochs: int = 3, dropout: float = 0.0) -> Work:
-    folder.mkdir(exist_ok=True)
-    key = TrialKey(proxy="tiny", seed=0, rung=epochs)
-    return Work(
-        keys=(key,),
-        network=replace(NETWORK, head=replace(NETWORK.head, dropout=dropout)),
-        recipe=RECIPE,
-        data=data,
-        checkpoint=folder / f"{key}.safetensors",
-        log=folder / f"{key}.log",
-        micro_batch=micro_batch,
-    )
+    return smallest_images(tmp_path_factory.mktemp("ranks") / "data")
 
 
 def other(pipe: Connection) -> None:
@@ -136,11 +100,11 @@ def pair() -> Iterator[list[Connection]]:
 def test_two_processes_have_the_bits_of_one_that_adds_up_two_micro_batches(
     alone: list[Connection], pair: list[Connection], data: Path, tmp_path: Path
 ):
-    expected = trained(alone, work(data, tmp_path / "alone", micro_batch=8))
-    found = trained(pair, work(data, tmp_path / "pair", micro_batch=8))
+    expected = trained(alone, smallest_work(data, tmp_path / "alone", micro_batch=8))
+    found = trained(pair, smallest_work(data, tmp_path / "pair", micro_batch=8))
     assert found == expected
     assert isinstance(found[-1], Finished)
-    whole = trained(alone, work(data, tmp_path / "whole", micro_batch=16))
+    whole = trained(alone, smallest_work(data, tmp_path / "whole", micro_batch=16))
     assert results(whole) != results(expected)  # norms see whole batches there
 
 
@@ -148,9 +112,9 @@ def test_two_processes_have_the_bits_of_one_that_adds_up_two_micro_batches(
 def test_processes_with_unequal_shares_come_to_the_same_but_for_the_order_of_the_sum(
     alone: list[Connection], data: Path, tmp_path: Path, count: int, micro_batch: int
 ):
-    expected = results(trained(alone, work(data, tmp_path / "alone", micro_batch=micro_batch, epochs=1)))
+    expected = results(trained(alone, smallest_work(data, tmp_path / "alone", micro_batch=micro_batch, epochs=1)))
     with trainers(count) as pipes:
-        found = results(trained(pipes, work(data, tmp_path / "many", micro_batch=micro_batch, epochs=1)))
+        found = results(trained(pipes, smallest_work(data, tmp_path / "many", micro_batch=micro_batch, epochs=1)))
     assert [one.train_loss for one in found] == pytest.approx([one.train_loss for one in expected], rel=1e-4)
     assert [one.loss for one in found] == pytest.approx([one.loss for one in expected], rel=1e-3)
 
@@ -158,8 +122,8 @@ def test_processes_with_unequal_shares_come_to_the_same_but_for_the_order_of_the
 def test_processes_that_are_stopped_go_on_from_the_checkpoint_of_the_first_and_have_the_same_bits(
     pair: list[Connection], data: Path, tmp_path: Path
 ):
-    expected = results(trained(pair, work(data, tmp_path / "undisturbed", micro_batch=8, dropout=0.3)))
-    one = work(data, tmp_path / "stopped", micro_batch=8, dropout=0.3)
+    expected = results(trained(pair, smallest_work(data, tmp_path / "undisturbed", micro_batch=8, dropout=0.3)))
+    one = smallest_work(data, tmp_path / "stopped", micro_batch=8, dropout=0.3)
     for step in (1, 2, 3):
         told = trained(pair, one, is_halted=True)
         assert isinstance(told[-1], Failed)

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from scalesearch.engine.work import Noticed
-from scalesearch.files import generations
+from scalesearch.files import generations, whole_file
+from scalesearch.storage import redacted
 
 
 @dataclass(frozen=True, slots=True)
 class Afar:
-    """A folder that is reached by a URL, such as `s3://bucket/run` or `file:///shared/run`.
+    """The folder of one run that is reached by a URL, such as `s3://bucket/run` or `file:///shared/run`.
 
     What it cannot do, it returns a notice of: a store that is away costs time, never a trial.
     """
@@ -39,12 +41,22 @@ class Afar:
         """Remove the generations of a file, where there are any."""
         return self._tried(lambda: self._drop(name), "removed from", "those of ended trials stay")
 
+    def sweep(self) -> Noticed | None:
+        """Remove what killed senders left unfinished; none may be at work."""
+        return self._tried(lambda: self._sweep("."), "removed from", "what is unfinished stays")
+
+    def leave(self) -> None:
+        """Remove the folder, if it is empty and the storage knows of folders."""
+        with suppress(Exception):  # each of the many kinds of storage has faults of its own
+            system, root = self._opened()
+            system.rmdir(root)
+
     def _tried(self, do: Callable[[], None], what: str, then: str) -> Noticed | None:
         try:
             do()
         except Exception as error:  # noqa: BLE001  each of the many kinds of storage has faults of its own
             reason = " ".join(str(error).split()) or type(error).__name__
-            return Noticed(f"no checkpoint can be {what} {self.url}: {reason}; {then}")
+            return Noticed(redacted(f"no checkpoint can be {what} {self.url}: {reason}; {then}"))
         return None
 
     def _fetch(self, path: Path) -> None:
@@ -56,8 +68,12 @@ class Afar:
     def _send(self, path: Path) -> None:
         system, root = self._opened()
         newest, before = (f"{root}/{generation.name}" for generation in generations(path))
-        unfinished = f"{root}/.{path.name}.{secrets.token_hex(4)}"
         system.makedirs(root, exist_ok=True)
+        if isinstance(system, LocalFileSystem):
+            with whole_file(Path(newest), before=Path(before)) as file:
+                file.write(path.read_bytes())
+            return
+        unfinished = f"{root}/.{path.name}.{secrets.token_hex(4)}"
         system.pipe_file(unfinished, path.read_bytes())
         with suppress(FileNotFoundError):
             system.mv(newest, before)
@@ -68,6 +84,16 @@ class Afar:
         for generation in generations(Path(name)):
             with suppress(FileNotFoundError):
                 system.rm_file(f"{root}/{generation.name}")
+        self._sweep(f".{name}.")
+
+    def _sweep(self, beginning: str) -> None:
+        """Remove the files whose names begin so."""
+        system, root = self._opened()
+        system.invalidate_cache(root)  # others write there
+        with suppress(FileNotFoundError):  # also of the folder
+            for found in system.ls(root, detail=False):
+                if found.rpartition("/")[2].startswith(beginning):
+                    system.rm_file(found)
 
     def _opened(self) -> tuple[Any, str]:
         system, root = fsspec.core.url_to_fs(self.url)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from scalesearch.engine.afar import Afar
+from scalesearch.engine.head import Head
 from scalesearch.engine.local import SILENCE, UNBORN, Slot
 from scalesearch.engine.node import Place, Report
 from scalesearch.engine.seats import Kind, Seat, compare
 from scalesearch.engine.tidings import Tidings
 from scalesearch.engine.watch import Looks
 from scalesearch.engine.work import Cluster, Event, Failed, Finished, Noticed, Work
-from scalesearch.errors import ClusterError, DataError
+from scalesearch.errors import ClusterError, DataError, EngineError
 from scalesearch.proxy.images import ARRAYS, Images, open_images
 
 MOMENT = 1.0
@@ -47,8 +50,14 @@ class ClusterExecutor:
 
         Raises:
             ClusterError: no node has room for a trial, or one has other versions of what decides bits.
+            EngineError: the head of the cluster is gone.
         """
-        gpus = cluster.gpus if cluster.gpus is not None else min(1.0, ray.cluster_resources().get("GPU", 0))
+        self._where, self._head = cluster.address or "this machine", Head()
+        self._spent: list[PlacementGroup] = []
+        """Places that are to be given back."""
+        self._settled = 0
+        """Answers of the head after which it may be asked for room."""
+        gpus = cluster.gpus if cluster.gpus is not None else min(1.0, self._head.total("GPU"))
         self._afar = Afar(cluster.checkpoints) if cluster.checkpoints else None
         needs = {"CPU": float(cluster.cpus or threads * cluster.ranks), "GPU": float(gpus)}
         self._kind = Kind(needs=needs, ranks=cluster.ranks, afar=self._afar)
@@ -57,6 +66,7 @@ class ClusterExecutor:
         self._shared: dict[str, Any] = {}
         """Images in Ray's object store, by fingerprint."""
         self._found = Tidings()
+        self._tell(self._afar.sweep() if self._afar else None)
         self._unborn = 0
         self._end: float | None = None
         """When works that were told to stop are ended."""
@@ -117,15 +127,23 @@ class ClusterExecutor:
                 for answer in [answer for answer in seat.following if answer in there]:
                     if seat in self._seats:  # what came before may have been the end of it
                         self._receive(seat, answer)
+        elif self._most and not self._seats:
+            time.sleep(MOMENT)
         self._look()
 
     def _rooms(self) -> int:
         """Trials that the cluster would hold if it were empty and one machine."""
-        total = ray.cluster_resources()
-        return int(min(total.get(name, 0) / amount for name, amount in self._kind.needs.items() if amount))
+        return int(min(self._head.total(name) / amount for name, amount in self._kind.needs.items() if amount))
 
     def _ask_for_room(self) -> None:
-        """Have a trainer for each place that the cluster has in all, and one more for a node that may join."""
+        """Have a trainer for each place that the cluster has in all, and one more for a node that may join.
+
+        After a loss the head has to answer first: it may be lost too, and would hold whoever asks for room.
+        """
+        if self._head.answers < self._settled:
+            return
+        while self._spent:
+            remove_placement_group(self._spent.pop())
         while len(self._seats) < min(self._most, self._rooms() + 1):
             self._seats.append(self._kind.seat(self._silence))
 
@@ -228,10 +246,15 @@ class ClusterExecutor:
         """Have another trainer in the place of this one; what is left of its work has failed for now."""
         self._seats.remove(seat)
         seat.end()
+        self._spent += [seat.group] if seat.group else []
+        self._settled = self._head.answers + 2  # one may have been on its way
         self._found.add(*(Failed(key, reason, final=False, counts=counts) for key in seat.left))
 
     def _look(self) -> None:
-        """Replace trainers that hang or have not stopped in time; give up when nobody has room for long."""
+        """Replace trainers that hang or have not stopped in time; give up when nobody has room for long, or no head."""
+        if self._head.is_gone():
+            fault = f"the head of the Ray cluster at {self._where} is gone; what is trained is kept"
+            raise EngineError(fault, mend="to go on: start a cluster, and run the same command")
         now, passed = time.monotonic(), self._looks.passed()
         for seat in [seat for seat in self._seats if seat.work is not None]:
             if seat.watch.is_hanging(passed):
@@ -246,7 +269,7 @@ class ClusterExecutor:
             self._found.add(Noticed(f"no node of the Ray cluster has {self._wanted()} free; waiting for one"))
 
     def _no_room(self, when: str) -> ClusterError:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = self._head.resources
         found = sorted({f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in nodes})
         return ClusterError(
             f"no node of the Ray cluster {when} {self._wanted()} free ({len(nodes)} nodes, of {', '.join(found)})",
@@ -258,9 +281,10 @@ class ClusterExecutor:
 
     def forget(self, work: Work) -> None:
         """See `Executor`."""
-        fault = self._afar.drop(work.checkpoint.name) if self._afar else None
-        if fault:
-            self._found.add(fault)
+        self._tell(self._afar.drop(work.checkpoint.name) if self._afar else None)
+
+    def _tell(self, fault: Noticed | None) -> None:
+        self._found.add(*([fault] if fault else []))
 
     def stop(self, within: float) -> None:
         """See `Executor`."""
@@ -275,8 +299,11 @@ class ClusterExecutor:
         for seat in self._seats:
             seat.end()
         self._seats = []
+        self._head.close()
+        if self._afar and self._end is None:
+            self._afar.leave()
 
 
 def _log(work: Work, trace: str) -> None:
-    with work.log.open("a", encoding="utf-8") as file:
+    with suppress(OSError), work.log.open("a", encoding="utf-8") as file:  # a full disk costs the text, no trial
         file.write(trace)

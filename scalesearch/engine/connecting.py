@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shlex
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from scalesearch.engine.local import usable_cores
 from scalesearch.engine.work import Cluster
 from scalesearch.errors import ClusterError
+from scalesearch.storage import redacted_argument
 
 if TYPE_CHECKING:
     from scalesearch.engine.cluster import ClusterExecutor
@@ -85,7 +87,7 @@ def _connect(address: str | None, place: str) -> None:
 
     own = {"num_cpus": usable_cores(), "include_dashboard": False, "_temp_dir": place}
     try:
-        with _signals_kept():
+        with _signals_kept(), _passwords_kept():
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
         # notes on dead nodes, which it would print on stdout, for want of an option
         sys.modules["ray._private.worker"].__dict__["_worker_logs_enabled"] = False
@@ -131,3 +133,15 @@ def _signals_kept() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             with suppress(TypeError):  # a handler that was not set from Python
                 signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _passwords_kept() -> Iterator[None]:
+    """Ray writes the command line of a driver into its table of jobs, and takes no other for it."""
+    known = vars(sys.modules["ray._private.utils"])
+    before = known["get_entrypoint_name"]
+    known["get_entrypoint_name"] = lambda: shlex.join(map(redacted_argument, sys.orig_argv))
+    try:
+        yield
+    finally:
+        known["get_entrypoint_name"] = before

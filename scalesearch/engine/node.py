@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
+import shutil
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from scalesearch.engine.afar import Afar
 from scalesearch.engine.memory import keep_freed_memory
-from scalesearch.engine.work import Event, Kept, Work
+from scalesearch.engine.work import Event, Failed, Kept, Work
 from scalesearch.engine.worker import answers
 from scalesearch.errors import DataError
+from scalesearch.files import generations
 from scalesearch.proxy.images import Images, open_images
 
 if TYPE_CHECKING:
@@ -73,7 +78,7 @@ class Trainer:
         self._ranks: Ranks | None = None
         self._stopping = threading.Event()
         self._reports: Iterator[Report] = iter(())
-        self._own = tempfile.TemporaryDirectory(prefix="scalesearch-", ignore_cleanup_errors=True)
+        self._own = _place_of_its_own()
         self._folder = Path(self._own.name)
 
     def place(self) -> Place:
@@ -148,6 +153,8 @@ class Trainer:
             events, is_over = answer
             if self._afar and any(isinstance(event, Kept) for event in events):
                 events = _sent(self._afar, work.checkpoint, events)
+            if is_over and not any(isinstance(event, Failed) and not event.final for event in events):
+                self._forget(work.checkpoint)
             trace = log.read_text(encoding="utf-8") if is_over and log.exists() else ""
             yield Report(events=events, is_over=is_over, trace=trace)
 
@@ -163,6 +170,31 @@ class Trainer:
         """In the run folder, where it is seen from here and no other place is wanted."""
         is_here = work.checkpoint.parent.is_dir() and self._afar is None
         return work.checkpoint if is_here else self._folder / work.checkpoint.name
+
+    def _forget(self, checkpoint: Path) -> None:
+        """Remove a copy of our own; one in the run folder is the coordinator's."""
+        if checkpoint.parent == self._folder:
+            for generation in generations(checkpoint):
+                generation.unlink(missing_ok=True)
+
+
+def _place_of_its_own() -> tempfile.TemporaryDirectory[str]:
+    """A new folder of this process. Those of others on this host that were killed are removed."""
+    ours = f"scalesearch-{socket.gethostname()}-"  # containers may share a folder, and each counts from 1
+    for path in Path(tempfile.gettempdir()).iterdir():
+        owner = re.fullmatch(rf"{re.escape(ours)}(\d+)-\w+", path.name)
+        if owner and not _lives(int(owner[1])):
+            shutil.rmtree(path, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=f"{ours}{os.getpid()}-", ignore_cleanup_errors=True)
+
+
+def _lives(process: int) -> bool:
+    with suppress(PermissionError):  # somebody else's
+        try:
+            os.kill(process, 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+    return True
 
 
 def _sent(afar: Afar, path: Path, events: list[Event]) -> list[Event]:

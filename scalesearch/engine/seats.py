@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from scalesearch.engine.afar import Afar
@@ -66,11 +66,9 @@ class Seat:
         self.asked.clear()
 
     def end(self) -> None:
-        """End every trainer at once, and give back their places."""
+        """End every trainer at once. Places of several are given back by the coordinator, or with the job."""
         for trainer in (self.trainer, *self.others):
             ray.kill(trainer)
-        if self.group is not None:
-            remove_placement_group(self.group)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
-"""How a command met a malformed input: what is right about it, and what is not."""
+"""How a command met a malformed input, and whether a journal shows a trial twice: what is right, and what is not."""
 
 import hashlib
+import json
 import os
 import signal
 import stat
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from calling import Call, Told
 
@@ -93,3 +95,24 @@ def judge(found: list[tuple[str, str]], record: Callable[[str, object], None], c
     wrong = {text: example for example, text in found if text}
     kinds = Counter(text[:60] for _, text in found if text)
     assert not wrong, f"{sum(kinds.values())} of {count}: {kinds.most_common(8)}; {list(wrong.items())[:8]}"
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of a journal."""
+    path = folder / "journal.jsonl"
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+
+
+def name_of(line: dict[str, Any]) -> tuple[Any, ...]:
+    """The trial that a line of a journal is about."""
+    return tuple(line[name] for name in ("proxy", "seed", "rung", "stage"))
+
+
+def assert_nothing_ran_again(folder: Path) -> None:
+    """After a trial's end the journal says nothing more of it."""
+    over: set[tuple[Any, ...]] = set()
+    for line in lines(folder):
+        if line["kind"] in ("started", "epoch", "ended"):
+            assert name_of(line) not in over, line
+            if line["kind"] == "ended":
+                over.add(name_of(line))

@@ -1,6 +1,5 @@
 """SIGKILL, at random and at every file operation: nothing that has ended is lost or run again, no byte changes."""
 
-import json
 import os
 import random
 import signal
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 import optuna
 import pytest
+from judging import assert_nothing_ran_again, lines, name_of
 from servers import Server
 
 from scalesearch.files import UNFINISHED
@@ -93,28 +93,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ANSWERS}
 
 
-def lines(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of a journal."""
-    path = folder / "journal.jsonl"
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
-
-
-def name_of(line: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(line[name] for name in ("proxy", "seed", "rung", "stage"))
-
-
 def ends(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
     return {name_of(line): line for line in lines(folder) if line["kind"] == "ended"}
-
-
-def assert_nothing_ran_again(folder: Path) -> None:
-    """After a trial's end the journal says nothing more of it."""
-    over: set[tuple[Any, ...]] = set()
-    for line in lines(folder):
-        if line["kind"] in ("started", "epoch", "ended"):
-            assert name_of(line) not in over, line
-            if line["kind"] == "ended":
-                over.add(name_of(line))
 
 
 def assert_study_is_whole(folder: Path, driver: str | None) -> None:

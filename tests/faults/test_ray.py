@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from calling import Call
 from conftest import children
+from judging import assert_nothing_ran_again
 
 pytest.importorskip("ray", reason="needs scalesearch[ray]")
 pytestmark = [
@@ -60,6 +62,10 @@ class Raylets:
         raylet = self.nodes.pop(index)
         for pid in [raylet, *children(raylet)]:
             os.kill(pid, signal.SIGKILL)
+
+    def lose_head(self) -> None:
+        [head] = [pid for pid in children(self.process.pid) if "gcs_server" in os.readlink(f"/proc/{pid}/exe")]
+        os.kill(head, signal.SIGKILL)
 
     def end(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -110,7 +116,10 @@ def test_a_stop_a_node_killed_and_one_that_joins_change_no_byte_and_no_trial_run
     first.process.send_signal(signal.SIGTERM)
     assert first.wait(60) == 143, first.err.read_text()
     done = first.out.read_text().count("/8 ")
-    assert list(store.iterdir())
+    [place] = store.iterdir()
+    kept = {path.name: path.read_bytes() for path in place.iterdir()}
+    assert kept
+    others = shutil.copytree(place, store / "others")  # of a run of the same trials
     assert list((folder / "checkpoints").iterdir()) == []
     second = program(*command)
     second.wait_for(f"{done + 2}/8 ", 300)
@@ -118,10 +127,58 @@ def test_a_stop_a_node_killed_and_one_that_joins_change_no_byte_and_no_trial_run
     nodes.add()
     assert second.wait() == 0, second.err.read_text()
     assert same_answer(folder, finished[0])
-    printed = first.out.read_text() + second.out.read_text()
-    assert [printed.count(f"\n{count}/8 ") for count in range(1, 9)] == [1] * 8
-    assert "Traceback" not in printed + second.err.read_text()
-    assert list(store.iterdir()) == []
+    assert_nothing_ran_again(folder)
+    assert "Traceback" not in first.out.read_text() + second.out.read_text() + second.err.read_text()
+    assert list(store.iterdir()) == [others]
+    assert {path.name: path.read_bytes() for path in others.iterdir()} == kept
+
+
+def test_of_a_run_whose_head_is_lost_all_is_kept_and_ctrl_c_is_heard(
+    program: Callable[..., Any], finished: tuple[Path, Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    commands = [("run", *tiny_options, "--out", tmp_path / name) for name in ("left", "interrupted")]
+    clusters = [Raylets() for _ in commands]
+    try:
+        for raylets in clusters:
+            raylets.add()
+        left, interrupted = [program(*command, *on(own)) for command, own in zip(commands, clusters, strict=True)]
+        for run, raylets in zip((left, interrupted), clusters, strict=True):
+            run.wait_for("1/8 ", 120)
+            raylets.lose_head()
+        interrupted.interrupt()
+        assert interrupted.wait(60) == 130, interrupted.err.read_text()
+        assert left.wait(120) == 1, left.err.read_text()
+    finally:
+        for raylets in clusters:
+            raylets.end()
+    [line] = left.err.read_text().splitlines()
+    assert line.startswith(f"scalesearch: the head of the Ray cluster at {clusters[0].address} is gone; ")
+    assert "to go on: " in line
+    again = program(*commands[0])
+    assert again.wait() == 0, again.err.read_text()
+    assert same_answer(tmp_path / "left", finished[0])
+    assert_nothing_ran_again(tmp_path / "left")
+
+
+JOBS = """
+from pathlib import Path
+from scalesearch.engine.connecting import connected
+with connected(None):
+    from ray._private.state import jobs
+    from ray._private.worker import global_worker
+    session = Path(global_worker.node.get_session_dir_path())
+    print([job["Entrypoint"] for job in jobs()])
+    print([path for path in session.rglob("*") if path.is_file() and b"hunter22" in path.read_bytes()])
+"""
+
+
+def test_a_password_on_the_command_line_is_in_no_table_of_jobs_and_no_log_of_ray(program: Callable[..., Any]):
+    options = ("--storage", "postgresql://me:hunter22@host/db", "--checkpoints=ftp://me:hunter22@host/folder")
+    run = program(*options, entry=("-c", JOBS))
+    assert run.wait() == 0, run.err.read_text()
+    jobs, files = run.out.read_text().splitlines()
+    assert "--storage postgresql://me@host/db --checkpoints=ftp://me@host/folder" in jobs
+    assert files == "[]"
 
 
 def test_addresses_without_a_cluster_and_shares_that_are_none_are_one_line_each(call: Call, tiny_npz: Path):
@@ -221,7 +278,6 @@ def test_twenty_nodes_killed_in_runs_of_sixty_trials_lose_nothing_and_run_nothin
                 killed += 1
         assert run.wait() == 0, run.err.read_text()
         assert same_answer(folder, plain)
-        printed = run.out.read_text()
-        assert [printed.count(f"\n{done}/{total} ") for done in range(1, total + 1)] == [1] * total
+        assert_nothing_ran_again(folder)
         assert json.loads((folder / "ranking.json").read_text())["failed"] == []
     print(f"nodes killed: {killed}")

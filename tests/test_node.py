@@ -1,0 +1,90 @@
+"""What a trainer leaves on its node: nothing of a trial that has ended, nothing of a trainer that was killed."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from preparing import smallest_images, smallest_work
+
+pytest.importorskip("fsspec", reason="needs scalesearch[ray]")
+
+from scalesearch.engine.afar import Afar
+from scalesearch.engine.node import Trainer
+from scalesearch.engine.work import Failed, Finished, Kept, Work
+from scalesearch.proxy.images import open_images
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where trainers have their folders."""
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    return place
+
+
+def trained(trainer: Trainer, work: Work, *, is_halted: bool = False) -> list[object]:
+    assert trainer.begin(work, open_images(work.data).fingerprint)
+    if is_halted:
+        trainer.halt()
+    found: list[object] = []
+    while report := trainer.advance():
+        found += report.events
+    trainer._stopping.clear()  # a trainer that was halted has no later work but here
+    return found
+
+
+@pytest.mark.parametrize("is_afar", [False, True], ids=["here alone", "at a URL too"])
+def test_a_trainers_copies_of_checkpoints_go_with_their_trial(place: Path, tmp_path: Path, is_afar: bool):
+    store = tmp_path / "store"
+    trainer = Trainer(uses_gpu=False, afar=Afar(store.as_uri()) if is_afar else None)
+    work = smallest_work(smallest_images(tmp_path / "data"), tmp_path, micro_batch=16)
+    work = replace(work, checkpoint=tmp_path / "not seen here" / "a.safetensors")
+    with trainer._own:
+        for step in (1, 2, 3):
+            told = trained(trainer, work, is_halted=True)
+            assert isinstance(told[-1], Failed)
+            assert [event.step for event in told if isinstance(event, Kept)] == [step]
+        assert {path.name for path in place.rglob("*.safetensors*")} == {"a.safetensors", "a.safetensors.before"}
+        assert isinstance(trained(trainer, work)[-1], Finished)
+        assert [path for path in place.rglob("*") if path.is_file()] == []
+    assert len(list(store.iterdir())) == 2 if is_afar else not store.exists()
+
+
+LIFE = """
+import time
+from scalesearch.engine.node import Trainer
+trainer = Trainer(uses_gpu=False)
+print(trainer._own.name, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def lives(place: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes with a trainer each."""
+    options = {"stdout": subprocess.PIPE, "text": True, "env": {**os.environ, "TMPDIR": str(place)}}
+    started = [subprocess.Popen([sys.executable, "-c", LIFE], **options) for _ in range(2)]
+    yield started
+    for one in started:
+        one.kill()
+        one.communicate()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks for processes as POSIX does")
+def test_a_new_trainer_removes_the_folders_of_killed_ones_alone(place: Path, lives: list[subprocess.Popen[str]]):
+    foreign = place / "scalesearch-another.host-4194305-abc"
+    foreign.mkdir()
+    folders = [Path(one.stdout.readline().strip()) for one in lives if one.stdout]
+    for folder in folders:
+        (folder / "a.safetensors").write_bytes(b"checkpoint")
+    lives[0].kill()
+    lives[0].wait()
+    with Trainer(uses_gpu=False)._own as own:
+        assert set(place.iterdir()) == {foreign, folders[1], Path(own)}
+    assert list(folders[1].iterdir())

@@ -23,7 +23,8 @@ from scalesearch.report.again import study_file
 from scalesearch.report.figure import Figure, Missing
 from scalesearch.report.kin import PUBLISHED
 from scalesearch.report.live import LiveReport
-from scalesearch.report.page import figures, headline, page
+from scalesearch.report.page import figures, page
+from scalesearch.report.sentences import headline
 from scalesearch.report.sources import bibtex
 from scalesearch.request import read_request, resolve
 from scalesearch.runfolder import write_plan
@@ -168,6 +169,8 @@ def test_a_run_that_has_trained_nothing_says_what_is_missing(tmp_path: Path):
     missing = [one.id for group in figures(facts).values() for one in group if isinstance(one, Missing)]
     assert {"shares", "ranking", "simplex", "curves", "fidelity", "cost"} <= set(missing)
     assert "The family is not written yet" in text
+    assert "not begun: the same command starts it" in text
+    assert "interrupted" not in Elements(text).words
 
 
 def test_a_run_that_was_interrupted_says_so(tmp_path: Path):
@@ -177,6 +180,7 @@ def test_a_run_that_was_interrupted_says_so(tmp_path: Path):
     words = Elements(page(facts)).words
     assert headline(facts).endswith(", so far.")
     assert "interrupted: the same command goes on" in words
+    assert "of them trained so far; the other" in words
     assert "The search has not ended" in words
 
 
@@ -186,7 +190,10 @@ def test_a_run_whose_trials_failed_names_them_and_why(tmp_path: Path):
     results = [TrialResult(key=key, state=TrialState.FAILED, reason="out of memory") for key in keys]
     facts = stored(tmp_path, plan, layout, results)
     words = Elements(page(facts)).words
-    assert headline(facts) == "Nothing is ranked yet."
+    assert headline(facts) == f"All {len(keys)} trials failed: nothing can be ranked."
+    assert "Why each trial failed stands under Learning curves; tracebacks are in logs/." in words
+    assert "No family: nothing was ranked." in words
+    assert " yet" not in words.replace("Not known yet", "")
     assert f"{len(keys)} trials failed" in words
     assert "failed: out of memory" in words
 
@@ -205,7 +212,7 @@ def test_a_flat_run_shows_no_preference(tmp_path: Path):
     results = trained(plan, layout, lambda proxy, seed, epoch: 80.0)
     facts = stored(tmp_path, plan, layout, results)
     count = len(facts.outcome.ranking.on_budget)
-    assert headline(facts) == f"No preference shown: all {count} candidates may be the best."
+    assert headline(facts) == f"No preference shown: all {count} candidates are tied."
     assert "these images cannot tell them apart" in Elements(page(facts)).words
 
 
@@ -218,12 +225,16 @@ def test_a_clear_winner_is_named(tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_run_of_500_candidates_is_drawn_by_its_first_and_listed_whole(tmp_path: Path):
-    plan, layout = planned(budget="8x", step=0.05, tolerance=0.3, candidates=500)
+    plan, layout = planned(budget="8x", step=0.05, tolerance=0.3, candidates=500, seeds=3, epochs=16)
     assert len(layout.trained) == 500
     facts = stored(tmp_path, plan, layout, trained(plan, layout, hilly(plan, layout)))
     text = page(facts)
     drawn = spots(embedded(text)["figures"]["ranking"])
     assert len(drawn) < 60
+    (curves,) = figures(facts)["curves"]
+    assert "1503 trainings" in curves.caption
+    assert "300 of them are drawn; the table has all." in curves.caption
+    assert sum(len(mark.lines) for mark in curves.marks) == 300
     assert set(layout.trained) <= set(re.findall(r'<th scope="row">([^<]+)</th>', text))
     assert len(text.encode()) <= 8_000_000
 
@@ -384,4 +395,5 @@ def test_a_damaged_manifest_or_environment_counts_as_none(
     for name in ("family/manifest.json", "environment.json"):
         (tmp_path / "run" / name).write_text(content)
     assert call("report", tmp_path / "run").code == 0
-    assert "The family is not written yet" in (tmp_path / "run" / "report.html").read_text()
+    note = "The family’s manifest is damaged or gone: scalesearch emit RUN writes it again."
+    assert note in (tmp_path / "run" / "report.html").read_text()

@@ -23,7 +23,7 @@ MOST = 12
 def intervals(ranking: Ranking) -> Iterator[str]:
     """The first trained candidates and the references, each as a dot in its 95 % interval.
 
-    What may be the best is drawn with heavy lines; nothing is drawn where there are no intervals.
+    What cannot be told apart from the first is drawn with heavy lines; nothing is drawn where there are no intervals.
     """
     rows = [row for row in ranking.rows if row.seeds and row.low is not None]
     rows = [row for place, row in enumerate(rows) if place < MOST or row.references]

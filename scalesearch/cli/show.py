@@ -16,6 +16,7 @@ from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.presets import WORTH
 from scalesearch.scaling import PAPER
 from scalesearch.spec import Network
+from scalesearch.verdict import chance
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -235,7 +236,7 @@ def _ranking_table(ranking: Ranking, outcome: Outcome, title: str) -> Table:
             f"{row.estimate:.2f}",
             "" if row.low is None else f"{row.low:.2f} – {row.high:.2f}",
             str(row.seeds),
-            "" if row.p_best is None else f"{row.p_best:.2f}",
+            "" if row.p_best is None else chance(row.p_best),
             "tied" if row.is_shown_tied else "",
             "" if row.id == ANCHOR else _percent(outcome.layout.candidate(row.id).shares),
             " ".join(row.references),

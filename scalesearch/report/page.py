@@ -16,7 +16,6 @@ from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStub
 
 from scalesearch.documents import rank_document, status_document
 from scalesearch.presets import WORTH
-from scalesearch.ranking import Verdict
 from scalesearch.report import lists
 from scalesearch.report.again import builder_option, is_file, study_file
 from scalesearch.report.compute import compute_figure, cost_figure, spending
@@ -25,6 +24,7 @@ from scalesearch.report.facts import Facts
 from scalesearch.report.figure import Drawn, Figure
 from scalesearch.report.kin import SOURCE, family_figure, published_networks
 from scalesearch.report.ranked import ranking_figure
+from scalesearch.report.sentences import counted, family_note, headline, lead
 from scalesearch.report.shares import shares_figure
 from scalesearch.report.simplex import simplex_figure
 from scalesearch.report.sources import bibtex
@@ -91,6 +91,9 @@ def page(facts: Facts) -> str:
         status=status_document(facts.run),
         ranking=rank_document(facts.outcome) if facts.outcome else None,
         headline=headline(facts),
+        lead=lead(facts),
+        counted=counted(facts.outcome) if facts.outcome else "",
+        family_note=family_note(facts),
         figures=drawn,
         tables=_tables(facts),
         explorer=explorer,
@@ -107,24 +110,6 @@ def page(facts: Facts) -> str:
         f"script-src {_hash(script)} {_hash(plotly)}",
         data=Markup(_embedded({"figures": every, "explorer": explorer})),
     )
-
-
-def headline(facts: Facts) -> str:
-    """The verdict in a line that claims no more than the data show."""
-    outcome = facts.outcome
-    if outcome is None:
-        return "Nothing is ranked yet."
-    final = outcome.final
-    count, tied = len(final.on_budget), sum(row.tied_with_best for row in final.on_budget)
-    said = {
-        Verdict.WINNER: f"{final.leader} is the best of {count} candidates.",
-        Verdict.TIED: f"{tied} of {count} candidates may be the best.",
-        Verdict.NO_PREFERENCE: f"No preference shown: all {count} candidates may be the best.",
-        Verdict.NO_INTERVAL: f"One seed each: which of {count} candidates is best is not known.",
-        Verdict.SINGLE: "One candidate has results: there is nothing to compare it with.",
-        Verdict.NOTHING: "No candidate on budget has results.",
-    }[final.verdict_kind]
-    return f"{said[:-1]}, so far." if outcome.stage else said
 
 
 def _tables(facts: Facts) -> dict[str, lists.Table]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from scalesearch.ranking import Ranking, Row
 from scalesearch.report.figure import Axis, Drawn, Figure, Line, Lines, Mark, Missing, Spot, Spots, Zone, padded, ticks
+from scalesearch.verdict import chance
 
 MOST_ROWS = 40
 """Rows of the picture; the table holds them all."""
@@ -33,7 +34,7 @@ def ranking_figure(
     """
     rows = [row for row in ranking.rows if row.seeds] if ranking else []
     if ranking is None or not rows:
-        return Missing(id=id, title=title, why="No trial has ended at full length, so there is nothing to rank yet.")
+        return Missing(id=id, title=title, why="No trial has reached its full length, so there is nothing to rank.")
     shown = _shown(rows, ranking)
     ends = [end for row in shown for end in (row.low, row.high, row.estimate) if end is not None]
     level = sum(anchor) / len(anchor) if anchor else None
@@ -128,10 +129,10 @@ def _marks(shown: Sequence[Row], ranking: Ranking) -> Iterator[Mark]:
 def tip(row: Row) -> str:
     """All that is known of a ranked network, in a line."""
     interval = "no interval" if row.low is None else f"95 % interval {row.low:.2f} to {row.high:.2f}"
-    chance = "" if row.p_best is None else f" · P(best) {row.p_best:.2f}"
+    likely = "" if row.p_best is None else f" · P(best) {chance(row.p_best)}"
     seeds = f"{row.seeds} seed{'' if row.seeds == 1 else 's'}" if row.seeds else "not trained"
     named = f" · {', '.join(row.references)}" if row.references else ""
-    return f"{row.id}: {row.estimate:.2f} %, {interval} · {seeds}{chance}{named}"
+    return f"{row.id}: {row.estimate:.2f} %, {interval} · {seeds}{likely}{named}"
 
 
 def _chances(shown: Sequence[Row]) -> Iterator[tuple[float, str]]:
@@ -140,4 +141,4 @@ def _chances(shown: Sequence[Row]) -> Iterator[tuple[float, str]]:
         yield 0.9, "P(best)"
     for place, row in enumerate(shown):
         if row.p_best is not None:
-            yield -place, "< 1 %" if 0 < row.p_best < 0.01 else f"{100 * row.p_best:.0f} %"
+            yield -place, chance(row.p_best)

@@ -38,7 +38,7 @@ def simplex_figure(outcome: Outcome | None, terrain: Terrain | None) -> Drawn:
     """Accuracy over the shares."""
     id, title = "simplex", "Where compute should go"
     if outcome is None or not outcome.layout.is_level:
-        why = "No trial has ended at full length yet."
+        why = "No trial has reached its full length."
         if outcome is not None:
             why = "Under the paper's rounding candidates cost different amounts, so shares alone do not explain them."
         return Missing(id=id, title=title, why=why)

@@ -160,7 +160,7 @@ def spending_table(rows: Sequence[Spending]) -> Table:
             "unfinished",
             "image passes",
             "multiply-adds",
-            "trial hours",
+            "trial time",
         ),
         rows=tuple(
             (
@@ -171,11 +171,16 @@ def spending_table(rows: Sequence[Spending]) -> Table:
                 str(row.unfinished),
                 f"{row.passes:,}",
                 _short(row.macs),
-                f"{row.hours:.2f}",
+                _time(row.hours),
             )
             for row in rows
         ),
     )
+
+
+def _time(hours: float) -> str:
+    """Hours in the unit that people say them in."""
+    return f"{hours:.2f} h" if hours >= 1 else f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.0f} s"
 
 
 def _short(value: float) -> str:

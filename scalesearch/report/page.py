@@ -23,8 +23,8 @@ from scalesearch.report.explorer import explorer_document
 from scalesearch.report.facts import Facts
 from scalesearch.report.figure import Drawn, Figure
 from scalesearch.report.kin import SOURCE, family_figure, published_networks
-from scalesearch.report.ranked import ranking_figure
-from scalesearch.report.sentences import counted, family_note, headline, lead
+from scalesearch.report.ranked import off_budget, ranking_figure
+from scalesearch.report.sentences import counted, family_note, headline, is_sure, lead, rule_hint, words
 from scalesearch.report.shares import shares_figure
 from scalesearch.report.simplex import simplex_figure
 from scalesearch.report.sources import bibtex
@@ -49,6 +49,7 @@ def figures(facts: Facts) -> dict[str, list[Drawn]]:
             outcome.anchor if outcome else (),
             id="ranking",
             title="The search, on the validation images",
+            off=off_budget(layout),
         )
     ]
     if outcome and outcome.confirmation:
@@ -92,6 +93,9 @@ def page(facts: Facts) -> str:
         ranking=rank_document(facts.outcome) if facts.outcome else None,
         headline=headline(facts),
         lead=lead(facts),
+        is_sure=is_sure(facts.outcome) if facts.outcome else False,
+        rule_hint=rule_hint(facts.outcome) if facts.outcome else "",
+        words=words(facts),
         counted=counted(facts.outcome) if facts.outcome else "",
         family_note=family_note(facts),
         figures=drawn,

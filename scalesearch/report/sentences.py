@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from scalesearch.candidates import Candidate
 from scalesearch.outcome import Outcome
 from scalesearch.plan import Layout
 from scalesearch.ranking import Ranking, Verdict
 from scalesearch.report.facts import Facts
+from scalesearch.spec import Network
 from scalesearch.trials import TrialState
 
 
@@ -69,6 +71,63 @@ def counted(outcome: Outcome) -> str:
 def _on_budget(layout: Layout) -> set[str]:
     """Proxies of the search that may be chosen."""
     return {name for name in layout.trained if not layout.candidate(name).off_budget}
+
+
+def is_sure(outcome: Outcome) -> bool:
+    """Whether the rule is that of a winner."""
+    return outcome.final.verdict_kind is Verdict.WINNER
+
+
+def rule_hint(outcome: Outcome) -> str:
+    """Whose rule it is, and how far to trust it."""
+    final, of = outcome.final, f"Of {outcome.final.leader}, first on budget"
+    if is_sure(outcome):
+        return f"{of}."
+    tied = sum(row.tied_with_best for row in final.on_budget)
+    doubt = {
+        Verdict.SINGLE: "the only one with results",
+        Verdict.NO_INTERVAL: "by one seed each",
+    }.get(final.verdict_kind, f"one of {tied} that cannot be told apart")
+    return f"{of}: {doubt}; emitted because some rule has to be."
+
+
+def words(facts: Facts) -> list[tuple[str, str]]:
+    """What the page's words mean."""
+    return [
+        *map(_decoded, facts.run.layout.candidates[:1]),
+        (
+            "proxy",
+            "A candidate's change made to a smaller base. It is what is trained, and it stands for the candidate.",
+        ),
+        ("off budget", "It or its trained proxy misses the budget by more than 3 %: listed, never chosen."),
+        (
+            "share",
+            "Of the growth in compute, what depth, width or resolution takes, in logarithms: ln d, 2 ln w, 2 ln r over "
+            "their sum.",
+        ),
+        (
+            "response surface",
+            "A quadratic over the shares, fitted to all trials at once; it lends a candidate its neighbours' trials.",
+        ),
+        (
+            "P(best)",
+            "The probability that a candidate's true accuracy is the highest on budget, given the noise of seeds.",
+        ),
+        ("conditional on the split", "Intervals hold for these validation images; others would move all candidates."),
+        (
+            "references",
+            "Points that every ranking has: depth, width, resolution (all growth in one); dwr (equal shares) and fast "
+            "(most in width) of arXiv:2103.06877; paper of arXiv:1905.11946; effnetx-gpu of arXiv:2102.05610.",
+        ),
+    ]
+
+
+def _decoded(one: Candidate) -> tuple[str, str]:
+    """The name of a candidate and what it says."""
+    network, width = one.scaled.network, one.scaled.effective.width
+    deep = f"{network.depth} blocks" if isinstance(network, Network) else f"{network.depth:g} times the base's depth"
+    shape = f"{deep}, {width:.3f} times the base's width, an input of {network.resolution} px"
+    return one.id, f"A candidate, named by its shape: {shape}."
 
 
 def family_note(facts: Facts) -> str:

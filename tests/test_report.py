@@ -10,6 +10,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from calling import Call
@@ -139,6 +140,7 @@ def test_report_to_a_place_that_cannot_be_written_is_refused_in_a_line(
     (tmp_path / "file").write_text("")
     assert call("report", finished[0], "--out", tmp_path / "file" / "report.html").code == 2
     assert call("report", finished[0], "--out", tmp_path / "r.html", "--figures", tmp_path / "file").code == 2
+    assert not (tmp_path / "r.html").exists()
 
 
 @pytest.mark.parametrize("table", ["trials.csv", "candidates.csv"])
@@ -214,6 +216,29 @@ def test_a_flat_run_shows_no_preference(tmp_path: Path):
     count = len(facts.outcome.ranking.on_budget)
     assert headline(facts) == f"No preference shown: all {count} candidates are tied."
     assert "these images cannot tell them apart" in Elements(page(facts)).words
+
+
+def test_a_surface_flatter_than_the_margin_is_one_level_without_a_top(tmp_path: Path):
+    plan, layout = planned(margin=0.5)
+    noise = np.random.default_rng(0)
+    results = trained(plan, layout, lambda proxy, seed, epoch: 80.0 + noise.normal(0, 0.05))
+    facts = stored(tmp_path, plan, layout, results)
+    assert facts.terrain is not None
+    (simplex,) = figures(facts)["simplex"]
+    (surface,) = [mark for mark in simplex.marks if mark.kind == "surface"]
+    assert surface.levels == ("flat: less than 0.5 points between highest and lowest",)
+    assert "optimum" not in {mark.kind for mark in simplex.marks}
+    assert surface.levels[0] in simplex.caption
+
+
+def test_a_network_off_budget_says_why(tmp_path: Path):
+    plan, layout = planned()
+    drawn = figures(stored(tmp_path, plan, layout, trained(plan, layout, hilly(plan, layout))))["ranking"][0]
+    (off,) = [spot.tip for mark in drawn.marks if mark.kind == "off" and hasattr(mark, "spots") for spot in mark.spots]
+    one = layout.candidate("d16-w1.000-r312")
+    assert off.startswith(one.id)
+    assert off.endswith(f"off budget: {one.scaled.growth:.3f}x the base, its proxy {one.proxy.growth:.3f}x")
+    assert abs(one.proxy.growth / 2 - 1) > 0.03 > abs(one.scaled.growth / 2 - 1)
 
 
 def test_a_clear_winner_is_named(tmp_path: Path):
@@ -357,24 +382,26 @@ def test_a_report_that_cannot_be_written_never_takes_the_place_of_an_ending(tmp_
 
 
 def hostile_page(tmp_path: Path) -> str:
-    """The page of a run whose every free text is hostile."""
+    """The page of a run whose every free text is hostile, that of its folder too."""
+    folder = tmp_path / HOSTILE[:80].replace("/", "∕")
+    folder.mkdir()
     plan, layout = planned(candidates=3)
     data = replace(plan.data, name=HOSTILE, source=HOSTILE, root=HOSTILE, class_names=(HOSTILE,) * 10)
     plan = replace(plan, data=data)
     results = trained(plan, layout, hilly(plan, layout))
     results[-1] = TrialResult(key=results[-1].key, state=TrialState.FAILED, reason=HOSTILE, epochs=results[-1].epochs)
-    (tmp_path / "scan.json").write_text(json.dumps({"remarks": [HOSTILE]}))
-    (tmp_path / "environment.json").write_text(
+    (folder / "scan.json").write_text(json.dumps({"remarks": [HOSTILE]}))
+    (folder / "environment.json").write_text(
         json.dumps({"versions": {HOSTILE: HOSTILE}, "python": "", "platform": HOSTILE, "processors": 1, "slots": []})
     )
-    (tmp_path / "family").mkdir()
+    (folder / "family").mkdir()
     row = {"name": "../../etc", "phi": 1.0, "realised_growth": 2.0, "resolution": 1, "depth": 1, "width": 1}
     costs = {"macs": 1, "params": 1, "activations": 1}
     unreached = [{"name": HOSTILE, "reason": HOSTILE}]
-    (tmp_path / "family" / "manifest.json").write_text(
+    (folder / "family" / "manifest.json").write_text(
         json.dumps({"members": [{**row, **costs, "name": HOSTILE[:200]}], "unreached": unreached})
     )
-    return page(stored(tmp_path, plan, layout, results))
+    return page(stored(folder, plan, layout, results))
 
 
 def test_hostile_names_are_texts_and_nothing_else(tmp_path: Path):

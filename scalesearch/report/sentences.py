@@ -63,7 +63,7 @@ def counted(outcome: Outcome) -> str:
     rest = len(own - trained)
     estimates = "have the surface's estimates" if ranking.rests_on_surface else "have no estimate"
     others = f"; the other {rest} {estimates}" if rest else ""
-    off = f"; {entered - len(own)} off budget, {len(trained - own)} of them trained" if entered > len(own) else ""
+    off = f"; {entered - len(own)} off budget, {len(trained - own)} trained" if entered > len(own) else ""
     shared = f"{len(layout.candidates)} networks share {proxies} proxies{few}"
     return f"{shared}: {len(own)} on budget, {len(trained & own)} of them trained{so_far}{others}{off}."
 

@@ -260,7 +260,7 @@ def test_the_plots_of_optuna_draw_a_finished_study(folder: Path, name: str):
     finally:
         database.remove_session()
         database.engine.dispose()
-    assert any(len(trace.x) for trace in drawn.data if "x" in trace)
+    assert any(trace.x is not None and len(trace.x) for trace in drawn.data if "x" in trace)
 
 
 @pytest.fixture

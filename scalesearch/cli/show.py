@@ -17,7 +17,6 @@ from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.presets import WORTH
 from scalesearch.scaling import PAPER
 from scalesearch.spec import Network
-from scalesearch.verdict import chance
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -246,6 +245,8 @@ def _ranking_table(ranking: Ranking, outcome: Outcome, title: str) -> Table:
 
 def _ranked(row: Row, ranking: Ranking, outcome: Outcome) -> dict[str, str]:
     """A row of the table, by the names of its columns."""
+    from scalesearch.verdict import chance  # brings scipy
+
     return {
         "candidate": row.id + (" ×" if row.off_budget else ""),
         "rank": str(row.rank),

@@ -227,7 +227,8 @@ def read_plan(folder: Path) -> Plan:
         raise
     except ScaleSearchError as error:
         raise StudyError(
-            f"{path} is damaged: {error.message}", mend="restore the file, or run into a new folder"
+            f"{path} is damaged: {error.message.removeprefix(f'{path}: ')}",
+            mend="restore the file, or run into a new folder",
         ) from None
 
 

@@ -10,6 +10,7 @@ from typing import cast
 
 from scalesearch.agenda import Agenda, agenda, in_order
 from scalesearch.errors import ScaleSearchError, StudyError
+from scalesearch.journal import NAME, Record
 from scalesearch.jsonfile import read_object
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
@@ -31,6 +32,8 @@ class StoredRun:
 
     now: Agenda
     """What is still to be trained."""
+    damaged: int = 0
+    """Lines of the journal that are not believed; where nobody works on the run, a last one that is cut off, too."""
 
     @property
     def total(self) -> int:
@@ -81,6 +84,14 @@ class StoredRun:
         return "finished" if self.now.stage is None else "interrupted"
 
     @property
+    def damage(self) -> str:
+        """What is wrong with the journal; empty where nothing is."""
+        if not self.damaged:
+            return ""
+        lines, it = ("line of the journal is", "it") if self.damaged == 1 else ("lines of the journal are", "them")
+        return f"{self.damaged} {lines} damaged: what rests on {it} counts as not trained"
+
+    @property
     def left(self) -> int:
         """Trials that have not ended, at most."""
         return self.total - self.ended
@@ -103,10 +114,23 @@ def read_run(folder: Path) -> StoredRun:
         StudyError: no run in that folder, or a damaged one.
     """
     plan = read_plan(folder)
-    results = recorded(folder).results
-    layout, now = _understood(plan, results, folder / "plan.yaml")
-    kept = tuple(in_order(now.planned, results))
-    return StoredRun(folder=folder, plan=plan, layout=layout, results=kept, now=now, is_live=is_live(folder))
+    is_held = is_live(folder)
+    record = recorded(folder)
+    layout, now = _understood(plan, record.results, folder / "plan.yaml")
+    return StoredRun(
+        folder=folder,
+        plan=plan,
+        layout=layout,
+        results=tuple(in_order(now.planned, record.results)),
+        now=now,
+        is_live=is_held,
+        damaged=len(record.damaged) + (not is_held and _is_torn(folder / NAME, record)),
+    )
+
+
+def _is_torn(journal: Path, record: Record) -> bool:
+    """Whether the last line of a journal is cut off."""
+    return journal.is_file() and journal.stat().st_size > record.whole
 
 
 def _understood(plan: Plan, results: Sequence[TrialResult], path: Path) -> tuple[Layout, Agenda]:
@@ -125,9 +149,17 @@ def read_outcome(folder: Path) -> Outcome:
     Raises:
         StudyError: no run in that folder, a damaged one, or no finished trial.
     """
-    stored = read_run(folder)
+    return ranked(read_run(folder))
+
+
+def ranked(stored: StoredRun) -> Outcome:
+    """The ranking of a run that has been read.
+
+    Raises:
+        StudyError: no finished trial.
+    """
     if not stored.is_ranked:
-        raise StudyError(f"{folder} has no finished trial yet", mend="run the same command to go on")
+        raise StudyError(f"{stored.folder} has no finished trial yet", mend="run the same command to go on")
     return outcome_of(stored)
 
 

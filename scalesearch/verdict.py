@@ -18,6 +18,15 @@ def _label(row: Row) -> str:
     return f"{row.id} ({row.estimate:.2f} %{interval})"
 
 
+def chance(probability: float) -> str:
+    """A probability that was sampled, which shows no event to be impossible or certain.
+
+    >>> chance(0.0), chance(0.25), chance(1.0)
+    ('< 1 %', '25 %', '> 99 %')
+    """
+    return "< 1 %" if probability < 0.01 else "> 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
+
+
 def _method(ranking: Ranking) -> str:
     """By what candidates are told apart."""
     surface, means = "response surface, 5 % error over all comparisons", "Tukey's HSD at 5 % family-wise"
@@ -63,7 +72,7 @@ def _absent(ranking: Ranking) -> str:
     """How many candidates are missing."""
     count, silent = len(ranking.failed), ranking.silent
     failed = f"{count} candidate{' has' if count == 1 else 's have'} no finished trial and cannot be ranked."
-    others = f"Of {silent} candidate{'' if silent == 1 else 's'} that were not trained nothing can be said."
+    others = f"Of {silent} candidate{' that was' if silent == 1 else 's that were'} not trained nothing can be said."
     return " ".join([failed] * bool(count) + [others] * bool(silent))
 
 

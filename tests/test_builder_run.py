@@ -122,7 +122,7 @@ def test_the_plan_of_a_builder_reads_back(built: Path):
 @pytest.mark.slow
 def test_the_report_says_that_it_cannot_compute_a_builders_networks(built: Path):
     text = (built / "report.html").read_text()
-    assert "is made by its own builder" in text
+    assert "is built by your own function, which this page cannot run" in text
     assert 'id="x-phi"' not in text
 
 

@@ -28,6 +28,8 @@ from scalesearch.repair import repair
 from scalesearch.search import mirrored
 from scalesearch.storage import in_folder, on_server, redacted, redacted_argument
 
+CHROMIUM = Path("/usr/bin/chromium")
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -244,7 +246,26 @@ def test_what_is_no_url_of_postgresql_is_refused(url: str, call: Callable[..., A
     assert not (tmp_path / "run").exists()
 
 
-# ---- optuna-dashboard
+# ---- what draws a study
+
+
+PLOTS = (
+    *("contour", "edf", "intermediate_values", "optimization_history", "parallel_coordinate", "param_importances"),
+    *("rank", "slice", "timeline"),
+)
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_the_plots_of_optuna_draw_a_finished_study(folder: Path, name: str):
+    pytest.importorskip("plotly")
+    database = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    try:
+        study = optuna.load_study(study_name="scalesearch", storage=database)
+        drawn = getattr(optuna.visualization, f"plot_{name}")(study)
+    finally:
+        database.remove_session()
+        database.engine.dispose()
+    assert any(trace.x is not None and len(trace.x) for trace in drawn.data if "x" in trace)
 
 
 @pytest.fixture
@@ -264,7 +285,7 @@ def dashboard() -> Iterator[Callable[[Path], Callable[[str], Any]]]:
 
         def ask(path: str) -> Any:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
-                return json.load(answer)
+                return json.load(answer) if path.startswith("/api") else answer.url
 
         end = time.monotonic() + 120
         while True:
@@ -296,6 +317,23 @@ def test_optuna_dashboard_lists_a_finished_study(folder: Path, dashboard: Callab
     assert [(one["state"], one.get("values", [None])[0]) for one in trials] == wanted
     assert all(len(one["intermediate_values"]) == 2 for one in trials if one["state"] == "Complete")
     assert (folder / "study.db").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
+def test_optuna_dashboard_draws_a_finished_study(folder: Path, dashboard: Callable[[Path], Callable[[str], Any]]):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    ask, faults = dashboard(folder / "study.db"), list[str]()
+    [study] = ask("/api/studies")["study_summaries"]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.set_default_timeout(120_000)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(ask(f"/dashboard/studies/{study['study_id']}"))
+        page.wait_for_selector(".main-svg .scatterlayer .point", state="attached")
+        browser.close()
+    assert faults == []
 
 
 @pytest.mark.slow

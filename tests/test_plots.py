@@ -1,7 +1,9 @@
 """What a terminal shows of a run's standing."""
 
+import shutil
 from pathlib import Path
 
+import pytest
 from calling import Call
 from conftest import Program
 
@@ -11,7 +13,7 @@ from scalesearch.ranking import Arm, rank
 
 def test_intervals_span_the_plot_and_heavy_ones_may_be_the_best():
     accuracies = {"first": [85.0, 85.2], "near": [84.9, 85.1], "worse": [70.0, 70.2]}
-    head, *rows, key = intervals(rank([Arm(id=name) for name in accuracies], accuracies))
+    head, *rows, key, _ = intervals(rank([Arm(id=name) for name in accuracies], accuracies))
     assert [row.split()[0] for row in rows] == ["first", "near", "worse"]
     assert [row.count("●") for row in rows] == [1, 1, 1]
     assert ["━" in row for row in rows] == [True, True, False]
@@ -27,4 +29,28 @@ def test_without_intervals_nothing_is_drawn():
 
 def test_rank_draws_its_intervals_and_status_its_progress(finished: tuple[Path, Program], call: Call):
     assert "●" in call("rank", finished[0]).out
+    assert "d w r %" in call("rank", finished[0]).out
     assert 50 * "━" in call("status", finished[0]).out
+
+
+@pytest.mark.parametrize("width", [80, 60, 120])
+def test_rank_and_status_fit_the_terminal(
+    finished: tuple[Path, Program], call: Call, monkeypatch: pytest.MonkeyPatch, width: int
+):
+    monkeypatch.setenv("COLUMNS", f"{width}")
+    lines = [*call("rank", finished[0]).out.splitlines(), *call("status", finished[0]).out.splitlines()]
+    assert {line for line in lines if len(line) > max(width, 80)} == set()
+    plot = [line.rstrip() for line in lines if "━" in line or "─" in line]
+    assert {line for line in plot if len(line) > width and "interval" not in line} == set()
+
+
+def test_a_damaged_journal_is_told_of(finished: tuple[Path, Program], call: Call, tmp_path: Path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    journal = tmp_path / "run" / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:-2], b"?" + lines[-2], lines[-1][:-9]]))
+    told = "2 lines of the journal are damaged: what rests on them counts as not trained"
+    for command in ("status", "rank", "report"):
+        found = call(command, tmp_path / "run")
+        assert (found.code, [line.partition(";")[0] for line in found.err.splitlines()]) == (0, [told])
+    assert told in (tmp_path / "run" / "report.html").read_text()

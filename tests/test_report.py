@@ -10,6 +10,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from calling import Call
@@ -23,7 +24,8 @@ from scalesearch.report.again import study_file
 from scalesearch.report.figure import Figure, Missing
 from scalesearch.report.kin import PUBLISHED
 from scalesearch.report.live import LiveReport
-from scalesearch.report.page import figures, headline, page
+from scalesearch.report.page import figures, page
+from scalesearch.report.sentences import headline
 from scalesearch.report.sources import bibtex
 from scalesearch.request import read_request, resolve
 from scalesearch.runfolder import write_plan
@@ -138,6 +140,7 @@ def test_report_to_a_place_that_cannot_be_written_is_refused_in_a_line(
     (tmp_path / "file").write_text("")
     assert call("report", finished[0], "--out", tmp_path / "file" / "report.html").code == 2
     assert call("report", finished[0], "--out", tmp_path / "r.html", "--figures", tmp_path / "file").code == 2
+    assert not (tmp_path / "r.html").exists()
 
 
 @pytest.mark.parametrize("table", ["trials.csv", "candidates.csv"])
@@ -168,6 +171,8 @@ def test_a_run_that_has_trained_nothing_says_what_is_missing(tmp_path: Path):
     missing = [one.id for group in figures(facts).values() for one in group if isinstance(one, Missing)]
     assert {"shares", "ranking", "simplex", "curves", "fidelity", "cost"} <= set(missing)
     assert "The family is not written yet" in text
+    assert "not begun: the same command starts it" in text
+    assert "interrupted" not in Elements(text).words
 
 
 def test_a_run_that_was_interrupted_says_so(tmp_path: Path):
@@ -177,6 +182,7 @@ def test_a_run_that_was_interrupted_says_so(tmp_path: Path):
     words = Elements(page(facts)).words
     assert headline(facts).endswith(", so far.")
     assert "interrupted: the same command goes on" in words
+    assert "of them trained so far; the other" in words
     assert "The search has not ended" in words
 
 
@@ -186,7 +192,10 @@ def test_a_run_whose_trials_failed_names_them_and_why(tmp_path: Path):
     results = [TrialResult(key=key, state=TrialState.FAILED, reason="out of memory") for key in keys]
     facts = stored(tmp_path, plan, layout, results)
     words = Elements(page(facts)).words
-    assert headline(facts) == "Nothing is ranked yet."
+    assert headline(facts) == f"All {len(keys)} trials failed: nothing can be ranked."
+    assert "Why each trial failed stands under Learning curves; tracebacks are in logs/." in words
+    assert "No family: nothing was ranked." in words
+    assert " yet" not in words.replace("Not known yet", "")
     assert f"{len(keys)} trials failed" in words
     assert "failed: out of memory" in words
 
@@ -205,8 +214,31 @@ def test_a_flat_run_shows_no_preference(tmp_path: Path):
     results = trained(plan, layout, lambda proxy, seed, epoch: 80.0)
     facts = stored(tmp_path, plan, layout, results)
     count = len(facts.outcome.ranking.on_budget)
-    assert headline(facts) == f"No preference shown: all {count} candidates may be the best."
+    assert headline(facts) == f"No preference shown: all {count} candidates are tied."
     assert "these images cannot tell them apart" in Elements(page(facts)).words
+
+
+def test_a_surface_flatter_than_the_margin_is_one_level_without_a_top(tmp_path: Path):
+    plan, layout = planned(margin=0.5)
+    noise = np.random.default_rng(0)
+    results = trained(plan, layout, lambda proxy, seed, epoch: 80.0 + noise.normal(0, 0.05))
+    facts = stored(tmp_path, plan, layout, results)
+    assert facts.terrain is not None
+    (simplex,) = figures(facts)["simplex"]
+    (surface,) = [mark for mark in simplex.marks if mark.kind == "surface"]
+    assert surface.levels == ("flat: less than 0.5 points between highest and lowest",)
+    assert "optimum" not in {mark.kind for mark in simplex.marks}
+    assert surface.levels[0] in simplex.caption
+
+
+def test_a_network_off_budget_says_why(tmp_path: Path):
+    plan, layout = planned()
+    drawn = figures(stored(tmp_path, plan, layout, trained(plan, layout, hilly(plan, layout))))["ranking"][0]
+    (off,) = [spot.tip for mark in drawn.marks if mark.kind == "off" and hasattr(mark, "spots") for spot in mark.spots]
+    one = layout.candidate("d16-w1.000-r312")
+    assert off.startswith(one.id)
+    assert off.endswith(f"off budget: {one.scaled.growth:.3f}x the base, its proxy {one.proxy.growth:.3f}x")
+    assert abs(one.proxy.growth / 2 - 1) > 0.03 > abs(one.scaled.growth / 2 - 1)
 
 
 def test_a_clear_winner_is_named(tmp_path: Path):
@@ -218,12 +250,16 @@ def test_a_clear_winner_is_named(tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_run_of_500_candidates_is_drawn_by_its_first_and_listed_whole(tmp_path: Path):
-    plan, layout = planned(budget="8x", step=0.05, tolerance=0.3, candidates=500)
+    plan, layout = planned(budget="8x", step=0.05, tolerance=0.3, candidates=500, seeds=3, epochs=16)
     assert len(layout.trained) == 500
     facts = stored(tmp_path, plan, layout, trained(plan, layout, hilly(plan, layout)))
     text = page(facts)
     drawn = spots(embedded(text)["figures"]["ranking"])
     assert len(drawn) < 60
+    (curves,) = figures(facts)["curves"]
+    assert "1503 trainings" in curves.caption
+    assert "300 of them are drawn; the table has all." in curves.caption
+    assert sum(len(mark.lines) for mark in curves.marks) == 300
     assert set(layout.trained) <= set(re.findall(r'<th scope="row">([^<]+)</th>', text))
     assert len(text.encode()) <= 8_000_000
 
@@ -346,24 +382,26 @@ def test_a_report_that_cannot_be_written_never_takes_the_place_of_an_ending(tmp_
 
 
 def hostile_page(tmp_path: Path) -> str:
-    """The page of a run whose every free text is hostile."""
+    """The page of a run whose every free text is hostile, that of its folder too."""
+    folder = tmp_path / HOSTILE[:80].replace("/", "∕")
+    folder.mkdir()
     plan, layout = planned(candidates=3)
     data = replace(plan.data, name=HOSTILE, source=HOSTILE, root=HOSTILE, class_names=(HOSTILE,) * 10)
     plan = replace(plan, data=data)
     results = trained(plan, layout, hilly(plan, layout))
     results[-1] = TrialResult(key=results[-1].key, state=TrialState.FAILED, reason=HOSTILE, epochs=results[-1].epochs)
-    (tmp_path / "scan.json").write_text(json.dumps({"remarks": [HOSTILE]}))
-    (tmp_path / "environment.json").write_text(
+    (folder / "scan.json").write_text(json.dumps({"remarks": [HOSTILE]}))
+    (folder / "environment.json").write_text(
         json.dumps({"versions": {HOSTILE: HOSTILE}, "python": "", "platform": HOSTILE, "processors": 1, "slots": []})
     )
-    (tmp_path / "family").mkdir()
+    (folder / "family").mkdir()
     row = {"name": "../../etc", "phi": 1.0, "realised_growth": 2.0, "resolution": 1, "depth": 1, "width": 1}
     costs = {"macs": 1, "params": 1, "activations": 1}
     unreached = [{"name": HOSTILE, "reason": HOSTILE}]
-    (tmp_path / "family" / "manifest.json").write_text(
+    (folder / "family" / "manifest.json").write_text(
         json.dumps({"members": [{**row, **costs, "name": HOSTILE[:200]}], "unreached": unreached})
     )
-    return page(stored(tmp_path, plan, layout, results))
+    return page(stored(folder, plan, layout, results))
 
 
 def test_hostile_names_are_texts_and_nothing_else(tmp_path: Path):
@@ -384,4 +422,5 @@ def test_a_damaged_manifest_or_environment_counts_as_none(
     for name in ("family/manifest.json", "environment.json"):
         (tmp_path / "run" / name).write_text(content)
     assert call("report", tmp_path / "run").code == 0
-    assert "The family is not written yet" in (tmp_path / "run" / "report.html").read_text()
+    note = "The family’s manifest is damaged or gone: scalesearch emit RUN writes it again."
+    assert note in (tmp_path / "run" / "report.html").read_text()

@@ -114,6 +114,37 @@ def test_the_report_of_a_real_run_renders_without_error_or_request(
     opened.page.close()
 
 
+def test_the_page_is_painted_at_once(b0: Opened):
+    b0.page.wait_for_function("performance.getEntriesByType('paint').length > 0")
+    assert max(b0.page.evaluate("performance.getEntriesByType('paint').map((one) => one.startTime)")) < 2_000
+
+
+def test_print_is_light_whole_and_no_wider_than_its_paper(b0: Opened):
+    b0.page.get_by_role("button", name="Switch between light and dark").click()
+    b0.page.set_viewport_size({"width": 678, "height": 1000})  # A4 between chromium's margins
+    b0.page.emulate_media(media="print")
+    b0.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert b0.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert b0.page.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+    assert (
+        b0.page.evaluate("[...document.querySelectorAll('table')].filter((one) => one.scrollWidth > 638).length") == 0
+    )
+    for name in ("phi", "alpha", "beta", "gamma"):
+        assert b0.page.locator(f"#x-{name}-value").is_visible()
+    b0.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert b0.page.evaluate("document.querySelectorAll('details[open]').length") == 0
+
+
+@pytest.mark.parametrize(
+    ("width", "figure", "zooms"), [(1000, "wide", True), (800, "narrow", True), (390, "narrow", False)]
+)
+def test_a_figure_is_drawn_for_the_width_of_the_window(b0: Opened, width: int, figure: str, zooms: bool):
+    b0.page.set_viewport_size({"width": width, "height": 900})
+    ranking = b0.page.locator("#figure-ranking")
+    assert ranking.locator("svg.figure:visible").get_attribute("class") == f"figure {figure}"
+    assert ranking.get_by_role("button").is_visible() == zooms
+
+
 def test_every_figure_zooms_without_a_request(b0: Opened):
     for button in b0.page.locator("[data-zoom]").all():
         button.click()
@@ -170,6 +201,16 @@ def test_the_sliders_and_members_work_by_keyboard(b0: Opened):
     assert b0.text("macs") != before
     b0.page.get_by_role("button", name="B3").press("Enter")
     assert b0.text("phi-value") == "2"
+    assert b0.page.locator("#x-phi").get_attribute("aria-valuetext") == "2"
+
+
+def test_members_have_their_names_under_their_own_rule_alone(b0: Opened):
+    members = b0.page.locator("[data-mark]")
+    assert members.all_inner_texts() == ["B0", "B1", "B2", "B3", "B4", "B5", "B6", "B7"]
+    b0.page.get_by_role("button", name="the paper's").click()
+    assert members.all_inner_texts() == ["B0", *(f"φ {phi}" for phi in ("0.5", "1", "2", "3.5", "5", "6", "7"))]
+    b0.page.get_by_role("button", name="φ 2", exact=True).click()
+    assert b0.text("command").startswith("scalesearch scale --base b0 --rounding level --depth 1.44 ")
 
 
 def test_the_switch_changes_light_to_dark(b0: Opened):
@@ -193,11 +234,12 @@ def test_everything_that_can_be_operated_has_a_name_and_headings_descend(b0: Ope
 def test_hostile_names_run_no_script(browser, tmp_path: Path):
     (tmp_path / "report.html").write_text(hostile_page(tmp_path))
     opened = Opened(browser, tmp_path / "report.html", 390)
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
+    opened.page.set_viewport_size({"width": 1000, "height": 900})  # a phone has no zoom
     for button in opened.page.locator("[data-zoom]").all():
         button.click()
         opened.page.keyboard.press("Escape")
     assert opened.page.evaluate("window.bad") is None
     assert opened.faults == []
     assert len(opened.requests) == 1
-    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
     opened.page.close()

@@ -210,9 +210,12 @@ def scale(
 @app.command()
 def rank(folder: RunFolder, as_json: Json = False) -> None:
     """Rank the trials of a run so far."""
-    from scalesearch.cli import show
+    from scalesearch.cli import plots, show
+    from scalesearch.stored import ranked, read_run
 
-    show.rank(_outcome(folder), as_json=as_json)
+    stored = read_run(folder)
+    plots.damage(stored)
+    show.rank(ranked(stored), as_json=as_json)
 
 
 @app.command()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import textwrap
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
@@ -63,6 +65,19 @@ def terminal(as_json: bool) -> Console:
     place = console(stderr=as_json)
     place.width = max(place.width, NARROWEST)
     return place
+
+
+def room() -> int | None:
+    """Characters across the terminal, or as many as COLUMNS says; None where lines have no end, as in a file."""
+    return shutil.get_terminal_size((0, 0)).columns or None
+
+
+def wrapped(text: str, indent: str = "") -> list[str]:
+    """A sentence as lines that end between words, where there is a terminal; those after the first are indented."""
+    width = room()
+    if width is None:
+        return [text]
+    return textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def print_document(values: dict[str, Any]) -> None:

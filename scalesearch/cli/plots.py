@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from scalesearch import documents
-from scalesearch.cli.console import duration, print_document, terminal
+from scalesearch.cli.console import console, duration, print_document, room, terminal
 
 if TYPE_CHECKING:
     from rich.columns import Columns
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from scalesearch.stored import StoredRun
 
 WIDTH = 60
-"""Of a plot [characters]."""
+"""Of a plot, where the terminal has room for it [characters]."""
+LEAST = 20
+"""Of a plot, whatever the terminal [characters]."""
 MOST = 12
 """Rows of a plot: the first, and the references behind them."""
 
@@ -23,7 +25,7 @@ MOST = 12
 def intervals(ranking: Ranking) -> Iterator[str]:
     """The first trained candidates and the references, each as a dot in its 95 % interval.
 
-    What may be the best is drawn with heavy lines; nothing is drawn where there are no intervals.
+    What cannot be told apart from the first is drawn with heavy lines; nothing is drawn where there are no intervals.
     """
     rows = [row for row in ranking.rows if row.seeds and row.low is not None]
     rows = [row for place, row in enumerate(rows) if place < MOST or row.references]
@@ -31,25 +33,40 @@ def intervals(ranking: Ranking) -> Iterator[str]:
         return
     low, high = min(row.low or 0.0 for row in rows), max(row.high or 0.0 for row in rows)
     name = max(len(row.id) for row in rows)
-    yield f"{'':{name}}  {f'{low:.2f} %':<{WIDTH // 2}}{f'{high:.2f} %':>{WIDTH - WIDTH // 2}}"
+    width = _width(beside=name + 4 + max(len(" ".join(row.references)) for row in rows))
+    yield f"{'':{name}}  {f'{low:.2f} %':<{width // 2}}{f'{high:.2f} %':>{width - width // 2}}"
     for row in rows:
-        yield f"{row.id:{name}}  {_interval(row, low, high)}  {' '.join(row.references)}".rstrip()
-    yield f"{'':{name}}  ● estimate, ━ 95 % interval of what cannot be told apart from the first, ─ of what can"
+        yield f"{row.id:{name}}  {_interval(row, low, high, width)}  {' '.join(row.references)}".rstrip()
+    yield "● estimate, ━ 95 % interval of what cannot be told apart from the first,"
+    yield "─ 95 % interval of what can"
 
 
-def _interval(row: Row, low: float, high: float) -> str:
+def _width(beside: int = 0) -> int:
+    """Of a plot that has so many characters beside it."""
+    across = room()
+    return WIDTH if across is None else max(LEAST, min(WIDTH, across - beside))
+
+
+def _interval(row: Row, low: float, high: float, width: int) -> str:
     """One row of the plot."""
 
     def column(value: float | None) -> int:
-        return round((WIDTH - 1) * ((value or 0.0) - low) / (high - low)) if high > low else 0
+        return round((width - 1) * ((value or 0.0) - low) / (high - low)) if high > low else 0
 
     line = "━" if row.tied_with_best else "─"
     first, dot, last = column(row.low), column(row.estimate), column(row.high)
-    return "".join("●" if at == dot else line if first <= at <= last else " " for at in range(WIDTH))
+    return "".join("●" if at == dot else line if first <= at <= last else " " for at in range(width))
+
+
+def damage(stored: StoredRun) -> None:
+    """What of a run's journal is not believed, on stderr."""
+    if stored.damage:
+        console(stderr=True).print(f"{stored.damage}; `scalesearch repair {stored.folder}` mends the file")
 
 
 def status(stored: StoredRun, *, as_json: bool) -> None:
     """How far a run is."""
+    damage(stored)
     if as_json:
         print_document(documents.status_document(stored))
         return
@@ -65,5 +82,5 @@ def _bar(stored: StoredRun) -> Columns:
     from rich.columns import Columns
     from rich.progress_bar import ProgressBar
 
-    bar = ProgressBar(total=max(1, stored.total), completed=stored.ended, width=WIDTH)
+    bar = ProgressBar(total=max(1, stored.total), completed=stored.ended, width=_width())
     return Columns([bar])  # a line of its own

@@ -11,6 +11,7 @@ import typer
 
 from scalesearch.cli.console import console, print_document, terminal
 from scalesearch.cli.options import Json, RunFolder
+from scalesearch.cli.plots import damage
 from scalesearch.errors import SearchFailedError
 
 if TYPE_CHECKING:
@@ -75,10 +76,14 @@ def report(
 ) -> None:
     """Write the report of a run, finished or not: one HTML file that opens offline."""
     from scalesearch.documents import report_document
-    from scalesearch.report import write_figures, write_report
+    from scalesearch.report import NAME, figures_folder, write_figures, write_page
+    from scalesearch.report.facts import read_facts
 
-    path = write_report(folder, out)
-    drawn = write_figures(folder, figures) if figures else []
+    facts = read_facts(folder)
+    damage(facts.run)
+    place = figures_folder(figures) if figures else None  # refused before anything is written
+    path = write_page(facts, out or folder / NAME)
+    drawn = write_figures(facts, place) if place else []
     if as_json:
         print_document(report_document(path, drawn))
     else:

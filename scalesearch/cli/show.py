@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalesearch import documents
 from scalesearch.blueprint import Architecture
-from scalesearch.cli.console import columns, print_document, terminal
+from scalesearch.cli.console import columns, print_document, room, terminal, wrapped
 from scalesearch.cli.plots import intervals
 from scalesearch.cost import Cost
 from scalesearch.families import FAMILIES
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 
     from scalesearch.direct import ScaledBase
     from scalesearch.outcome import Outcome
-    from scalesearch.ranking import Ranking
+    from scalesearch.ranking import Ranking, Row
     from scalesearch.repair import Repaired
 
 CONVENTION = "macs: multiply-adds of convolutions and linear layers, what the paper calls FLOPs"
-LEGEND = "d w r %: shares of log compute of the trained proxy · ×: off budget, listed but never chosen"
+NARROW = 100
+"""Terminals below that leave out columns of a ranking [characters]."""
+LEFT_OUT = ("rank", "seeds", "d w r %")
+SHARES = "d w r %: shares of log compute of the trained proxy"
+OFF_BUDGET = "×: it or its proxy is off budget, listed but never chosen"
 SURFACE = "estimate: of the response surface, which lends every candidate its neighbours' trials"
 MILLION = 1e6
 EFFICIENTNETS = FAMILIES["efficientnet"].networks
@@ -94,7 +99,9 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
     if any(one.proxy.network.resolution > plan.data.side for one in layout.candidates):
         out.print(f"↑ above the images' {plan.data.side} px: interpolation adds no information")
     out.print("d w r %: shares of log compute of the proxy · shared: its proxy stands for another candidate")
-    out.print(f"× off budget: more than 3 % from {plan.budget}, never tied with the best · {CONVENTION}")
+    out.print(
+        f"× off budget: it or its proxy more than 3 % from {plan.budget}, never tied with the best · {CONVENTION}"
+    )
 
 
 def _stages_after(plan: Plan) -> str:
@@ -188,59 +195,69 @@ def rank(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def _ranking(out: Console, outcome: Outcome) -> None:
-    out.print(stamp(outcome.plan.evidence, outcome.plan.base.name))
+    said = partial(_sentence, out)
+    said(stamp(outcome.plan.evidence, outcome.plan.base.name))
     for sentence in documents.rank_document(outcome)["findings"]:
-        out.print(f"• {sentence}")
+        said(f"• {sentence}", "  ")
     if outcome.confirmation is not None:
         out.print(_ranking_table(outcome.confirmation, outcome, title="confirmed on the test part"))
     out.print(_ranking_table(outcome.ranking, outcome, title="search, on the validation images"))
     untrained = sum(not row.seeds for row in outcome.ranking.rows)
     if untrained:
-        out.print(f"{untrained} more candidates were not trained; ranking.json has the surface's estimates of them")
-    out.print(LEGEND)
+        said(f"{untrained} more candidates were not trained; ranking.json has the surface's estimates of them")
+    if not _is_narrow():
+        said(SHARES)
+    said(OFF_BUDGET)
     if outcome.ranking.rests_on_surface:
-        out.print(SURFACE)
+        said(SURFACE)
     if outcome.anchor:
         reached = ", ".join(f"{accuracy:.2f}" for accuracy in outcome.anchor)
-        out.print(f"the unscaled proxy base, trained the same way, outside the ranking: {reached} %")
+        said(f"the unscaled proxy base, trained the same way, outside the ranking: {reached} %")
     ranking = outcome.ranking
     if ranking.noise_sd is not None:
-        out.print(f"noise between seeds: {ranking.noise_sd:.2f} points ({ranking.df} degrees of freedom)")
+        said(f"noise between seeds: {ranking.noise_sd:.2f} points ({ranking.df} degrees of freedom)")
     if outcome.travel is not None:
         title = f"at φ {outcome.travel.phi:g}, {outcome.travel.growth:.3g}x, on the validation images"
         out.print(_ranking_table(outcome.travel.ranking, outcome, title=title))
     for trial in outcome.failed:
-        out.print(f"failed: {trial.key}: {trial.reason}")
+        said(f"failed: {trial.key}: {trial.reason}", "  ")
     if outcome.leader is not None:
-        out.print(f"rule of {outcome.leader.id}, the first on budget: {rule_line(outcome.rule())}")
+        said(f"rule of {outcome.leader.id}, the first on budget: {rule_line(outcome.rule())}")
+
+
+def _sentence(out: Console, text: str, indent: str = "") -> None:
+    for line in wrapped(text, indent):
+        out.print(line)
+
+
+def _is_narrow() -> bool:
+    return (room() or NARROW) < NARROW
 
 
 def _ranking_table(ranking: Ranking, outcome: Outcome, title: str) -> Table:
-    table = columns(
-        "candidate",
-        "rank",
-        "estimate %" if ranking.rests_on_surface else "mean %",
-        "95 % interval",
-        "seeds",
-        "P(best)",
-        "tied",
-        "d w r %",
-        "reference",
-        title=title,
-    )
-    for row in (row for row in ranking.rows if row.seeds):
-        table.add_row(
-            row.id + (" ×" if row.off_budget else ""),
-            str(row.rank),
-            f"{row.estimate:.2f}",
-            "" if row.low is None else f"{row.low:.2f} – {row.high:.2f}",
-            str(row.seeds),
-            "" if row.p_best is None else f"{row.p_best:.2f}",
-            "tied" if row.is_shown_tied else "",
-            "" if row.id == ANCHOR else _percent(outcome.layout.candidate(row.id).shares),
-            " ".join(row.references),
-        )
+    rows = [_ranked(row, ranking, outcome) for row in ranking.rows if row.seeds]
+    names = [name for name in next(iter(rows), {}) if name not in (LEFT_OUT if _is_narrow() else ())]
+    table = columns(*names, title=title)
+    for row in rows:
+        table.add_row(*(row[name] for name in names))
     return table
+
+
+def _ranked(row: Row, ranking: Ranking, outcome: Outcome) -> dict[str, str]:
+    """A row of the table, by the names of its columns."""
+    from scalesearch.verdict import chance  # brings scipy
+
+    return {
+        "candidate": row.id + (" ×" if row.off_budget else ""),
+        "rank": str(row.rank),
+        "estimate %" if ranking.rests_on_surface else "mean %": f"{row.estimate:.2f}",
+        "95 % interval": "" if row.low is None else f"{row.low:.2f} – {row.high:.2f}",
+        "seeds": str(row.seeds),
+        "P(best)": "" if row.p_best is None else chance(row.p_best),
+        "tied": "tied" if row.is_shown_tied else "",
+        "d w r %": "" if row.id == ANCHOR else _percent(outcome.layout.candidate(row.id).shares),
+        "reference": " ".join(row.references),
+    }
 
 
 def family(manifest: dict[str, Any], folder: Path, *, as_json: bool) -> None:

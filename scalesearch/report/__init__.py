@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 from scalesearch.errors import StudyError
 from scalesearch.files import Told, write_whole
-from scalesearch.report.facts import read_facts
+from scalesearch.report.facts import Facts, read_facts
 from scalesearch.report.figure import Figure
 from scalesearch.report.page import WIDE, figures, page
 from scalesearch.report.svg import svg
@@ -25,22 +27,41 @@ def write_report(folder: Path, out: Path | None = None, told: Told | None = None
     Raises:
         StudyError: no run in that folder, a damaged one, or a file that cannot be written.
     """
-    path = out or folder / NAME
-    _write(path, page(read_facts(folder)), told)
+    return write_page(read_facts(folder), out or folder / NAME, told)
+
+
+def write_page(facts: Facts, path: Path, told: Told | None = None) -> Path:
+    """Write the report of what has been read of a run, whole or not at all.
+
+    Raises:
+        StudyError: the file cannot be written.
+    """
+    _write(path, page(facts), told)
     return path
 
 
-def write_figures(folder: Path, place: Path) -> list[Path]:
-    """Write each figure of a run's report as an SVG file that needs nothing else; those that are missing are not.
+def figures_folder(place: Path) -> Path:
+    """A folder that figures can be written into, made where there is none.
 
     Raises:
-        StudyError: no run in that folder, a damaged one, or a place that cannot be written.
+        StudyError: it cannot be written.
     """
-    drawn = [one for group in figures(read_facts(folder)).values() for one in group if isinstance(one, Figure)]
     try:
         place.mkdir(parents=True, exist_ok=True)
+        if not os.access(place, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise StudyError(f"{place}: {error.strerror}", mend="choose another folder with --figures") from None
+    return place
+
+
+def write_figures(facts: Facts, place: Path) -> list[Path]:
+    """Write each figure of a report as an SVG file that needs nothing else; those that are missing are not.
+
+    Raises:
+        StudyError: the place cannot be written.
+    """
+    drawn = [one for group in figures(facts).values() for one in group if isinstance(one, Figure)]
     paths = [place / f"{one.id}.svg" for one in drawn]
     for path, one in zip(paths, drawn, strict=True):
         _write(path, svg(one, WIDE, alone=True) + "\n")

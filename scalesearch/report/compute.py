@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from scalesearch.levelling import TOLERANCE
 from scalesearch.plan import Layout, Plan
-from scalesearch.report.figure import Axis, Drawn, Figure, Mark, Missing, Spot, Spots, Zone, padded, ticks
+from scalesearch.report.figure import Axis, Drawn, Figure, Mark, Missing, Spot, Spots, Zone, evenly, padded, ticks
 from scalesearch.spec import Network
 from scalesearch.trials import STAGES, Stage, TrialResult, TrialState
+
+MOST_POINTS = 500
+"""Points of one kind in the picture; the table has every candidate."""
 
 
 def compute_figure(plan: Plan, layout: Layout) -> Drawn:
@@ -27,11 +30,13 @@ def compute_figure(plan: Plan, layout: Layout) -> Drawn:
     y = padded([growth for _, growth, _ in [*ours, *theirs]] + [budget], least=0.2)
     spread = _ends([growth for _, growth, _ in ours])
     before = f" By the paper's rounding they would cost {_ends([g for _, g, _ in theirs])} times." if theirs else ""
+    few = f" {MOST_POINTS} of them are drawn; the table has every candidate." if len(ours) > MOST_POINTS else ""
     is_level = plan.space.policy == "level"
     return Figure(
         id="compute",
         title="Equal compute",
-        caption=f"{len(ours)} points, references included, become networks of {spread} times the base.{before}",
+        caption=f"{len(ours)} points, references included, become {len(layout.candidates)} networks of {spread} times "
+        f"the base.{before}{few}",
         x=Axis(title="growth by the algebra, α·β²·γ²", low=x[0], high=x[1], ticks=ticks(*x, count=5)),
         y=Axis(title="growth of the built network", low=y[0], high=y[1], ticks=ticks(*y)),
         marks=(
@@ -63,7 +68,11 @@ def _plain_rounding(plan: Plan, layout: Layout) -> Iterator[tuple[float, float, 
 
 def _growths(kind: str, name: str, rows: Sequence[tuple[float, float, str]]) -> Iterator[Mark]:
     if rows:
-        spots = [Spot(x=x, y=y, tip=f"{what}: {x:.3f} by the algebra, {y:.3f} as built") for x, y, what in rows]
+        shown = evenly(rows, MOST_POINTS)
+        spots = [
+            Spot(x=round(x, 4), y=round(y, 4), tip=f"{what}: {x:.3f} by the algebra, {y:.3f} as built")
+            for x, y, what in shown
+        ]
         yield Spots(kind=kind, name=name, spots=tuple(spots))
 
 

@@ -14,8 +14,9 @@ const Explorer = (() => {
   };
   const integer = (value) => value.toLocaleString("en-US");
   const short = (value) => {
-    const [size, unit] = value >= 1e9 ? [1e9, "G"] : value >= 1e6 ? [1e6, "M"] : value >= 1e3 ? [1e3, "k"] : [1, ""];
-    return `${(value / size).toPrecision(3).replace(/\.?0+$/, (zeros) => (zeros[0] === "." ? "" : zeros))} ${unit}`.trim();
+    const rounded = Number(value.toPrecision(3));
+    const [size, unit] = rounded >= 1e9 ? [1e9, "G"] : rounded >= 1e6 ? [1e6, "M"] : rounded >= 1e3 ? [1e3, "k"] : [1, ""];
+    return `${(rounded / size).toPrecision(3).replace(/\.?0+$/, (zeros) => (zeros[0] === "." ? "" : zeros))} ${unit}`.trim();
   };
   const six = (value) => Number(value.toPrecision(6));
 
@@ -114,9 +115,12 @@ const Explorer = (() => {
       side: Math.max(1, Scaling.whole(base.resolution * state.gamma ** state.phi)),
     });
 
+    /** Whether the members that were written are those of this rule. */
+    const isOwn = () => state.rule === given.rules[0].name && state.policy === "level";
+
     /** The member that was written for exactly this setting, if there is one. */
     const member = () =>
-      state.rule === given.rules[0].name && state.policy === "level"
+      isOwn()
         ? given.marks.find((mark) => Math.abs(mark.phi - state.phi) < 1e-9)
         : undefined;
 
@@ -135,7 +139,9 @@ const Explorer = (() => {
       const growth = (state.alpha * state.beta ** 2 * state.gamma ** 2) ** state.phi;
       for (const name of sliders) {
         at(name).value = state[name];
-        at(`${name}-value`).textContent = Number(state[name].toFixed(name === "phi" ? 2 : 4));
+        const shown = `${Number(state[name].toFixed(name === "phi" ? 2 : 4))}`;
+        at(`${name}-value`).textContent = shown;
+        at(name).setAttribute("aria-valuetext", shown);
       }
       at("asked").textContent = `${growth.toFixed(2)}×`;
       at("command").textContent = written && written.phi ? `family/${written.name}/config.yaml` : command(point);
@@ -143,6 +149,7 @@ const Explorer = (() => {
       root.querySelectorAll("[data-rule]").forEach((button) => button.setAttribute("aria-pressed", button.dataset.rule === state.rule));
       root.querySelectorAll("[data-mark]").forEach((button) => {
         button.setAttribute("aria-pressed", Math.abs(Number(button.dataset.phi) - state.phi) < 1e-9);
+        button.textContent = isOwn() || Number(button.dataset.phi) === 0 ? button.dataset.mark : `φ ${Number(Number(button.dataset.phi).toFixed(2))}`;
       });
       at("nothing").hidden = network !== null;
       at("found").hidden = network === null;
@@ -288,7 +295,6 @@ const Explorer = (() => {
     root.querySelectorAll("[data-mark]").forEach((button) =>
       button.addEventListener("click", () => {
         state.phi = Number(button.dataset.phi);
-        if (!state.rule) Object.assign(state, given.rules[0], { rule: given.rules[0].name });
         draw();
       }),
     );

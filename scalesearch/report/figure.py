@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
+T = TypeVar("T")
 Place: TypeAlias = tuple[float, float]
 Side = Literal["left", "right", "above", "below", "centre"]
 
@@ -141,6 +142,18 @@ class Missing:
 
 
 Drawn: TypeAlias = Figure | Missing
+
+
+def evenly(values: Sequence[T], most: int) -> list[T]:
+    """As many of them as may be, evenly taken.
+
+    >>> evenly("abcdef", 3)
+    ['b', 'd', 'f']
+    """
+    count = len(values)
+    return [
+        one for index, one in enumerate(values) if count <= most or (index + 1) * most // count > index * most // count
+    ]
 
 
 def padded(values: Sequence[float], part: float = 0.06, least: float = 0.5) -> tuple[float, float]:

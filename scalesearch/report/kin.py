@@ -66,7 +66,7 @@ def family_figure(quantity: Quantity, members: Sequence[Mapping[str, Any]], thei
 
 def _said(members: Sequence[Mapping[str, Any]], name: str) -> str:
     if not members:
-        return "This run has no members yet."
+        return "This run has no members."
     return f"This run's {len(members)} members stand on the axis by their {name}: nobody has trained them on ImageNet."
 
 

@@ -13,6 +13,7 @@ from scalesearch.ranking import Ranking
 from scalesearch.report.compute import Spending
 from scalesearch.report.kin import Theirs
 from scalesearch.trials import TrialResult
+from scalesearch.verdict import chance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,7 @@ def ranking_table(ranking: Ranking, layout: Layout) -> Table:
                 f"{row.estimate:.2f}",
                 "" if row.low is None else f"{row.low:.2f} – {row.high:.2f}",
                 str(row.seeds),
-                "" if row.p_best is None else f"{row.p_best:.2f}",
+                "" if row.p_best is None else chance(row.p_best),
                 "tied" if row.is_shown_tied else "off budget" if row.off_budget else "",
                 "" if row.id == ANCHOR else _percent(layout.candidate(row.id).shares),
                 " ".join(row.references),
@@ -159,7 +160,7 @@ def spending_table(rows: Sequence[Spending]) -> Table:
             "unfinished",
             "image passes",
             "multiply-adds",
-            "trial hours",
+            "trial time",
         ),
         rows=tuple(
             (
@@ -170,11 +171,16 @@ def spending_table(rows: Sequence[Spending]) -> Table:
                 str(row.unfinished),
                 f"{row.passes:,}",
                 _short(row.macs),
-                f"{row.hours:.2f}",
+                _time(row.hours),
             )
             for row in rows
         ),
     )
+
+
+def _time(hours: float) -> str:
+    """Hours in the unit that people say them in."""
+    return f"{hours:.2f} h" if hours >= 1 else f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.0f} s"
 
 
 def _short(value: float) -> str:

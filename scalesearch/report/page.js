@@ -14,6 +14,13 @@
   });
   told();
 
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = [...document.querySelectorAll("details:not([open])")];
+    folded.forEach((one) => (one.open = true));
+  });
+  addEventListener("afterprint", () => folded.forEach((one) => (one.open = false)));
+
   const tip = document.getElementById("tip");
   for (const title of document.querySelectorAll("svg.figure :not(svg) > title")) {
     title.parentNode.dataset.tip = title.textContent;
@@ -70,13 +77,13 @@
       }];
     },
     cells(mark) {
-      return mark.levels.flatMap((_, level) => {
+      return mark.levels.flatMap((name, level) => {
         const own = mark.cells.filter((cell) => cell[1] === level).map((cell) => [...cell[0], cell[0][0]]);
         if (!own.length) return [];
         const style = paint(`${mark.kind} level${level}`, "cell");
         const colour = style.fill.replace("rgb(", "rgba(").replace(")", `, ${style.opacity})`);
         const gap = (place) => own.flatMap((corners) => [...corners.map((corner) => corner[place]), null]);
-        return [{ type: "scatter", mode: "lines", fill: "toself", x: gap(0), y: gap(1), line: { width: 0 }, fillcolor: colour, hoverinfo: "skip", showlegend: false }];
+        return [{ type: "scatter", mode: "lines", fill: "toself", x: gap(0), y: gap(1), line: { width: 0 }, fillcolor: colour, hoverinfo: "skip", name: plain(name), showlegend: Boolean(name) }];
       });
     },
     zone: () => [],
@@ -98,10 +105,10 @@
   };
 
   const notes = (figure) => {
-    const said = (x, y, text, more = {}) => ({ x, y, text: plain(text), showarrow: false, ...more });
+    const said = (x, y, text, ...more) => Object.assign({ x, y, text: plain(text), showarrow: false }, ...more);
     const lines = figure.marks.filter((mark) => mark.form === "lines").flatMap((mark) => mark.lines);
     return [
-      ...figure.beside.map(([y, text]) => said(1, y, text, { xref: "paper", xanchor: "left" })),
+      ...figure.beside.map(([y, text]) => said(1, ...(y > figure.y.high ? [1, text, { yref: "paper", yanchor: "bottom" }] : [y, text]), { xref: "paper", xanchor: "left" })),
       ...figure.marks.filter((mark) => mark.form === "note").map((mark) => said(mark.x, mark.y, mark.text)),
       ...lines.filter((line) => line.label).map((line) => said(...line.places.at(-1), line.label, { xanchor: "left" })),
     ];

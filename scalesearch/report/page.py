@@ -16,7 +16,6 @@ from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStub
 
 from scalesearch.documents import rank_document, status_document
 from scalesearch.presets import WORTH
-from scalesearch.ranking import Verdict
 from scalesearch.report import lists
 from scalesearch.report.again import builder_option, is_file, study_file
 from scalesearch.report.compute import compute_figure, cost_figure, spending
@@ -24,7 +23,8 @@ from scalesearch.report.explorer import explorer_document
 from scalesearch.report.facts import Facts
 from scalesearch.report.figure import Drawn, Figure
 from scalesearch.report.kin import SOURCE, family_figure, published_networks
-from scalesearch.report.ranked import ranking_figure
+from scalesearch.report.ranked import off_budget, ranking_figure
+from scalesearch.report.sentences import counted, family_note, headline, is_sure, lead, rule_hint, words
 from scalesearch.report.shares import shares_figure
 from scalesearch.report.simplex import simplex_figure
 from scalesearch.report.sources import bibtex
@@ -49,6 +49,7 @@ def figures(facts: Facts) -> dict[str, list[Drawn]]:
             outcome.anchor if outcome else (),
             id="ranking",
             title="The search, on the validation images",
+            off=off_budget(layout),
         )
     ]
     if outcome and outcome.confirmation:
@@ -91,6 +92,12 @@ def page(facts: Facts) -> str:
         status=status_document(facts.run),
         ranking=rank_document(facts.outcome) if facts.outcome else None,
         headline=headline(facts),
+        lead=lead(facts),
+        is_sure=is_sure(facts.outcome) if facts.outcome else False,
+        rule_hint=rule_hint(facts.outcome) if facts.outcome else "",
+        words=words(facts),
+        counted=counted(facts.outcome) if facts.outcome else "",
+        family_note=family_note(facts),
         figures=drawn,
         tables=_tables(facts),
         explorer=explorer,
@@ -107,24 +114,6 @@ def page(facts: Facts) -> str:
         f"script-src {_hash(script)} {_hash(plotly)}",
         data=Markup(_embedded({"figures": every, "explorer": explorer})),
     )
-
-
-def headline(facts: Facts) -> str:
-    """The verdict in a line that claims no more than the data show."""
-    outcome = facts.outcome
-    if outcome is None:
-        return "Nothing is ranked yet."
-    final = outcome.final
-    count, tied = len(final.on_budget), sum(row.tied_with_best for row in final.on_budget)
-    said = {
-        Verdict.WINNER: f"{final.leader} is the best of {count} candidates.",
-        Verdict.TIED: f"{tied} of {count} candidates may be the best.",
-        Verdict.NO_PREFERENCE: f"No preference shown: all {count} candidates may be the best.",
-        Verdict.NO_INTERVAL: f"One seed each: which of {count} candidates is best is not known.",
-        Verdict.SINGLE: "One candidate has results: there is nothing to compare it with.",
-        Verdict.NOTHING: "No candidate on budget has results.",
-    }[final.verdict_kind]
-    return f"{said[:-1]}, so far." if outcome.stage else said
 
 
 def _tables(facts: Facts) -> dict[str, lists.Table]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
+from scalesearch.plan import Layout
 from scalesearch.ranking import Ranking, Row
 from scalesearch.report.figure import Axis, Drawn, Figure, Line, Lines, Mark, Missing, Spot, Spots, Zone, padded, ticks
+from scalesearch.verdict import chance
 
+Reasons = Mapping[str, str]
+NONE: Reasons = MappingProxyType({})
 MOST_ROWS = 40
 """Rows of the picture; the table holds them all."""
 ROW = 19
@@ -20,7 +25,13 @@ NAMES = {
 
 
 def ranking_figure(
-    ranking: Ranking | None, anchor: Sequence[float] = (), *, id: str, title: str, part: str = "validation"
+    ranking: Ranking | None,
+    anchor: Sequence[float] = (),
+    *,
+    id: str,
+    title: str,
+    part: str = "validation",
+    off: Reasons = NONE,
 ) -> Drawn:
     """Trained networks by rank.
 
@@ -30,10 +41,11 @@ def ranking_figure(
         id: of the figure.
         title: of the figure.
         part: of the images, that accuracies are measured on.
+        off: why networks are off budget, by their ids.
     """
     rows = [row for row in ranking.rows if row.seeds] if ranking else []
     if ranking is None or not rows:
-        return Missing(id=id, title=title, why="No trial has ended at full length, so there is nothing to rank yet.")
+        return Missing(id=id, title=title, why="No trial has reached its full length, so there is nothing to rank.")
     shown = _shown(rows, ranking)
     ends = [end for row in shown for end in (row.low, row.high, row.estimate) if end is not None]
     level = sum(anchor) / len(anchor) if anchor else None
@@ -53,7 +65,7 @@ def ranking_figure(
         marks=(
             *_bands(shown),
             *_base(level, len(shown)),
-            *_marks(shown, ranking),
+            *_marks(shown, ranking, off),
         ),
         height=ROW * len(shown) + 20,
         beside=tuple(_chances(shown)),
@@ -104,13 +116,13 @@ def _base(level: float | None, rows: int) -> Iterator[Mark]:
         )
 
 
-def _marks(shown: Sequence[Row], ranking: Ranking) -> Iterator[Mark]:
+def _marks(shown: Sequence[Row], ranking: Ranking, off: Reasons) -> Iterator[Mark]:
     for kind, name in NAMES.items():
         own = [(place, row) for place, row in enumerate(shown) if kind_of(row, ranking) == kind]
         if not own:
             continue
         intervals = [
-            Line(places=((row.low, -place), (row.high, -place)), tip=tip(row), label=" ".join(row.references))
+            Line(places=((row.low, -place), (row.high, -place)), tip=tip(row, off), label=" ".join(row.references))
             for place, row in own
             if row.low is not None and row.high is not None
         ]
@@ -119,19 +131,28 @@ def _marks(shown: Sequence[Row], ranking: Ranking) -> Iterator[Mark]:
             kind=kind,
             name=name,
             spots=tuple(
-                Spot(x=row.estimate, y=-place, tip=tip(row), label="" if intervals else " ".join(row.references))
+                Spot(x=row.estimate, y=-place, tip=tip(row, off), label="" if intervals else " ".join(row.references))
                 for place, row in own
             ),
         )
 
 
-def tip(row: Row) -> str:
+def off_budget(layout: Layout) -> Reasons:
+    """Why networks are off budget: what they and their proxies really cost."""
+    return {
+        one.id: f" · off budget: {one.scaled.growth:.3f}x the base, its proxy {one.proxy.growth:.3f}x"
+        for one in layout.candidates
+        if one.off_budget
+    }
+
+
+def tip(row: Row, off: Reasons = NONE) -> str:
     """All that is known of a ranked network, in a line."""
     interval = "no interval" if row.low is None else f"95 % interval {row.low:.2f} to {row.high:.2f}"
-    chance = "" if row.p_best is None else f" · P(best) {row.p_best:.2f}"
+    likely = "" if row.p_best is None else f" · P(best) {chance(row.p_best)}"
     seeds = f"{row.seeds} seed{'' if row.seeds == 1 else 's'}" if row.seeds else "not trained"
     named = f" · {', '.join(row.references)}" if row.references else ""
-    return f"{row.id}: {row.estimate:.2f} %, {interval} · {seeds}{chance}{named}"
+    return f"{row.id}: {row.estimate:.2f} %, {interval} · {seeds}{likely}{named}{off.get(row.id, '')}"
 
 
 def _chances(shown: Sequence[Row]) -> Iterator[tuple[float, str]]:
@@ -140,4 +161,4 @@ def _chances(shown: Sequence[Row]) -> Iterator[tuple[float, str]]:
         yield 0.9, "P(best)"
     for place, row in enumerate(shown):
         if row.p_best is not None:
-            yield -place, "< 1 %" if 0 < row.p_best < 0.01 else f"{100 * row.p_best:.0f} %"
+            yield -place, chance(row.p_best)

@@ -16,6 +16,8 @@ from scalesearch.terrain import Terrain
 HEIGHT = 3**0.5 / 2
 LEVELS = 6
 """Steps of the surface's shading."""
+FINEST = 0.01
+"""Accuracies are not written finer than this [points]."""
 NAMES = {
     "best": "first on budget",
     "tied": "trained, may be as good",
@@ -36,28 +38,46 @@ def place(shares: Sequence[float]) -> Place:
 
 def simplex_figure(outcome: Outcome | None, terrain: Terrain | None) -> Drawn:
     """Accuracy over the shares."""
-    id, title = "simplex", "Where compute should go"
+    id, title = "simplex", "Accuracy over the shares"
     if outcome is None or not outcome.layout.is_level:
-        why = "No trial has ended at full length yet."
+        why = "No trial has reached its full length."
         if outcome is not None:
             why = "Under the paper's rounding candidates cost different amounts, so shares alone do not explain them."
         return Missing(id=id, title=title, why=why)
     return Figure(
         id=id,
         title=title,
-        caption=f"The nearer a corner, the more of the compute goes there. {_said(outcome)}",
+        caption=f"The nearer a corner, the more of the growth goes there. {_said(outcome, terrain)}",
         x=Axis(title="", low=-0.1, high=1.1),
         y=Axis(title="", low=-0.07, high=HEIGHT + 0.06),
-        marks=(*_surface(terrain), *_ground(), *_candidates(outcome), *_references(outcome), *_optimum(outcome)),
+        marks=(
+            *_surface(terrain, outcome.plan.margin),
+            *_ground(),
+            *_candidates(outcome),
+            *_references(outcome),
+            *_optimum(outcome, terrain),
+        ),
         height=560,
         is_square=True,
     )
 
 
-def _said(outcome: Outcome) -> str:
-    ranking = outcome.ranking
-    if ranking.surface is None or not ranking.rests_on_surface:
+def is_flat(terrain: Terrain, margin: float) -> bool:
+    """Whether nothing on a surface differs by what counts as a difference."""
+    return max(terrain.heights) - min(terrain.heights) < max(margin, FINEST)
+
+
+def _flat(margin: float) -> str:
+    return f"flat: less than {max(margin, FINEST):g} points between highest and lowest"
+
+
+def _said(outcome: Outcome, terrain: Terrain | None) -> str:
+    ranking, margin = outcome.ranking, outcome.plan.margin
+    if ranking.surface is None or terrain is None:
         return "No surface is fitted; candidates stand on their own means."
+    beyond = "Corners are blank beyond what was trained: there is no surface."
+    if is_flat(terrain, margin):
+        return f"The surface is {_flat(margin)}. {beyond}"
     found = ranking.surface.optimum
     shares = ", ".join(
         f"{name} {100 * share:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
@@ -65,7 +85,8 @@ def _said(outcome: Outcome) -> str:
             ("depth", "width", "resolution"), found.shares, found.low, found.high, strict=True
         )
     )
-    return f"The surface is highest at {shares}; {100 * found.region:.0f} % of all shares may be as good."
+    region = f"{100 * found.region:.0f} % of the shares within the trained range may be as good"
+    return f"The surface is highest at {shares}; {region}. {beyond}"
 
 
 def _ground() -> Iterator[Mark]:
@@ -85,21 +106,21 @@ def _ground() -> Iterator[Mark]:
     yield Note(x=corners[2][0], y=corners[2][1] - 0.015, text="all resolution", kind="corner resolution", side="below")
 
 
-def _surface(terrain: Terrain | None) -> Iterator[Mark]:
+def _surface(terrain: Terrain | None, margin: float) -> Iterator[Mark]:
     """The fitted surface in steps, and the edge of the region that may be as good as its top."""
     if terrain is None:
         return
     low, high = min(terrain.heights), max(terrain.heights)
-    step = max(high - low, 1e-9) / LEVELS
+    count = 1 if is_flat(terrain, margin) else LEVELS
+    step = (high - low) / count
     triangles = list(_triangles(terrain))
     cells: list[tuple[tuple[Place, ...], int, str]] = []
-    for level in range(LEVELS):
+    for level in range(count):
         ends = low + level * step, low + (level + 1) * step
         tip = f"surface {ends[0]:.2f} to {ends[1]:.2f} %"
         pieces = (between(_corners(terrain, three, terrain.heights), *ends) for three in triangles)
         cells += [(piece, level, tip) for piece in pieces if piece]
-    names = [""] * LEVELS
-    names[0], names[-1] = f"surface {low:.2f} %", f"{high:.2f} %"
+    names = [f"surface {low:.2f} %", *[""] * (count - 2), f"{high:.2f} %"] if count > 1 else [_flat(margin)]
     yield Cells(kind="surface", levels=tuple(names), cells=tuple(cells))
     crossed = (crossing(_corners(terrain, three, terrain.worse), CONFIDENCE) for three in triangles)
     edge = tuple(Line(places=places) for places in crossed if places)
@@ -151,9 +172,9 @@ def _references(outcome: Outcome) -> Iterator[Mark]:
     yield Spots(kind="reference", name="reference points", spots=tuple(spots))
 
 
-def _optimum(outcome: Outcome) -> Iterator[Mark]:
-    ranking = outcome.ranking
-    if ranking.surface is None or not ranking.rests_on_surface:
+def _optimum(outcome: Outcome, terrain: Terrain | None) -> Iterator[Mark]:
+    surface = outcome.ranking.surface
+    if surface is None or terrain is None or is_flat(terrain, outcome.plan.margin):
         return
-    x, y = place(ranking.surface.optimum.shares)
-    yield Spots(kind="optimum", name="top of the surface", spots=(Spot(x=x, y=y, tip=_said(outcome)),))
+    x, y = place(surface.optimum.shares)
+    yield Spots(kind="optimum", name="top of the surface", spots=(Spot(x=x, y=y, tip=_said(outcome, terrain)),))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scalesearch.report.figure import Axis, Cells, Figure, Line, Lines, Mark, Note, Place, Side, Spots, Zone
 
-LETTER = 6.5
+LETTER = 7.0
 """Mean width of a letter of 12 px, a little above a sans-serif's [px]."""
 LINE = 18
 """Height of a row of the key [px]."""
@@ -69,10 +69,11 @@ def svg(figure: Figure, width: int, *, alone: bool = False) -> str:
     body += [text for mark in figure.marks for text in _drawn(mark, frame)]
     head = f'class="figure" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     if alone:
+        body.insert(0, f"<desc>{escape(figure.caption)}</desc>")
         body.insert(0, f"<style>{_plain_style()}</style>")
         body.insert(1, f'<rect class="ground" width="{width}" height="{height}"/>')
         head += ' xmlns="http://www.w3.org/2000/svg"'
-    return f'<svg {head} role="img"><title>{escape(figure.caption)}</title>{"".join(body)}</svg>'
+    return f'<svg {head} role="img"><title>{escape(figure.title)}</title>{"".join(body)}</svg>'
 
 
 def _plain_style() -> str:
@@ -124,7 +125,7 @@ def _sample(form: str, kind: str, x: float, y: float) -> str:
         return _symbol(kind, x, y)
     if form == "lines":
         return f'<path class="line {kind}" d="M{x - 7:.1f},{y}h14"/>'
-    return f'<rect class="{form} {kind}" x="{x - 6:.1f}" y="{y - 6}" width="12" height="12"/>'
+    return f'<rect class="{form} {kind} sample" x="{x - 6:.1f}" y="{y - 6}" width="12" height="12"/>'
 
 
 def _symbol(kind: str, x: float, y: float, tip: str = "") -> str:

@@ -17,12 +17,15 @@ from scalesearch.report.figure import (
     Missing,
     Spot,
     Spots,
+    evenly,
     padded,
     ticks,
     whole_ticks,
 )
 from scalesearch.trials import TrialResult, TrialState
 
+MOST_CURVES = 300
+"""Lines of the picture; the table holds every training."""
 NAMES = {
     "curve": "trained at full length",
     "stopped-line": "ended at a shorter length",
@@ -35,15 +38,16 @@ def curves_figure(plan: Plan, results: Sequence[TrialResult], leader: str | None
     """Validation accuracy by epoch, of every trial of the search."""
     begun = [result for result in results if result.key.stage == "search" and result.epochs]
     if not begun:
-        return Missing(id="curves", title="Learning curves", why="No epoch has been trained yet.")
+        return Missing(id="curves", title="Learning curves", why="No epoch has been trained.")
     longest = max(result.key.rung for result in begun)
     y = padded([epoch.accuracy for result in begun for epoch in result.epochs])
-    stopped = [one for one in begun if one.state is TrialState.PRUNED]
-    failed = [one for one in begun if one.state is TrialState.FAILED]
+    stopped, failed = (sum(one.state is state for one in begun) for state in (TrialState.PRUNED, TrialState.FAILED))
+    shown = _shown(begun, leader)
+    few = f" {len(shown)} of them are drawn; the table has all." if len(shown) < len(begun) else ""
     return Figure(
         id="curves",
         title="Learning curves",
-        caption=f"{len(begun)} trainings, {len(stopped)} of them of a shorter length, {len(failed)} failed.",
+        caption=f"{len(begun)} trainings, {stopped} of them of a shorter length, {failed} failed.{few}",
         x=Axis(
             title="epochs",
             low=1 if longest > 1 else 0.5,
@@ -51,15 +55,26 @@ def curves_figure(plan: Plan, results: Sequence[TrialResult], leader: str | None
             ticks=whole_ticks(1, longest),
         ),
         y=Axis(title="validation accuracy, %", low=y[0], high=y[1], ticks=ticks(*y)),
-        marks=(*_lines(begun, leader), *_ends(stopped, "stopped", "stopped here"), *_ends(failed, "failed", "failed")),
+        marks=(
+            *_lines(shown, leader),
+            *_ends(shown, TrialState.PRUNED, "stopped", "stopped here"),
+            *_ends(shown, TrialState.FAILED, "failed", "failed"),
+        ),
         height=340,
     )
+
+
+def _shown(begun: Sequence[TrialResult], leader: str | None) -> list[TrialResult]:
+    """The first one's trainings and the base's, and as many others, evenly taken, as there is room for."""
+    others = [one for one in begun if one.key.proxy not in (ANCHOR, leader)]
+    taken = {one.key for one in evenly(others, max(MOST_CURVES - (len(begun) - len(others)), 0))}
+    return [one for one in begun if one.key.proxy in (ANCHOR, leader) or one.key in taken]
 
 
 def _lines(begun: Sequence[TrialResult], leader: str | None) -> Iterator[Mark]:
     groups: dict[str, list[Line]] = {kind: [] for kind in NAMES}
     for result in begun:
-        places = [(float(epoch.epoch), epoch.accuracy) for epoch in result.epochs]
+        places = [(float(epoch.epoch), round(epoch.accuracy, 2)) for epoch in result.epochs]
         line = Line(
             places=tuple(places if len(places) > 1 else [(places[0][0] - 0.15, places[0][1]), *places]),
             tip=f"{result.key}: {places[-1][1]:.2f} % after {result.epochs[-1].epoch} epochs, {result.state.value}",
@@ -78,10 +93,11 @@ def _kind(result: TrialResult, leader: str | None) -> str:
     return "best" if result.key.proxy == leader else "curve"
 
 
-def _ends(ended: Sequence[TrialResult], kind: str, name: str) -> Iterator[Mark]:
+def _ends(shown: Sequence[TrialResult], state: TrialState, kind: str, name: str) -> Iterator[Mark]:
     spots = [
-        Spot(x=float(one.epochs[-1].epoch), y=one.epochs[-1].accuracy, tip=f"{one.key}: {one.reason or name}")
-        for one in ended
+        Spot(x=float(one.epochs[-1].epoch), y=round(one.epochs[-1].accuracy, 2), tip=f"{one.key}: {one.reason or name}")
+        for one in shown
+        if one.state is state
     ]
     if spots:
         yield Spots(kind=kind, name=name, spots=tuple(spots))
@@ -91,7 +107,7 @@ def fidelity_figures(outcome: Outcome | None, results: Sequence[TrialResult]) ->
     """For each shorter length the places of the candidates there against those after the longest."""
     title = "Short against long training"
     if outcome is None or not outcome.fidelity.agreements:
-        why = text(outcome.fidelity) if outcome else "No trial has ended yet."
+        why = text(outcome.fidelity) if outcome else "No trial has an accuracy."
         return [Missing(id="fidelity", title=title, why=why)]
     return [_agreement(one, outcome, results) for one in outcome.fidelity.agreements]
 

@@ -72,6 +72,7 @@ class Program:
 
 
 def _confined(cores: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a background job that runs the tests ignores
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 

@@ -297,7 +297,8 @@ def unusable(key: TrialKey, finished: Path, folder: Path) -> tuple[Path, Checkpo
     )
     fingerprint = json.loads((finished / "data" / "images.json").read_text())["fingerprint"]
     state = State(module_of(work.network, work.recipe, [key.seed], torch.device("cpu")), work.recipe).tensors()
-    tensors = {**state, "optimizer.0.exp_avg": torch.zeros(3, 5)}
+    rest = {"losses": torch.zeros(1), "random.cpu": torch.get_rng_state()}
+    tensors = {**state, **rest, "optimizer.0.exp_avg": torch.zeros(3, 5)}
     return path, Checkpoint(tensors=tensors, results=[], step=1), identity_of(work, fingerprint)
 
 

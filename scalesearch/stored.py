@@ -159,7 +159,8 @@ def ranked(stored: StoredRun) -> Outcome:
         StudyError: no finished trial.
     """
     if not stored.is_ranked:
-        raise StudyError(f"{stored.folder} has no finished trial yet", mend="run the same command to go on")
+        mend = "wait for its first trial to end" if stored.is_live else "run the same command to go on"
+        raise StudyError(f"{stored.folder} has no finished trial yet", mend=mend)
     return outcome_of(stored)
 
 

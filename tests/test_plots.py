@@ -27,7 +27,10 @@ def test_without_intervals_nothing_is_drawn():
     assert list(intervals(rank([Arm(id="a"), Arm(id="b")], {"a": [80.0], "b": [81.0]}))) == []
 
 
-def test_rank_draws_its_intervals_and_status_its_progress(finished: tuple[Path, Program], call: Call):
+def test_rank_draws_its_intervals_and_status_its_progress(
+    finished: tuple[Path, Program], call: Call, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "120")
     assert "●" in call("rank", finished[0]).out
     assert "d w r %" in call("rank", finished[0]).out
     assert 50 * "━" in call("status", finished[0]).out

@@ -441,7 +441,7 @@ def test_a_search_on_the_images_of_the_package_ends_with_the_ranking_and_b1_to_b
 ):
     options = "--base b0 --budget 2x --preset quick --candidates 2 --seeds 2 --epochs 1 --images 256"
     run = program("run", *options.split())
-    assert run.wait(400) == 0, run.err.read_text()
+    assert run.wait(1200) == 0, run.err.read_text()
     [folder] = (run.out.parent / "runs").iterdir()
     assert folder.name == f"b0-2x-fashion-mnist-{read_plan(folder).digest[:8]}"
     assert {path.name for path in folder.iterdir()} >= FOLDER | FOLDERS

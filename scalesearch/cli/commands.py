@@ -214,8 +214,9 @@ def rank(folder: RunFolder, as_json: Json = False) -> None:
     from scalesearch.stored import ranked, read_run
 
     stored = read_run(folder)
+    outcome = ranked(stored)
     plots.damage(stored)
-    show.rank(ranked(stored), as_json=as_json)
+    show.rank(outcome, as_json=as_json)
 
 
 @app.command()

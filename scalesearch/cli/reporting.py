@@ -80,10 +80,10 @@ def report(
     from scalesearch.report.facts import read_facts
 
     facts = read_facts(folder)
-    damage(facts.run)
     place = figures_folder(figures) if figures else None  # refused before anything is written
     path = write_page(facts, out or folder / NAME)
     drawn = write_figures(facts, place) if place else []
+    damage(facts.run)
     if as_json:
         print_document(report_document(path, drawn))
     else:

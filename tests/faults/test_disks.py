@@ -120,7 +120,7 @@ except (KeyboardInterrupt, TerminatedError) as error:
         writer.stdin.flush()
         assert "waiting for room" in writer.stdout.readline()
         writer.send_signal(number)
-        told = "KeyboardInterrupt\n" if number is signal.SIGINT else "TerminatedError\n"
+        told = "CtrlCError\n" if number is signal.SIGINT else "TerminatedError\n"
         assert writer.stdout.readline() == told
         assert writer.wait(60) == 0
 

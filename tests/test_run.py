@@ -436,6 +436,7 @@ def test_a_broken_image_mended_afterwards_lets_the_same_command_run(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_search_on_the_images_of_the_package_ends_with_the_ranking_and_b1_to_b7(
     program: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ):

@@ -177,6 +177,8 @@ def _refuse_foreign(folder: Path) -> None:
 
 def is_live(folder: Path) -> bool:
     """Whether a coordinator works in a run folder now; asks without write access, and without standing in its way."""
+    if not (folder / ".lock").is_file():  # a pipe would be waited for
+        return False
     try:
         with (folder / ".lock").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -162,6 +162,7 @@ def files_of() -> Callable[[Path], dict[str, str]]:
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     """The program in this process, in an empty folder, without a GPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("COLUMNS", "200")  # as `Program` has it: sentences stay on a line
     monkeypatch.chdir(tmp_path)
 
     def told(*arguments: object) -> Told:

@@ -82,7 +82,7 @@ class Cluster:
 
 
 def _is_amount(gpus: float) -> bool:
-    return 0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer() and math.isfinite(gpus))
+    return 0 <= gpus <= 1 or (gpus > 1 and math.isfinite(gpus) and gpus == int(gpus))
 
 
 @dataclass(frozen=True, slots=True)

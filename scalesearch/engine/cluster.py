@@ -27,6 +27,8 @@ MOMENT = 1.0
 """Most time that is waited for something to happen [s]."""
 PATIENCE = 60.0
 """Time for a first slot; for a new one, where all are lost, ten times that [s]."""
+HEADLESS = 10.0
+"""Most time to stop in where the head is gone: Ray ends the program soon [s]."""
 AHEAD = 2
 """Reports that a trainer is asked for at a time, so that it need not wait for us between them."""
 NODE_DIED = "node has died"
@@ -252,7 +254,7 @@ class ClusterExecutor:
 
     def _look(self) -> None:
         """Replace trainers that hang or have not stopped in time; give up when nobody has room for long, or no head."""
-        if self._head.is_gone():
+        if self._head.is_gone() and self._end is None:
             fault = f"the head of the Ray cluster at {self._where} is gone; what is trained is kept"
             raise EngineError(fault, mend="to go on: start a cluster, and run the same command")
         now, passed = time.monotonic(), self._looks.passed()
@@ -288,7 +290,7 @@ class ClusterExecutor:
 
     def stop(self, within: float) -> None:
         """See `Executor`."""
-        self._end = time.monotonic() + within
+        self._end = time.monotonic() + (min(within, HEADLESS) if self._head.is_gone() else within)
         self._most = 0  # nobody is to come
         for seat in self._seats:
             if seat.work is not None:

@@ -63,6 +63,11 @@ class Raylets:
         for pid in [raylet, *children(raylet)]:
             os.kill(pid, signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """Stop all that trains, so that no run ends by itself."""
+        for pid in [worker for raylet in self.nodes for worker in children(raylet)]:
+            os.kill(pid, signal.SIGSTOP)
+
     def lose_head(self) -> None:
         [head] = [pid for pid in children(self.process.pid) if "gcs_server" in os.readlink(f"/proc/{pid}/exe")]
         os.kill(head, signal.SIGKILL)
@@ -144,6 +149,7 @@ def test_of_a_run_whose_head_is_lost_all_is_kept_and_ctrl_c_is_heard(
         left, interrupted = [program(*command, *on(own)) for command, own in zip(commands, clusters, strict=True)]
         for run, raylets in zip((left, interrupted), clusters, strict=True):
             run.wait_for("1/8 ", 120)
+            raylets.freeze()
             raylets.lose_head()
         interrupted.interrupt()
         assert interrupted.wait(60) == 130, interrupted.err.read_text()

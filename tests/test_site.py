@@ -129,6 +129,19 @@ def test_every_command_and_every_example_of_the_pages_works_as_written(call: Cal
     assert failed == []
 
 
+def test_commands_that_need_a_cluster_or_a_server_are_shell_that_parses_with_options_that_exist() -> None:
+    shown: list[str] = []
+    for block in blocks():
+        if block.kind == "sh":
+            checked = subprocess.run(["bash", "-n"], input=block.text, text=True, capture_output=True, check=False)
+            assert checked.stderr == ""
+            lines = re.sub(r"(?m)(^|\s)#.*$", "", block.text.replace("\\\n", " "))
+            for name, options in re.findall(r"\bscalesearch (\w+) (.*)", lines):
+                COMMANDS[name].make_context(name, shlex.split(options))
+                shown.append(name)
+    assert shown.count("run") >= 8
+
+
 def test_the_pages_and_the_readme_show_every_command() -> None:
     shown = [shlex.split(line)[1] for block in blocks() if not block.kind for line in commands(block)]
     assert set(shown) == set(COMMANDS)

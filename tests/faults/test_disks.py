@@ -1,6 +1,7 @@
 """Full and read-only disks, as real small file systems: what waits, what is refused, and nothing half written."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import Server
 
 from scalesearch import emit
 from scalesearch.bases import find
@@ -144,3 +146,38 @@ def test_a_read_only_folder_is_refused_in_one_line(disk: Path, call: Callable[..
         told.refusal
         == f"scalesearch: {disk / 'run'} cannot be written: Read-only file system; choose another folder with --out"
     )
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[Path]:
+    """A folder that a program serves, as sshfs would."""
+    place, behind = tmp_path / "remote", tmp_path / "behind"
+    place.mkdir()
+    behind.mkdir()
+    command = ["bindfs", "-o", "subtype=sshfs", str(behind), str(place)]
+    if not shutil.which("bindfs") or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs Debian's bindfs, and leave to mount")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.slow
+def test_on_a_network_file_system_a_study_in_a_file_is_refused_and_one_on_a_server_costs_no_byte(
+    remote: Path,
+    postgres: Server,
+    call: Callable[..., Any],
+    program: Callable[..., Any],
+    finished: tuple[Path, Any],
+    tiny_options: tuple[str, ...],
+):
+    folder = remote / "run"
+    told = call("run", *tiny_options, "--out", folder)
+    assert told.code == 2
+    [line] = told.err.splitlines()
+    assert "lies on a network file system (fuse.sshfs)" in line
+    assert "--storage postgresql://" in line
+    assert not folder.exists()
+    run = program("run", *tiny_options, "--out", folder, "--storage", postgres.url)
+    assert run.wait() == 0, run.err.read_text()
+    for name in ("ranking.json", "trials.csv"):
+        assert (folder / name).read_bytes() == (finished[0] / name).read_bytes()

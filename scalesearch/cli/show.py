@@ -195,6 +195,8 @@ def rank(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def _ranking(out: Console, outcome: Outcome) -> None:
+    from scalesearch.verdict import out_of_order  # brings scipy
+
     said = partial(_sentence, out)
     said(stamp(outcome.plan.evidence, outcome.plan.base.name))
     for sentence in documents.rank_document(outcome)["findings"]:
@@ -207,9 +209,8 @@ def _ranking(out: Console, outcome: Outcome) -> None:
         said(f"{untrained} more candidates were not trained; ranking.json has the surface's estimates of them")
     if not _is_narrow():
         said(SHARES)
-    said(OFF_BUDGET)
-    if outcome.ranking.rests_on_surface:
-        said(SURFACE)
+    for note in filter(None, (OFF_BUDGET, outcome.ranking.rests_on_surface and SURFACE, out_of_order(outcome.ranking))):
+        said(note)
     if outcome.anchor:
         reached = ", ".join(f"{accuracy:.2f}" for accuracy in outcome.anchor)
         said(f"the unscaled proxy base, trained the same way, outside the ranking: {reached} %")

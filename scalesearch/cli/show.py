@@ -207,10 +207,10 @@ def _ranking(out: Console, outcome: Outcome) -> None:
     untrained = sum(not row.seeds for row in outcome.ranking.rows)
     if untrained:
         said(f"{untrained} more candidates were not trained; ranking.json has the surface's estimates of them")
-    if not _is_narrow():
-        said(SHARES)
-    for note in filter(None, (OFF_BUDGET, outcome.ranking.rests_on_surface and SURFACE, out_of_order(outcome.ranking))):
-        said(note)
+    said("" if _is_narrow() else SHARES)
+    said(OFF_BUDGET)
+    said(SURFACE if outcome.ranking.rests_on_surface else "")
+    said(out_of_order(outcome.ranking))
     if outcome.anchor:
         reached = ", ".join(f"{accuracy:.2f}" for accuracy in outcome.anchor)
         said(f"the unscaled proxy base, trained the same way, outside the ranking: {reached} %")

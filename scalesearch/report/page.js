@@ -63,7 +63,7 @@
       return [{
         type: "scatter", mode: mark.spots.some((spot) => spot.label) ? "markers+text" : "markers", name: plain(mark.name), showlegend: Boolean(mark.name),
         x: mark.spots.map((spot) => spot.x), y: mark.spots.map((spot) => spot.y), text: mark.spots.map((spot) => plain(spot.label)),
-        textposition: mark.spots.map((spot) => PLACES[spot.side]), customdata: mark.spots.map((spot) => plain(spot.tip)), hovertemplate: "%{customdata}<extra></extra>",
+        textposition: mark.spots.map((spot) => PLACES[spot.side ?? "right"]), customdata: mark.spots.map((spot) => plain(spot.tip)), hovertemplate: "%{customdata}<extra></extra>",
         marker: { size: 10, symbol, color: solid(style.fill), line },
       }];
     },

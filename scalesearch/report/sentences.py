@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from scalesearch.candidates import Candidate
 from scalesearch.outcome import Outcome
 from scalesearch.plan import Layout
@@ -128,6 +132,16 @@ def _decoded(one: Candidate) -> tuple[str, str]:
     deep = f"{network.depth} blocks" if isinstance(network, Network) else f"{network.depth:g} times the base's depth"
     shape = f"{deep}, {width:.3f} times the base's width, an input of {network.resolution} px"
     return one.id, f"A candidate, named by its shape: {shape}."
+
+
+def slots(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What trials ran on; equal slots are counted.
+
+    >>> slots([{"device": "cuda:0", "name": "A"}, {"device": "cpu", "name": "B"}, {"device": "cpu", "name": "B"}])
+    'cuda:0 (A), 2 × cpu (B)'
+    """
+    counts = Counter(f"{row['device']} ({row['name']})" for row in rows)
+    return ", ".join(f"{count} × {slot}" if count > 1 else slot for slot, count in counts.items())
 
 
 def family_note(facts: Facts) -> str:

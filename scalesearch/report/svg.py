@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from scalesearch.report.figure import Axis, Cells, Figure, Line, Lines, Mark, Note, Place, Side, Spots, Zone
+from scalesearch.report.figure import Axis, Cells, Figure, Line, Lines, Mark, Note, Place, Side, Spot, Spots, Zone
 
 LETTER = 7.0
 """Mean width of a letter of 12 px, a little above a sans-serif's [px]."""
 LINE = 18
 """Height of a row of the key [px]."""
 RADIUS = 4.5
+OVERHANG = 4
+"""What a label may stand out of the drawing [px]."""
+SIDES: tuple[Side, ...] = ("right", "left", "above", "below")
+HOLLOW = ("untrained", "before")
+"""Points that a label may rather cover than full ones."""
 STYLE = Path(__file__).with_name("figures.css")
 
 
@@ -44,6 +49,21 @@ class _Frame:
 
     def at(self, place: Place) -> str:
         return f"{self.x(place[0]):.1f},{self.y(place[1]):.1f}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """What a label or a point covers [px]."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: _Box) -> bool:
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
 
 
 def _part(value: float, axis: Axis) -> float:
@@ -101,7 +121,7 @@ def _key(figure: Figure, width: int) -> Iterator[tuple[int, str]]:
     """The meaning of each named mark, as rows of (row, SVG) above the drawing."""
     x, row = 10.0, 0
     for form, kind, name in _entries(figure):
-        step = 26 + LETTER * len(name)
+        step = 30 + LETTER * len(name)
         if x + step > width and x > 10:
             x, row = 10.0, row + 1
         y = 12 + LINE * row
@@ -204,32 +224,63 @@ def _cells(mark: Cells, frame: _Frame) -> Iterator[str]:
 
 
 def _line(kind: str, line: Line, frame: _Frame) -> Iterator[str]:
-    """A line; its label stands before it where there is no room behind, and on it where there is none at all."""
     title = f"<title>{escape(line.tip)}</title>" if line.tip else ""
     yield f'<path class="line {kind}" d="M{"L".join(map(frame.at, line.places))}">{title}</path>'
     if line.label:
-        (x, y), end, room = line.places[0], frame.x(line.places[-1][0]), RADIUS + 4 + LETTER * len(line.label)
-        if end + room <= frame.left + frame.width:
-            at, side = end, "right"
-        else:
-            at, side = (frame.x(x), "left") if frame.x(x) - room >= frame.left else (end + RADIUS + 4, "left")
-        yield _text(f"label {kind}", at, frame.y(y), line.label, side, RADIUS)
+        yield _line_label(kind, line, frame)
+
+
+def _line_label(kind: str, line: Line, frame: _Frame) -> str:
+    """Behind the line, else before it; where there is no room for either, above its end."""
+    left, right, y = frame.left, frame.left + frame.width, frame.y(line.places[0][1])
+    start, end = frame.x(line.places[0][0]), frame.x(line.places[-1][0])
+    room = RADIUS + 4 + LETTER * len(line.label) - OVERHANG
+    if end + room <= right:
+        return _text(f"label {kind}", end, y, line.label, "right", RADIUS)
+    if start - room >= left:
+        return _text(f"label {kind}", start, y, line.label, "left", RADIUS)
+    return _text(f"label {kind}", right, y - 8, line.label, "left", -4)
 
 
 def _spots(mark: Spots, frame: _Frame) -> Iterator[str]:
-    """Points with their labels; a label that would run into the one before it is left to the point's tip."""
-    end, height = -math.inf, -math.inf
-    for spot in mark.spots:
-        x, y = frame.x(spot.x), frame.y(spot.y)
-        yield _symbol(mark.kind, x, y, spot.tip)
-        half = LETTER * len(spot.label) / 2
-        if spot.label and (x - half >= end or abs(y - height) > LINE):
-            end, height = x + half, y
-            yield _text(f"label {mark.kind}", x, y, spot.label, spot.side, RADIUS)
+    """Points, then their labels; a label that would run into another one is left to the point's tip."""
+    yield from (_symbol(mark.kind, frame.x(spot.x), frame.y(spot.y), spot.tip) for spot in mark.spots)
+    drawn = [one for one in frame.figure.marks if isinstance(one, Spots)]
+    full, hollow = (
+        [_point_box(spot, frame) for one in drawn if (one.kind in HOLLOW) == is_hollow for spot in one.spots]
+        for is_hollow in (False, True)
+    )
+    taken: list[_Box] = []
+    for spot in (spot for spot in mark.spots if spot.label):
+        sides: tuple[Side, ...] = (spot.side,) if spot.side else SIDES
+        boxes = {side: _label_box(spot, side, frame) for side in sides}
+        free: list[Side] = [side for side in sides if not any(map(boxes[side].meets, taken))]
+        if free:
+            side = min(free, key=lambda one: [sum(map(boxes[one].meets, points)) for points in (full, hollow)])
+            taken.append(boxes[side])
+            yield _text(f"label {mark.kind}", frame.x(spot.x), frame.y(spot.y), spot.label, side, RADIUS)
+
+
+def _point_box(spot: Spot, frame: _Frame) -> _Box:
+    x, y = frame.x(spot.x), frame.y(spot.y)
+    return _Box(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS)
+
+
+def _label_box(spot: Spot, side: Side, frame: _Frame) -> _Box:
+    """With a pixel around it."""
+    dx, dy, anchor = _beside(side, RADIUS)
+    wide, base = LETTER * len(spot.label), frame.y(spot.y) + dy
+    left = frame.x(spot.x) + dx - wide * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
+    return _Box(left - 1, base - 11, left + wide + 1, base + 2)
+
+
+def _beside(side: Side, gap: float) -> tuple[float, float, str]:
+    """From a place to the foot of the text on one side of it, and which part of the text stands there."""
+    dx = {"left": -gap - 4, "right": gap + 4}.get(side, 0.0)
+    dy = {"above": -gap - 4, "below": gap + 12}.get(side, 4.0)
+    return dx, dy, {"left": "end", "right": "start"}.get(side, "middle")
 
 
 def _text(kind: str, x: float, y: float, text: str, side: Side, gap: float) -> str:
-    dx = {"left": -gap - 4, "right": gap + 4}.get(side, 0)
-    dy = {"above": -gap - 4, "below": gap + 12}.get(side, 4)
-    anchor = {"left": "end", "right": "start"}.get(side, "middle")
+    dx, dy, anchor = _beside(side, gap)
     return f'<text class="{kind}" x="{x + dx:.1f}" y="{y + dy:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

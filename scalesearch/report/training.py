@@ -36,9 +36,10 @@ NAMES = {
 
 def curves_figure(plan: Plan, results: Sequence[TrialResult], leader: str | None) -> Drawn:
     """Validation accuracy by epoch, of every trial of the search."""
+    title = "Validation accuracy by epoch"
     begun = [result for result in results if result.key.stage == "search" and result.epochs]
     if not begun:
-        return Missing(id="curves", title="Learning curves", why="No epoch has been trained.")
+        return Missing(id="curves", title=title, why="No epoch has been trained.")
     longest = max(result.key.rung for result in begun)
     y = padded([epoch.accuracy for result in begun for epoch in result.epochs])
     stopped, failed = (sum(one.state is state for one in begun) for state in (TrialState.PRUNED, TrialState.FAILED))
@@ -46,7 +47,7 @@ def curves_figure(plan: Plan, results: Sequence[TrialResult], leader: str | None
     few = f" {len(shown)} of them are drawn; the table has all." if len(shown) < len(begun) else ""
     return Figure(
         id="curves",
-        title="Learning curves",
+        title=title,
         caption=f"{len(begun)} trainings, {stopped} of them of a shorter length, {failed} failed.{few}",
         x=Axis(
             title="epochs",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from scalesearch.report.contours import outlines
 from scalesearch.report.figure import Axis, Cells, Figure, Line, Lines, Mark, Note, Place, Side, Spot, Spots, Zone
 
 LETTER = 7.0
@@ -215,12 +216,13 @@ def _ends(axis: Axis) -> tuple[float, float]:
 
 
 def _cells(mark: Cells, frame: _Frame) -> Iterator[str]:
-    """Each level as one shape, so that its pieces join without seams."""
+    """Each level as what lies within its outlines: pieces side by side would show their seams."""
     for level in range(len(mark.levels)):
         own = [(corners, tip) for corners, at, tip in mark.cells if at == level]
         if own:
-            path = "".join(f"M{'L'.join(map(frame.at, corners))}Z" for corners, _ in own)
-            yield f'<path class="cell {mark.kind} level{level}" d="{path}"><title>{escape(own[0][1])}</title></path>'
+            path = "".join(f"M{'L'.join(map(frame.at, line))}Z" for line in outlines(corners for corners, _ in own))
+            kind, title = f"cell {mark.kind} level{level}", f"<title>{escape(own[0][1])}</title>"
+            yield f'<path class="{kind}" fill-rule="evenodd" d="{path}">{title}</path>'
 
 
 def _line(kind: str, line: Line, frame: _Frame) -> Iterator[str]:
@@ -267,11 +269,11 @@ def _point_box(spot: Spot, frame: _Frame) -> _Box:
 
 
 def _label_box(spot: Spot, side: Side, frame: _Frame) -> _Box:
-    """With a pixel around it."""
+    """With two pixels to its sides."""
     dx, dy, anchor = _beside(side, RADIUS)
     wide, base = LETTER * len(spot.label), frame.y(spot.y) + dy
     left = frame.x(spot.x) + dx - wide * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
-    return _Box(left - 1, base - 11, left + wide + 1, base + 2)
+    return _Box(left - 2, base - 11, left + wide + 2, base + 2)
 
 
 def _beside(side: Side, gap: float) -> tuple[float, float, str]:

@@ -85,11 +85,8 @@ def test_the_ranking_says_why_a_row_is_tied_below_one_that_is_not():
 def is_inside(place: Place, line: list[Place]) -> bool:
     """Whether a closed line goes round a place: a ray from it crosses the line an odd number of times."""
     x, y = place
-    edges = zip(line, [*line[1:], line[0]], strict=True)
-    return (
-        sum((a[1] > y) != (b[1] > y) and x < a[0] + (y - a[1]) * (b[0] - a[0]) / (b[1] - a[1]) for a, b in edges) % 2
-        == 1
-    )
+    edges = [(a, b) for a, b in zip(line, [*line[1:], line[0]], strict=True) if (a[1] > y) != (b[1] > y)]
+    return sum(x < a[0] + (y - a[1]) * (b[0] - a[0]) / (b[1] - a[1]) for a, b in edges) % 2 == 1
 
 
 def test_the_outlines_of_a_surface_hold_what_its_pieces_hold_and_no_seams(tmp_path: Path):

@@ -56,7 +56,7 @@ def test_a_label_with_a_side_keeps_it():
 
 
 def test_labels_never_run_into_each_other():
-    close = (Spot(x=100 + 9 * index, y=50, tip="", label=f"B{index}", side="above") for index in range(4))
+    close = (Spot(x=100 + 10 * index, y=50, tip="", label=f"B{index}", side="above") for index in range(4))
     assert list(labels(drawn(Spots(kind="ours", name="", spots=tuple(close))))) == ["B0", "B2"]
 
 

@@ -40,7 +40,7 @@ class Spot:
     label: str = ""
     """Written beside it."""
     side: Side | None = "right"
-    """Where the label stands; None = where it covers the fewest points."""
+    """Where the label stands; None = where it covers the least of the points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ def _said(final: Ranking, candidates: str) -> str:
     tied = sum(row.tied_with_best for row in final.on_budget)
     return {
         Verdict.WINNER: f"{final.leader} is the best of {candidates}.",
-        Verdict.TIED: f"The first of {candidates} cannot be told apart from {tied - 1} others.",
+        Verdict.TIED: f"The first of {candidates} cannot be told apart from {tied - 1} other{'s' * (tied > 2)}.",
         Verdict.NO_PREFERENCE: f"No preference shown: all {candidates} are tied.",
         Verdict.NO_INTERVAL: f"One seed each: which of {candidates} is best is not known.",
         Verdict.SINGLE: "One candidate has results: there is nothing to compare it with.",

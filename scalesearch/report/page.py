@@ -35,7 +35,7 @@ from scalesearch.report.training import curves_figure, fidelity_figures
 HERE = Path(__file__).parent
 WIDE, HALF, NARROW = 920, 440, 350
 """Widths that figures are drawn at [px]: whole or half the page, and a phone's; the page shows what fits."""
-UNBROKEN = re.compile(r"\bd[\d.]+-w[\d.]+-r\d+\b|[\d.]+ %|--[a-z-]+")
+UNBROKEN = re.compile(r"\bd[\d.]{1,9}-w[\d.]{1,9}-r\d{1,9}\b|[\d.]{1,9} %|--[a-z-]{1,20}")
 SCRIPTS = ("scaling.js", "explorer.js", "page.js")
 
 

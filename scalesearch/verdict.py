@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import dropwhile
+
 from scalesearch.means import CONFIDENCE
 from scalesearch.ranking import Ranking, Row, Verdict
 from scalesearch.scaling import DIMENSIONS, Coefficients
@@ -54,6 +56,18 @@ def finding(ranking: Ranking) -> str:
         f"highest mean is that of {first}, which noise between seeds may explain.",
         Verdict.SINGLE: f"Only one candidate on budget has results: {first}; there is no other to compare it with.",
     }[kind]
+
+
+def out_of_order(ranking: Ranking) -> str:
+    """Why a trained candidate is tied with the first below one that is not; empty where that is not so."""
+    after = list(dropwhile(lambda row: row.tied_with_best, (row for row in ranking.on_budget if row.seeds)))
+    tied = next((row.id for row in after if row.tied_with_best), None)
+    if tied is None:
+        return ""
+    return (
+        f"{tied} cannot be told apart from the first although {after[0].id}, above it, can: its distance from the "
+        "first is less certain, for want of seeds, of trained neighbours or of full-length trainings."
+    )
 
 
 def _outlook(ranking: Ranking) -> str:

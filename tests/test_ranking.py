@@ -11,7 +11,7 @@ from scipy import stats
 
 from scalesearch.errors import StudyError
 from scalesearch.ranking import Arm, Ranking, Verdict, rank
-from scalesearch.verdict import verdict
+from scalesearch.verdict import out_of_order, verdict
 
 CAVEAT = "Intervals are conditional on this validation split."
 
@@ -364,3 +364,18 @@ def test_a_verdict_never_claims_more_than_its_kind(seeds, step):
         ranking = ranked(drawn([80 - step * i for i in range(5)], [seeds] * 5, seed=seed))
         tied = sum(each.tied_with_best for each in ranking.rows)
         assert verdict(ranking).startswith("Best") is (tied == 1)
+
+
+# ---- ties out of the order of ranks
+
+
+def test_a_tie_below_what_is_told_apart_is_explained():
+    found = ranked({"first": [80.0, 80.3, 79.7, 80.1], "sure": [79.3, 79.6, 79.5, 79.3], "once": [79.35]})
+    assert [(one.id, one.tied_with_best) for one in found.rows] == [("first", True), ("sure", False), ("once", True)]
+    assert out_of_order(found).startswith("once cannot be told apart from the first although sure, above it, can:")
+
+
+def test_ties_in_the_order_of_ranks_need_no_explanation():
+    assert out_of_order(ranked(drawn([80.0, 79.9, 70.0], [3, 3, 3]))) == ""
+    assert out_of_order(ranked({"a": [80.0], "b": [79.0]})) == ""
+    assert out_of_order(ranked({})) == ""

@@ -248,6 +248,14 @@ def test_a_clear_winner_is_named(tmp_path: Path):
     assert headline(stored(tmp_path, plan, layout, results)).startswith(f"{best} is the best of ")
 
 
+def test_two_that_are_tied_are_counted_in_the_singular(tmp_path: Path):
+    plan, layout = planned(candidates=4)
+    own = [name for name in layout.trained if not layout.candidate(name).off_budget]
+    results = trained(plan, layout, lambda proxy, seed, epoch: 70.0 + 9 * (proxy in own[:2]) + 0.01 * seed)
+    said = headline(stored(tmp_path, plan, layout, results))
+    assert said.startswith(f"The first of {len(own)} candidates cannot be told apart from 1 other.")
+
+
 @pytest.mark.slow
 def test_a_run_of_500_candidates_is_drawn_by_its_first_and_listed_whole(tmp_path: Path):
     plan, layout = planned(budget="8x", step=0.05, tolerance=0.3, candidates=500, seeds=3, epochs=16)
@@ -278,6 +286,11 @@ def test_shorter_trainings_are_marked_as_stopped_and_compared_with_the_long_ones
     assert f"τ {agreement.tau:.2f}" in drawn["fidelity-1-3"].title
     stopped = [mark for mark in drawn["curves"].marks if mark.kind == "stopped"]
     assert [len(mark.spots) for mark in stopped] == [len(short)]
+    assert drawn["fidelity-1-3"].x.title == "place after 1 epoch"
+    places = [
+        place for mark in drawn["curves"].marks if hasattr(mark, "lines") for one in mark.lines for place in one.places
+    ]
+    assert min(x for x, _ in places) == drawn["curves"].x.low < 1  # single epochs are seen, within the axes
 
 
 def test_the_surface_is_drawn_within_the_triangle_with_its_top(tmp_path: Path):

@@ -4,12 +4,14 @@ import json
 import random
 import shlex
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from calling import Call
 from conftest import Program
+from PIL import Image
 from reporting import hilly, planned, stored, trained, write_family
 from test_report import SECTIONS, hostile_page
 
@@ -145,6 +147,44 @@ def test_a_figure_is_drawn_for_the_width_of_the_window(b0: Opened, width: int, f
     assert ranking.get_by_role("button").is_visible() == zooms
 
 
+def edges(opened: Opened, selector: str) -> tuple[bool, bool]:
+    """Whether the left and the right edge of an element are shaded at half its height, between its lines of text."""
+    with Image.open(BytesIO(opened.page.locator(selector).first.screenshot())) as shot:
+        grey = shot.convert("L")
+        columns = [
+            [grey.getpixel((x, y)) for y in range(grey.height // 4, 3 * grey.height // 4)] for x in (0, grey.width - 1)
+        ]
+    left, right = (sorted(column)[len(column) // 2] < 250 for column in columns)
+    return left, right
+
+
+@pytest.mark.parametrize("selector", ["nav ul", "#family .scroll"])
+def test_what_scrolls_is_shaded_at_the_edges_that_hide_more(b0: Opened, selector: str):
+    assert edges(b0, selector) == (False, False)
+    b0.page.set_viewport_size({"width": 390, "height": 900})
+    assert edges(b0, selector) == (False, True)
+    b0.page.locator(selector).first.evaluate("(one) => one.scrollTo(one.scrollWidth / 2 - one.clientWidth / 2, 0)")
+    assert edges(b0, selector) == (True, True)
+    b0.page.locator(selector).first.evaluate("(one) => one.scrollTo(one.scrollWidth, 0)")
+    assert edges(b0, selector) == (True, False)
+    assert b0.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_no_figure_repeats_the_heading_of_its_section(b0: Opened):
+    heads = b0.page.evaluate(
+        "[...document.querySelectorAll('section')].map((one) =>"
+        " [...one.querySelectorAll('h2, h3')].map((head) => head.textContent))"
+    )
+    assert all(len(set(texts)) == len(texts) for texts in heads)
+
+
+def test_percentages_and_names_of_candidates_stay_on_one_line(b0: Opened):
+    b0.page.set_viewport_size({"width": 390, "height": 900})
+    lines = b0.page.evaluate("[...document.querySelectorAll('.whole')].map((one) => one.getClientRects().length)")
+    assert len(lines) > 10
+    assert set(lines) == {1}
+
+
 def test_every_figure_zooms_without_a_request(b0: Opened):
     for button in b0.page.locator("[data-zoom]").all():
         button.click()
@@ -163,6 +203,7 @@ def test_the_slider_moves_through_the_members_of_the_family(b0: Opened, b0_file:
         assert b0.text("command") == f"family/{row['name']}/config.yaml"
     b0.slide("phi", 0)
     assert b0.text("macs") == "385,814,752"
+    assert b0.page.locator("#x-rows tr:nth-child(2) td.number span").first.inner_text() == "10.0 M"
 
 
 def test_the_page_computes_what_scale_computes(b0: Opened, call: Call):

@@ -75,8 +75,8 @@ def room() -> int | None:
 def wrapped(text: str, indent: str = "") -> list[str]:
     """A sentence as lines that end between words, where there is a terminal; those after the first are indented."""
     width = room()
-    if width is None:
-        return [text]
+    if width is None or not text:
+        return [text] if text else []
     return textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 

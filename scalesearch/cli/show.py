@@ -195,6 +195,8 @@ def rank(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def _ranking(out: Console, outcome: Outcome) -> None:
+    from scalesearch.verdict import out_of_order  # brings scipy
+
     said = partial(_sentence, out)
     said(stamp(outcome.plan.evidence, outcome.plan.base.name))
     for sentence in documents.rank_document(outcome)["findings"]:
@@ -205,11 +207,10 @@ def _ranking(out: Console, outcome: Outcome) -> None:
     untrained = sum(not row.seeds for row in outcome.ranking.rows)
     if untrained:
         said(f"{untrained} more candidates were not trained; ranking.json has the surface's estimates of them")
-    if not _is_narrow():
-        said(SHARES)
+    said("" if _is_narrow() else SHARES)
     said(OFF_BUDGET)
-    if outcome.ranking.rests_on_surface:
-        said(SURFACE)
+    said(SURFACE if outcome.ranking.rests_on_surface else "")
+    said(out_of_order(outcome.ranking))
     if outcome.anchor:
         reached = ", ".join(f"{accuracy:.2f}" for accuracy in outcome.anchor)
         said(f"the unscaled proxy base, trained the same way, outside the ranking: {reached} %")

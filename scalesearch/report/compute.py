@@ -17,7 +17,7 @@ MOST_POINTS = 500
 
 def compute_figure(plan: Plan, layout: Layout) -> Drawn:
     """What each grid point asks for, and what the networks cost that stand for it."""
-    budget = plan.space.budget
+    title, budget = "Growth, by the algebra and as built", plan.space.budget
     ours = [
         (point.nominal, one.scaled.growth, f"{one.id} for {point.text}")
         for one in layout.candidates
@@ -25,7 +25,7 @@ def compute_figure(plan: Plan, layout: Layout) -> Drawn:
     ]
     theirs = [*_plain_rounding(plan, layout)] if plan.space.policy == "level" else []
     if not ours:
-        return Missing(id="compute", title="Equal compute", why="No candidate is left.")
+        return Missing(id="compute", title=title, why="No candidate is left.")
     x = padded([nominal for nominal, _, _ in [*ours, *theirs]], least=0.02)
     y = padded([growth for _, growth, _ in [*ours, *theirs]] + [budget], least=0.2)
     spread = _ends([growth for _, growth, _ in ours])
@@ -34,7 +34,7 @@ def compute_figure(plan: Plan, layout: Layout) -> Drawn:
     is_level = plan.space.policy == "level"
     return Figure(
         id="compute",
-        title="Equal compute",
+        title=title,
         caption=f"{len(ours)} points, references included, become {len(layout.candidates)} networks of {spread} times "
         f"the base.{before}{few}",
         x=Axis(title="growth by the algebra, α·β²·γ²", low=x[0], high=x[1], ticks=ticks(*x, count=5)),
@@ -123,8 +123,9 @@ def spending(plan: Plan, layout: Layout, results: Sequence[TrialResult]) -> list
 
 def cost_figure(plan: Plan, layout: Layout, rows: Sequence[Spending]) -> Drawn:
     """Image passes by stage and length, beside what the exhaustive grid would take."""
+    title = "Images seen in training"
     if not rows:
-        return Missing(id="cost", title="What it cost", why="No trial has begun.")
+        return Missing(id="cost", title=title, why="No trial has begun.")
     bars = [(f"{row.stage}, {row.epochs} epoch{'s' * (row.epochs > 1)}", row.passes, "spent") for row in rows]
     grid = plan.images * (plan.epochs * plan.seeds * len(layout.trained) + plan.anchor_epochs)
     bars.append(("exhaustive grid", grid, "before"))
@@ -135,7 +136,7 @@ def cost_figure(plan: Plan, layout: Layout, rows: Sequence[Spending]) -> Drawn:
     ]
     return Figure(
         id="cost",
-        title="What it cost",
+        title=title,
         caption="; ".join(f"{name}: {passes:,} image passes" for name, passes, _ in bars),
         x=Axis(title="image passes in training", low=0, high=high, ticks=ticks(0, high, count=3)),
         y=Axis(

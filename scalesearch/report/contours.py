@@ -1,8 +1,9 @@
-"""Contours over triangles: what of a triangle lies between two heights, and where one height crosses it."""
+"""Contours over triangles: what of a triangle lies between two heights, where one crosses it, and lines around many."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from scalesearch.report.figure import Place
@@ -33,6 +34,7 @@ def _above(corners: Sequence[Corner], level: float) -> list[Corner]:
 
 
 def _at(one: Corner, other: Corner, level: float) -> Corner:
+    one, other = sorted((one, other))  # the same place from both triangles of an edge
     part = (level - one[2]) / (other[2] - one[2])
     return one[0] + part * (other[0] - one[0]), one[1] + part * (other[1] - one[1]), level
 
@@ -46,3 +48,26 @@ def crossing(corners: Sequence[Corner], level: float) -> tuple[Place, ...]:
     sides = zip(corners, [*corners[1:], *corners[:1]], strict=True)
     ends = [_at(one, other, level) for one, other in sides if (one[2] >= level) != (other[2] >= level)]
     return tuple((round(x, 5), round(y, 5)) for x, y, _ in ends)
+
+
+def outlines(pieces: Iterable[Sequence[Place]]) -> Iterator[list[Place]]:
+    """Closed lines around polygons that lie side by side, without the edges that two of them share; holes have theirs.
+
+    >>> list(outlines([[(0, 0), (1, 0), (0, 1)], [(1, 0), (1, 1), (0, 1)]]))
+    [[(0, 0), (0, 1), (1, 1), (1, 0)]]
+    """
+    joined: defaultdict[Place, set[Place]] = defaultdict(set)
+    for piece in pieces:
+        for one, other in zip(piece, [*piece[1:], *piece[:1]], strict=True):
+            if one != other:
+                joined[one] ^= {other}
+                joined[other] ^= {one}
+    for start in list(joined):
+        while joined[start]:  # an even number of edges meets in every corner, so a walk ends where it began
+            line = [start]
+            while joined[line[-1]]:
+                following = min(joined[line[-1]])
+                joined[line[-1]].remove(following)
+                joined[following].remove(line[-1])
+                line.append(following)
+            yield line[:-1]

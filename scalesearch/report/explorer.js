@@ -16,7 +16,7 @@ const Explorer = (() => {
   const short = (value) => {
     const rounded = Number(value.toPrecision(3));
     const [size, unit] = rounded >= 1e9 ? [1e9, "G"] : rounded >= 1e6 ? [1e6, "M"] : rounded >= 1e3 ? [1e3, "k"] : [1, ""];
-    return `${(rounded / size).toPrecision(3).replace(/\.?0+$/, (zeros) => (zeros[0] === "." ? "" : zeros))} ${unit}`.trim();
+    return unit ? `${(rounded / size).toPrecision(3)} ${unit}` : `${rounded}`;
   };
   const six = (value) => Number(value.toPrecision(6));
 
@@ -163,7 +163,7 @@ const Explorer = (() => {
         macs: integer(cost.macs),
         params: integer(cost.params),
         activations: integer(cost.activations),
-        growth: `${(cost.macs / baseCost.macs).toFixed(4)}×`,
+        growth: `${(cost.macs / baseCost.macs).toFixed(3)}×`,
         resolution: `${network.resolution} px`,
         blocks: `${blocks}`,
         widths: network.stages.map((stage) => stage.width).join(" "),

@@ -39,7 +39,8 @@ class Spot:
     """All that is known of it, in a line."""
     label: str = ""
     """Written beside it."""
-    side: Side = "right"
+    side: Side | None = "right"
+    """Where the label stands; None = where it covers the least of the points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,7 @@
   const solid = (colour) => (colour === "none" ? "rgba(0,0,0,0)" : colour);
   const SYMBOLS = { stopped: "x-thin", failed: "x-thin", off: "x-thin", theirs: "diamond", reference: "diamond" };
   const PLACES = { left: "middle left", right: "middle right", above: "top center", below: "bottom center", centre: "middle center" };
+  const ANCHORS = { above: { yanchor: "bottom", yshift: 4 }, below: { yanchor: "top", yshift: -4 } };
 
   const traces = {
     spots(mark) {
@@ -63,7 +64,7 @@
       return [{
         type: "scatter", mode: mark.spots.some((spot) => spot.label) ? "markers+text" : "markers", name: plain(mark.name), showlegend: Boolean(mark.name),
         x: mark.spots.map((spot) => spot.x), y: mark.spots.map((spot) => spot.y), text: mark.spots.map((spot) => plain(spot.label)),
-        textposition: mark.spots.map((spot) => PLACES[spot.side]), customdata: mark.spots.map((spot) => plain(spot.tip)), hovertemplate: "%{customdata}<extra></extra>",
+        textposition: mark.spots.map((spot) => PLACES[spot.side ?? "right"]), customdata: mark.spots.map((spot) => plain(spot.tip)), hovertemplate: "%{customdata}<extra></extra>",
         marker: { size: 10, symbol, color: solid(style.fill), line },
       }];
     },
@@ -101,7 +102,7 @@
   const axis = (one) => {
     const ends = one.is_log ? [Math.log10(one.low), Math.log10(one.high)] : [one.low, one.high];
     const marks = one.ticks.length ? { tickvals: one.ticks.map((tick) => tick[0]), ticktext: one.ticks.map((tick) => plain(tick[1])) } : { visible: false };
-    return { title: { text: one.title }, type: one.is_log ? "log" : "linear", range: ends, zeroline: false, showgrid: one.has_grid, automargin: true, ...marks };
+    return { title: { text: one.title }, type: one.is_log ? "log" : "linear", range: ends, zeroline: false, showgrid: one.has_grid, automargin: true, ticklabelstandoff: 6, ...marks };
   };
 
   const notes = (figure) => {
@@ -109,8 +110,8 @@
     const lines = figure.marks.filter((mark) => mark.form === "lines").flatMap((mark) => mark.lines);
     return [
       ...figure.beside.map(([y, text]) => said(1, ...(y > figure.y.high ? [1, text, { yref: "paper", yanchor: "bottom" }] : [y, text]), { xref: "paper", xanchor: "left" })),
-      ...figure.marks.filter((mark) => mark.form === "note").map((mark) => said(mark.x, mark.y, mark.text)),
-      ...lines.filter((line) => line.label).map((line) => said(...line.places.at(-1), line.label, { xanchor: "left" })),
+      ...figure.marks.filter((mark) => mark.form === "note").map((mark) => said(mark.x, mark.y, mark.text, ANCHORS[mark.side])),
+      ...lines.filter((line) => line.label).map((line) => said(...line.places.at(-1), line.label, { xanchor: "left", xshift: 4 })),
     ];
   };
 

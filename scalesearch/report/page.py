@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStubs]
 
 from scalesearch.documents import rank_document, status_document
@@ -24,7 +25,7 @@ from scalesearch.report.facts import Facts
 from scalesearch.report.figure import Drawn, Figure
 from scalesearch.report.kin import SOURCE, family_figure, published_networks
 from scalesearch.report.ranked import off_budget, ranking_figure
-from scalesearch.report.sentences import counted, family_note, headline, is_sure, lead, rule_hint, words
+from scalesearch.report.sentences import counted, family_note, headline, is_sure, lead, rule_hint, slots, words
 from scalesearch.report.shares import shares_figure
 from scalesearch.report.simplex import simplex_figure
 from scalesearch.report.sources import bibtex
@@ -34,6 +35,7 @@ from scalesearch.report.training import curves_figure, fidelity_figures
 HERE = Path(__file__).parent
 WIDE, HALF, NARROW = 920, 440, 350
 """Widths that figures are drawn at [px]: whole or half the page, and a phone's; the page shows what fits."""
+UNBROKEN = re.compile(r"\bd[\d.]{1,9}-w[\d.]{1,9}-r\d{1,9}\b|[\d.]{1,9} %|--[a-z-]{1,20}")
 SCRIPTS = ("scaling.js", "explorer.js", "page.js")
 
 
@@ -82,6 +84,7 @@ def page(facts: Facts) -> str:
     )
     return environment.get_template("page.html").render(
         drawn=_inline,
+        whole=_whole,
         WIDE=WIDE,
         HALF=HALF,
         WORTH=WORTH,
@@ -101,6 +104,7 @@ def page(facts: Facts) -> str:
         figures=drawn,
         tables=_tables(facts),
         explorer=explorer,
+        slots=slots((facts.environment or {}).get("slots", [])),
         settings=yaml.safe_dump(facts.run.plan.to_dict(), sort_keys=False, allow_unicode=True),
         place=shlex.quote(str(facts.run.folder)),
         study=study_file(facts.run.plan),
@@ -141,6 +145,11 @@ def _inline(figure: Figure, width: int) -> Markup:
         for width, name in ((width, "wide"), (NARROW, "narrow"))
     )
     return Markup(wide + narrow)
+
+
+def _whole(text: str) -> Markup:
+    """A text whose names of candidates, percentages and options are not broken at the end of a line."""
+    return Markup(UNBROKEN.sub(r'<span class="whole">\g<0></span>', str(escape(text))))
 
 
 def _hash(script: str) -> str:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from scalesearch.plan import Layout
 from scalesearch.ranking import Ranking, Row
 from scalesearch.report.figure import Axis, Drawn, Figure, Line, Lines, Mark, Missing, Spot, Spots, Zone, padded, ticks
-from scalesearch.verdict import chance
+from scalesearch.verdict import chance, out_of_order
 
 Reasons = Mapping[str, str]
 NONE: Reasons = MappingProxyType({})
@@ -53,7 +53,7 @@ def ranking_figure(
     return Figure(
         id=id,
         title=title,
-        caption=f"{title}: {len(shown)} of {len(rows)} trained candidates. {_said(ranking, shown)}",
+        caption=f"{len(shown)} of {len(rows)} trained candidates. {_said(ranking, shown)}",
         x=Axis(title=f"{part} accuracy, %", low=low, high=high, ticks=ticks(low, high)),
         y=Axis(
             title="",
@@ -83,7 +83,8 @@ def _said(ranking: Ranking, shown: Sequence[Row]) -> str:
     if leader is None:
         return "None of them is on budget."
     interval = "" if leader.low is None else f", 95 % interval {leader.low:.2f} to {leader.high:.2f}"
-    return f"First on budget is {leader.id} with {leader.estimate:.2f} %{interval}."
+    first = f"First on budget is {leader.id} with {leader.estimate:.2f} %{interval}."
+    return " ".join(filter(None, (first, out_of_order(ranking))))
 
 
 def kind_of(row: Row, ranking: Ranking) -> str:

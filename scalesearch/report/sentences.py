@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from scalesearch.candidates import Candidate
 from scalesearch.outcome import Outcome
 from scalesearch.plan import Layout
@@ -29,7 +33,7 @@ def _said(final: Ranking, candidates: str) -> str:
     tied = sum(row.tied_with_best for row in final.on_budget)
     return {
         Verdict.WINNER: f"{final.leader} is the best of {candidates}.",
-        Verdict.TIED: f"The first of {candidates} cannot be told apart from {tied - 1} others.",
+        Verdict.TIED: f"The first of {candidates} cannot be told apart from {tied - 1} other{'s' * (tied > 2)}.",
         Verdict.NO_PREFERENCE: f"No preference shown: all {candidates} are tied.",
         Verdict.NO_INTERVAL: f"One seed each: which of {candidates} is best is not known.",
         Verdict.SINGLE: "One candidate has results: there is nothing to compare it with.",
@@ -128,6 +132,16 @@ def _decoded(one: Candidate) -> tuple[str, str]:
     deep = f"{network.depth} blocks" if isinstance(network, Network) else f"{network.depth:g} times the base's depth"
     shape = f"{deep}, {width:.3f} times the base's width, an input of {network.resolution} px"
     return one.id, f"A candidate, named by its shape: {shape}."
+
+
+def slots(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What trials ran on; equal slots are counted.
+
+    >>> slots([{"device": "cuda:0", "name": "A"}, {"device": "cpu", "name": "B"}, {"device": "cpu", "name": "B"}])
+    'cuda:0 (A), 2 × cpu (B)'
+    """
+    counts = Counter(f"{row['device']} ({row['name']})" for row in rows)
+    return ", ".join(f"{count} × {slot}" if count > 1 else slot for slot, count in counts.items())
 
 
 def family_note(facts: Facts) -> str:

@@ -48,7 +48,7 @@ def simplex_figure(outcome: Outcome | None, terrain: Terrain | None) -> Drawn:
         id=id,
         title=title,
         caption=f"The nearer a corner, the more of the growth goes there. {_said(outcome, terrain)}",
-        x=Axis(title="", low=-0.1, high=1.1),
+        x=Axis(title="", low=-0.02, high=1.02),
         y=Axis(title="", low=-0.07, high=HEIGHT + 0.06),
         marks=(
             *_surface(terrain, outcome.plan.margin),
@@ -165,7 +165,7 @@ def _references(outcome: Outcome) -> Iterator[Mark]:
     if outcome.plan.space.budget <= 1:
         return
     spots = [
-        Spot(x=place(shares)[0], y=place(shares)[1], tip=f"reference {name}", label=name)
+        Spot(x=place(shares)[0], y=place(shares)[1], tip=f"reference {name}", label=name, side=None)
         for name, shares in REFERENCES.items()
         if max(shares) < 1
     ]

@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from scalesearch.report.figure import Axis, Cells, Figure, Line, Lines, Mark, Note, Place, Side, Spots, Zone
+from scalesearch.report.contours import outlines
+from scalesearch.report.figure import Axis, Cells, Figure, Line, Lines, Mark, Note, Place, Side, Spot, Spots, Zone
 
-LETTER = 7.0
-"""Mean width of a letter of 12 px, a little above a sans-serif's [px]."""
+NARROW, BROAD = frozenset("fijlrt.,:;'()/- "), frozenset("mwMW%<>")
 LINE = 18
 """Height of a row of the key [px]."""
 RADIUS = 4.5
+OVERHANG = 4
+"""What a label may stand out of the drawing [px]."""
+SIDES: tuple[Side, ...] = ("right", "left", "above", "below")
+HOLLOW = ("untrained", "before")
+"""Points that a label may rather cover than full ones."""
 STYLE = Path(__file__).with_name("figures.css")
 
 
@@ -34,7 +39,7 @@ class _Frame:
     @property
     def figure_right(self) -> float:
         """Where the column beside the drawing ends."""
-        return self.left + self.width + 8 + LETTER * max((len(text) for _, text in self.figure.beside), default=0)
+        return self.left + self.width + 8 + max((_across(text) for _, text in self.figure.beside), default=0)
 
     def x(self, value: float) -> float:
         return self.left + self.width * _part(value, self.figure.x)
@@ -44,6 +49,27 @@ class _Frame:
 
     def at(self, place: Place) -> str:
         return f"{self.x(place[0]):.1f},{self.y(place[1]):.1f}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """What a label or a point covers [px]."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def shared(self, other: _Box) -> float:
+        """The area that both cover [px²]."""
+        across = min(self.right, other.right) - max(self.left, other.left)
+        down = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(across, 0.0) * max(down, 0.0)
+
+
+def _across(text: str) -> float:
+    """About how wide a text of 12 px is in the widest of the usual sans-serifs [px]."""
+    return sum(4.5 if letter in NARROW else 11.5 if letter in BROAD else 7.7 for letter in text)
 
 
 def _part(value: float, axis: Axis) -> float:
@@ -86,9 +112,9 @@ def _plain_style() -> str:
 
 def _frame(figure: Figure, width: int, top: float) -> _Frame:
     names = [text for _, text in figure.y.ticks]
-    left = 12 + LETTER * max(map(len, names), default=0) if names else 16
+    left = 12 + max(map(_across, names), default=0) if names else 16
     top += 20 if figure.y.title else 14 if figure.beside else 6
-    inner = width - left - 18 - LETTER * max((len(text) for _, text in figure.beside), default=0)
+    inner = width - left - 18 - max((_across(text) for _, text in figure.beside), default=0)
     height = figure.height
     if figure.is_square:
         span = (figure.y.high - figure.y.low) / (figure.x.high - figure.x.low)
@@ -101,7 +127,7 @@ def _key(figure: Figure, width: int) -> Iterator[tuple[int, str]]:
     """The meaning of each named mark, as rows of (row, SVG) above the drawing."""
     x, row = 10.0, 0
     for form, kind, name in _entries(figure):
-        step = 26 + LETTER * len(name)
+        step = 30 + _across(name)
         if x + step > width and x > 10:
             x, row = 10.0, row + 1
         y = 12 + LINE * row
@@ -145,7 +171,7 @@ def _symbol(kind: str, x: float, y: float, tip: str = "") -> str:
 def _axes(frame: _Frame) -> Iterator[str]:
     figure, bottom, right = frame.figure, frame.top + frame.height, frame.left + frame.width
     if figure.y.title:
-        x, y = min(frame.left, 10.0), frame.top - 9
+        x, y = frame.left - 2 - max((_across(text) for _, text in figure.y.ticks), default=0), frame.top - 9
         yield f'<text class="title" x="{x:.1f}" y="{y:.1f}">{escape(figure.y.title)}</text>'
     for value, text in figure.y.ticks:
         y = frame.y(value)
@@ -156,7 +182,7 @@ def _axes(frame: _Frame) -> Iterator[str]:
         yield _text("tick", frame.figure_right, frame.y(value), text, "left", -4)
     taken = -math.inf
     for value, text in figure.x.ticks:
-        x, half = frame.x(value), LETTER * len(text) / 2
+        x, half = frame.x(value), _across(text) / 2
         if figure.x.has_grid:
             yield f'<path class="grid" d="M{x:.1f},{frame.top:.1f}V{bottom:.1f}"/>'
         if x - half > taken + 6:
@@ -176,7 +202,7 @@ def _drawn(mark: Mark, frame: _Frame) -> Iterator[str]:
     elif isinstance(mark, Spots):
         yield from _spots(mark, frame)
     else:
-        half = LETTER * len(mark.text) / 2 + 6
+        half = 0.6 * _across(mark.text) + 6  # in bold
         x = min(max(frame.x(mark.x), half), frame.across - half)  # a corner's name may not leave the picture
         yield _text(mark.kind, x, frame.y(mark.y), mark.text, mark.side, 0)
 
@@ -195,41 +221,74 @@ def _ends(axis: Axis) -> tuple[float, float]:
 
 
 def _cells(mark: Cells, frame: _Frame) -> Iterator[str]:
-    """Each level as one shape, so that its pieces join without seams."""
+    """Each level as what lies within its outlines: pieces side by side would show their seams."""
     for level in range(len(mark.levels)):
         own = [(corners, tip) for corners, at, tip in mark.cells if at == level]
         if own:
-            path = "".join(f"M{'L'.join(map(frame.at, corners))}Z" for corners, _ in own)
-            yield f'<path class="cell {mark.kind} level{level}" d="{path}"><title>{escape(own[0][1])}</title></path>'
+            path = "".join(f"M{'L'.join(map(frame.at, line))}Z" for line in outlines(corners for corners, _ in own))
+            kind, title = f"cell {mark.kind} level{level}", f"<title>{escape(own[0][1])}</title>"
+            yield f'<path class="{kind}" fill-rule="evenodd" d="{path}">{title}</path>'
 
 
 def _line(kind: str, line: Line, frame: _Frame) -> Iterator[str]:
-    """A line; its label stands before it where there is no room behind, and on it where there is none at all."""
     title = f"<title>{escape(line.tip)}</title>" if line.tip else ""
     yield f'<path class="line {kind}" d="M{"L".join(map(frame.at, line.places))}">{title}</path>'
     if line.label:
-        (x, y), end, room = line.places[0], frame.x(line.places[-1][0]), RADIUS + 4 + LETTER * len(line.label)
-        if end + room <= frame.left + frame.width:
-            at, side = end, "right"
-        else:
-            at, side = (frame.x(x), "left") if frame.x(x) - room >= frame.left else (end + RADIUS + 4, "left")
-        yield _text(f"label {kind}", at, frame.y(y), line.label, side, RADIUS)
+        yield _line_label(kind, line, frame)
+
+
+def _line_label(kind: str, line: Line, frame: _Frame) -> str:
+    """Behind the line, else before it; where there is no room for either, above its end."""
+    left, right, y = frame.left, frame.left + frame.width, frame.y(line.places[0][1])
+    start, end = frame.x(line.places[0][0]), frame.x(line.places[-1][0])
+    room = RADIUS + 4 + _across(line.label) - OVERHANG
+    if end + room <= right:
+        return _text(f"label {kind}", end, y, line.label, "right", RADIUS)
+    if start - room >= left:
+        return _text(f"label {kind}", start, y, line.label, "left", RADIUS)
+    return _text(f"label {kind}", right, y - 8, line.label, "left", -4)
 
 
 def _spots(mark: Spots, frame: _Frame) -> Iterator[str]:
-    """Points with their labels; a label that would run into the one before it is left to the point's tip."""
-    end, height = -math.inf, -math.inf
-    for spot in mark.spots:
-        x, y = frame.x(spot.x), frame.y(spot.y)
-        yield _symbol(mark.kind, x, y, spot.tip)
-        half = LETTER * len(spot.label) / 2
-        if spot.label and (x - half >= end or abs(y - height) > LINE):
-            end, height = x + half, y
-            yield _text(f"label {mark.kind}", x, y, spot.label, spot.side, RADIUS)
+    """Points, then their labels; a label that would run into another one is left to the point's tip."""
+    yield from (_symbol(mark.kind, frame.x(spot.x), frame.y(spot.y), spot.tip) for spot in mark.spots)
+    drawn = [one for one in frame.figure.marks if isinstance(one, Spots)]
+    full, hollow = (
+        [_point_box(spot, frame) for one in drawn if (one.kind in HOLLOW) == is_hollow for spot in one.spots]
+        for is_hollow in (False, True)
+    )
+    taken: list[_Box] = []
+    for spot in (spot for spot in mark.spots if spot.label):
+        sides: tuple[Side, ...] = (spot.side,) if spot.side else SIDES
+        boxes = {side: _label_box(spot, side, frame) for side in sides}
+        free: list[Side] = [side for side in sides if not any(map(boxes[side].shared, taken))]
+        if free:
+            side = min(free, key=lambda one: [sum(map(boxes[one].shared, points)) for points in (full, hollow)])
+            taken.append(boxes[side])
+            yield _text(f"label {mark.kind}", frame.x(spot.x), frame.y(spot.y), spot.label, side, RADIUS)
+
+
+def _point_box(spot: Spot, frame: _Frame) -> _Box:
+    """With its edge."""
+    x, y, half = frame.x(spot.x), frame.y(spot.y), RADIUS + 1
+    return _Box(x - half, y - half, x + half, y + half)
+
+
+def _label_box(spot: Spot, side: Side, frame: _Frame) -> _Box:
+    """With two pixels to its sides."""
+    dx, dy, anchor = _beside(side, RADIUS)
+    wide, base = _across(spot.label), frame.y(spot.y) + dy
+    left = frame.x(spot.x) + dx - wide * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
+    return _Box(left - 2, base - 11, left + wide + 2, base + 2)
+
+
+def _beside(side: Side, gap: float) -> tuple[float, float, str]:
+    """From a place to the foot of the text on one side of it, and which part of the text stands there."""
+    dx = {"left": -gap - 4, "right": gap + 4}.get(side, 0.0)
+    dy = {"above": -gap - 4, "below": gap + 12}.get(side, 4.0)
+    return dx, dy, {"left": "end", "right": "start"}.get(side, "middle")
 
 
 def _text(kind: str, x: float, y: float, text: str, side: Side, gap: float) -> str:
-    dx = {"left": -gap - 4, "right": gap + 4}.get(side, 0)
-    dy = {"above": -gap - 4, "below": gap + 12}.get(side, 4)
-    anchor = {"left": "end", "right": "start"}.get(side, "middle")
+    dx, dy, anchor = _beside(side, gap)
     return f'<text class="{kind}" x="{x + dx:.1f}" y="{y + dy:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

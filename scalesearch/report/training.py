@@ -36,9 +36,10 @@ NAMES = {
 
 def curves_figure(plan: Plan, results: Sequence[TrialResult], leader: str | None) -> Drawn:
     """Validation accuracy by epoch, of every trial of the search."""
+    title = "Validation accuracy by epoch"
     begun = [result for result in results if result.key.stage == "search" and result.epochs]
     if not begun:
-        return Missing(id="curves", title="Learning curves", why="No epoch has been trained.")
+        return Missing(id="curves", title=title, why="No epoch has been trained.")
     longest = max(result.key.rung for result in begun)
     y = padded([epoch.accuracy for result in begun for epoch in result.epochs])
     stopped, failed = (sum(one.state is state for one in begun) for state in (TrialState.PRUNED, TrialState.FAILED))
@@ -46,17 +47,17 @@ def curves_figure(plan: Plan, results: Sequence[TrialResult], leader: str | None
     few = f" {len(shown)} of them are drawn; the table has all." if len(shown) < len(begun) else ""
     return Figure(
         id="curves",
-        title="Learning curves",
+        title=title,
         caption=f"{len(begun)} trainings, {stopped} of them of a shorter length, {failed} failed.{few}",
         x=Axis(
             title="epochs",
-            low=1 if longest > 1 else 0.5,
+            low=1 - (_stub(longest) if any(len(result.epochs) == 1 for result in begun) else 0),
             high=longest + 0.02 * max(longest - 1, 1),
             ticks=whole_ticks(1, longest),
         ),
         y=Axis(title="validation accuracy, %", low=y[0], high=y[1], ticks=ticks(*y)),
         marks=(
-            *_lines(shown, leader),
+            *_lines(shown, leader, longest),
             *_ends(shown, TrialState.PRUNED, "stopped", "stopped here"),
             *_ends(shown, TrialState.FAILED, "failed", "failed"),
         ),
@@ -71,12 +72,17 @@ def _shown(begun: Sequence[TrialResult], leader: str | None) -> list[TrialResult
     return [one for one in begun if one.key.proxy in (ANCHOR, leader) or one.key in taken]
 
 
-def _lines(begun: Sequence[TrialResult], leader: str | None) -> Iterator[Mark]:
+def _stub(longest: int) -> float:
+    """How long the line of a single epoch is drawn [epochs]."""
+    return 0.07 * max(longest - 1, 1)
+
+
+def _lines(begun: Sequence[TrialResult], leader: str | None, longest: int) -> Iterator[Mark]:
     groups: dict[str, list[Line]] = {kind: [] for kind in NAMES}
     for result in begun:
         places = [(float(epoch.epoch), round(epoch.accuracy, 2)) for epoch in result.epochs]
         line = Line(
-            places=tuple(places if len(places) > 1 else [(places[0][0] - 0.15, places[0][1]), *places]),
+            places=tuple(places if len(places) > 1 else [(places[0][0] - _stub(longest), places[0][1]), *places]),
             tip=f"{result.key}: {places[-1][1]:.2f} % after {result.epochs[-1].epoch} epochs, {result.state.value}",
         )
         groups[_kind(result, leader)].append(line)
@@ -122,7 +128,9 @@ def _agreement(one: Agreement, outcome: Outcome, results: Sequence[TrialResult])
     order = "not defined" if one.tau is None else f"{one.tau:.2f}"
     interval = "" if one.low is None else f" ({one.low:.2f} to {one.high:.2f})"
     last = max(len(both), 2)
-    axis = Axis(title=f"place after {one.short} epochs", low=0, high=last + 1, ticks=whole_ticks(1, last))
+    axis = Axis(
+        title=f"place after {one.short} epoch{'s' * (one.short > 1)}", low=0, high=last + 1, ticks=whole_ticks(1, last)
+    )
     upward = tuple((last + 1 - value, text) for value, text in axis.ticks)
     kinds = {name: "best" if name == outcome.final.leader else "tied" for name in both}
     return Figure(

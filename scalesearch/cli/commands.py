@@ -164,12 +164,12 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """List the candidates of a search with their cost and proxies. Trains nothing; torch is for builders alone."""
-    from scalesearch.cli import show
+    from scalesearch.cli import networks
 
     request = asked_request(study, locals())
     with Counting(quiet=False) as told:
         found = resolved(study, request, told)
-    show.plan(*found, as_json=as_json)
+    networks.plan(*found, as_json=as_json)
 
 
 @app.command()
@@ -186,7 +186,7 @@ def scale(
     as_json: Json = False,
 ) -> None:
     """Describe a network, or scale it by given multipliers."""
-    from scalesearch.cli import show
+    from scalesearch.cli import networks
     from scalesearch.direct import scaled_base
 
     found = scaled_base(
@@ -204,7 +204,7 @@ def scale(
         from scalesearch.nets.architecture import measure as measure_network
 
         measured = measure_network(found.scaled.network, found.scaled.cost)
-    show.scale(found, measured, as_json=as_json)
+    networks.scale(found, measured, as_json=as_json)
 
 
 @app.command()

@@ -47,7 +47,7 @@ class Display:
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
-            disable=quiet or not self.console.is_terminal,
+            disable=quiet or not self.console.is_interactive,
             transient=True,
         )
 
@@ -98,7 +98,7 @@ class RunDisplay(Display):
             self._begin(step, total)
         self.bars.update(self.images, completed=done)
         seconds = time.monotonic() - self.start
-        if seconds > MOMENT and not (self.is_told or self.console.is_terminal):
+        if seconds > MOMENT and not (self.is_told or self.console.is_interactive):
             self.is_told = True
             self.say(f"{STEPS[step]}: {done:,} of {total:,}, {duration(seconds * (total - done) / done)} left")
         if done == total:
@@ -160,7 +160,7 @@ class RunDisplay(Display):
         left = f"{self.at_most or 'about '}{duration(pace * max(0, self.total - self.done))} left"
         self.bars.update(self.overall, completed=self.done, note=left)
         self.bars.remove_task(self.trials.pop(key))
-        if not self.console.is_terminal:
+        if not self.console.is_interactive:
             self.say(f"{self.done}/{self.total} {key}, {left}")
 
     def ranked(self, outcome: Outcome) -> None:

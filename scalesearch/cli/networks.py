@@ -108,7 +108,7 @@ def scale(found: ScaledBase, measured: Cost | None, *, as_json: bool) -> None:
     if found.growth_asked is not None:
         out.print("level moves the numbers until the compute is right; --rounding paper keeps them")
     if found.asked is not None:
-        target = "" if found.growth_asked is None else f", {found.growth_asked:.4g}x asked"
+        target = "" if found.growth_asked is None else f", aiming at {found.growth_asked:.4g}x"
         effective = found.scaled.effective
         out.print(
             f"{found.base} by {found.policy} rounding{target}: {found.scaled.growth:.4g}x realised at depth "

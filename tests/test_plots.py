@@ -42,7 +42,7 @@ def test_rank_draws_its_intervals_and_status_its_progress(
     monkeypatch.setenv("COLUMNS", "120")
     assert "●" in call("rank", finished[0]).out
     assert "d w r %" in call("rank", finished[0]).out
-    assert 50 * "━" in call("status", finished[0]).out
+    assert f"{55 * '━'} 100 %" in call("status", finished[0]).out
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -59,7 +59,7 @@ def plan(plan: Plan, layout: Layout, *, as_json: bool) -> None:
         f"({plan.images * epochs:,} image passes) in trainings of {plan.epochs}, {plan.validation_images:,} "
         f"validation images{_stages_after(plan)}"
     )
-    for remark in plan.base.remarks():
+    for remark in [*plan.base.remarks(), *layout.remarks]:
         said(f"note: {remark}")
     out.print(_candidates_table(plan, layout))
     for one in layout.excluded:

@@ -512,3 +512,17 @@ def test_one_candidate_on_budget_is_told_of_beforehand_and_compared_with_nothing
     rows = [row for row in json.loads((place / "ranking.json").read_text())["candidates"] if not row["off_budget"]]
     assert [row["p_best"] for row in rows] == [None]
     assert re.search(r"^\S+ +\d+ +[\d.]+ .*(99 %|tied)", out, re.MULTILINE) is None
+
+
+def test_a_run_says_that_it_measures_its_pace_before_it_does(
+    finished: tuple[Path, Program], program: Callable[..., Program], tiny_options: tuple[str, ...]
+):
+    told = "measuring how trials are trained fastest here"
+    assert told not in finished[1].out.read_text()  # everything is given
+    given = tiny_options.index("--threads")
+    run = program("run", *tiny_options[:given], "--out", "run")
+    run.wait_for(told)
+    assert "slots ready" not in run.out.read_text()
+    run.interrupt()
+    assert run.wait() == 130
+    assert not list(run.out.parent.glob("run/checkpoints/*"))

@@ -75,9 +75,9 @@ def read_base(path: Path) -> Named:
         raise PlanError(f"{path}: a builder's network", mend="give the builder itself, package.module:function")
     found = read(BaseFile, _without_history(values, faults), "", faults)
     if found is None or faults:
-        told = [f"{path}: {fault.text}" for fault in faults[:MOST_FAULTS]]
-        more = [f"{path}: {len(faults) - MOST_FAULTS:,} more faults"] if len(faults) > MOST_FAULTS else []
-        raise PlanError(told + more, mend="`scalesearch schema` prints what the file may hold")
+        told = [fault.text for fault in faults[:MOST_FAULTS]]
+        more = [f"{len(faults) - MOST_FAULTS:,} more faults"] if len(faults) > MOST_FAULTS else []
+        raise PlanError(told + more, mend="`scalesearch schema` prints what the file may hold").within(path)
     return own_network(found.name or _safe(path.stem), found.network, found.rounding)
 
 

@@ -70,7 +70,7 @@ def plan_document(plan: Plan, layout: Layout) -> Document:
         "limits": asdict(plan.limits),
         "digest": plan.digest,
         "nominal_points": layout.nominal_points,
-        "remarks": plan.base.remarks(),
+        "remarks": [*plan.base.remarks(), *layout.remarks],
         "candidates": [candidate_document(one, plan, layout) for one in layout.candidates],
         "excluded": [
             {**point(one.coefficients), "reference": one.reference, "reason": one.reason} for one in layout.excluded

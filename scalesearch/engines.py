@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from scalesearch.agenda import Agenda, due_at_once, seeds_at_once
 from scalesearch.engine.connecting import cluster_executor
 from scalesearch.engine.local import LocalExecutor, Slot, local_slots
-from scalesearch.engine.pacing import arranged, measured
+from scalesearch.engine.pacing import arranged, is_open, measured
 from scalesearch.engine.work import Cluster, Executor, Probe
 from scalesearch.files import Told
 from scalesearch.pace import Pace
@@ -39,7 +39,9 @@ class Arranged:
 class Engine(Protocol):
     """Workers that load their libraries while images are prepared."""
 
-    def arranged(self, plan: Plan, layout: Layout, now: Agenda, folder: Path, told: Told) -> Arranged:
+    def arranged(
+        self, plan: Plan, layout: Layout, now: Agenda, folder: Path, told: Told, measuring: Callable[[], None]
+    ) -> Arranged:
         """Fix the pace of a plan, unless an earlier run has, and have the slots for it.
 
         Args:
@@ -48,6 +50,7 @@ class Engine(Protocol):
             now: what is due of it.
             folder: the run folder, whose plan gets the pace.
             told: hears of a full disk.
+            measuring: called before the pace is measured.
         """
         ...
 
@@ -80,36 +83,33 @@ class _OneMachine:
     def __init__(self, executor: LocalExecutor, machine: list[Slot]) -> None:
         self._executor, self._machine = executor, machine
 
-    def arranged(self, plan: Plan, layout: Layout, now: Agenda, folder: Path, told: Told) -> Arranged:
-        if now.stage:
-            plan = self._paced(plan, layout, folder, told)
+    def arranged(
+        self, plan: Plan, layout: Layout, now: Agenda, folder: Path, told: Told, measuring: Callable[[], None]
+    ) -> Arranged:
+        if now.stage and plan.pace is None:
+            plan = _written(plan, self._pace(plan, layout, measuring), folder, told)
         slots = arranged(self._machine, plan.pace or Pace())[: now.most]
         self._executor.arrange(slots if now.stage else [])
         sharing = max(1, sum(slot.device == slots[0].device for slot in slots))
         return Arranged(plan=plan, executor=self._executor, slots=slots, sharing=sharing)
 
-    def _paced(self, plan: Plan, layout: Layout, folder: Path, told: Told) -> Plan:
-        """The plan with its pace, measured now and written down unless an earlier run has done so."""
-        if plan.pace is not None:
-            return plan
+    def _pace(self, plan: Plan, layout: Layout, measuring: Callable[[], None]) -> Pace:
+        """Of a plan that no earlier run has measured."""
         largest = max(every_proxy(plan, layout), key=lambda one: one.cost.activations)
-        pace = measured(
-            self._executor,
-            self._machine,
-            Probe(network=largest.network, recipe=plan.recipe, images=plan.images + plan.validation_images),
-            due=due_at_once(plan, layout),
-            seeds=seeds_at_once(plan),
-            threads=plan.threads,
-            together=plan.together,
-        )
-        return _written(plan, pace, folder, told)
+        probe = Probe(network=largest.network, recipe=plan.recipe, images=plan.images + plan.validation_images)
+        given = {"seeds": seeds_at_once(plan), "threads": plan.threads, "together": plan.together}
+        if is_open(self._machine, **given):
+            measuring()
+        return measured(self._executor, self._machine, probe, due=due_at_once(plan, layout), **given)
 
 
 class _OnRay:
     def __init__(self, executor: ClusterExecutor, pace: Pace) -> None:
         self._executor, self._pace = executor, pace
 
-    def arranged(self, plan: Plan, layout: Layout, now: Agenda, folder: Path, told: Told) -> Arranged:
+    def arranged(
+        self, plan: Plan, layout: Layout, now: Agenda, folder: Path, told: Told, measuring: Callable[[], None]
+    ) -> Arranged:
         if plan.pace is None:
             plan = _written(plan, self._pace, folder, told)
         executor = self._executor

@@ -63,10 +63,9 @@ class PlanError(ScaleSearchError, ValueError):
         super().__init__("; ".join(self.faults), mend=mend)
 
     def within(self, place: object) -> Self:
-        """See `ScaleSearchError.within`; every fault by itself."""
+        """See `ScaleSearchError.within`; every fault by itself, though the line has the place once."""
         self.faults = [f"{place}: {fault}" for fault in self.faults]
-        self.message = "; ".join(self.faults)
-        return self
+        return super().within(place)
 
 
 class CostMismatchError(ScaleSearchError, RuntimeError):

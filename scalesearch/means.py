@@ -60,8 +60,11 @@ def tied(rivals: Sequence[Sample], noise: Noise | None, margin: float) -> frozen
 
 
 def chances(rivals: Sequence[Sample], noise: Noise | None) -> dict[str, float]:
-    """Probability of the highest true mean: draws from the means' posterior under a flat prior, a multivariate t."""
-    if noise is None or not rivals:
+    """Probability of the highest true mean: draws from the means' posterior under a flat prior, a multivariate t.
+
+    None of a single rival, which has nothing to be better than.
+    """
+    if noise is None or len(rivals) < 2:
         return {}
     ordered = sorted(rivals, key=lambda rival: rival.arm.id)  # the order of the arms changes nothing
     means = np.array([rival.mean for rival in ordered])

@@ -250,6 +250,15 @@ class Layout:
         """The first candidate that stands on a proxy."""
         return next(one for one in self.candidates if one.id == proxy_id)
 
+    @property
+    def remarks(self) -> list[str]:
+        """What deserves a word before anything is trained."""
+        rivals = sum(not self.candidate(name).off_budget for name in self.trained)
+        if rivals > 1:
+            return []
+        few = "only one candidate" if rivals else "no candidate"
+        return [f"{few} of the search is on budget: there is nothing to compare; more --candidates may give rivals"]
+
     def twins(self, proxy_id: str) -> list[Candidate]:
         """Every candidate that stands on a proxy, the first one first."""
         return [one for one in self.candidates if one.proxy_id == proxy_id]

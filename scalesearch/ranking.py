@@ -59,7 +59,7 @@ class Row:
     seeds: int
     """Finished trials."""
     p_best: float | None
-    """Probability of the highest true accuracy on budget; None off budget or where the noise is unknown."""
+    """Probability of the highest true accuracy on budget; None off it, alone on it, or where the noise is unknown."""
     tied_with_best: bool
     """On budget and not told apart from the leader; so is the leader itself, and all where the noise is unknown."""
     references: tuple[str, ...]
@@ -67,8 +67,8 @@ class Row:
 
     @property
     def is_shown_tied(self) -> bool:
-        """Whether it was compared with the leader and not told apart; nothing is where the noise is unknown."""
-        return self.tied_with_best and self.low is not None
+        """Whether it was compared with others and not told apart from the leader; nothing is without a `p_best`."""
+        return self.tied_with_best and self.p_best is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

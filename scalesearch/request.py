@@ -99,11 +99,11 @@ def read_request(path: Path) -> Request:
     """
     values = read_mapping(path)
     known = [entry.name for entry in fields(Request)]
-    faults = [f"{path}: {key} is not a key{_near(str(key), known)}" for key in values if key not in known]
+    faults = [f"{key} is not a key{_near(str(key), known)}" for key in values if key not in known]
     given = {key: value for key, value in values.items() if key in known}
-    faults += [f"{path}: {fault}" for fault in _wrong_types(given) or mistyped(Request(**given))]
+    faults += _wrong_types(given) or mistyped(Request(**given))
     if faults:
-        raise PlanError(faults, mend=f"keys: {', '.join(known)}")
+        raise PlanError(faults, mend=f"keys: {', '.join(known)}").within(path)
     if is_builder(given.get("base", "")):
         fault = f"{path}: base: {given['base']} is code, which a file may not run"
         raise PlanError(fault, mend=f"take it out, and give --base {given['base']}")
@@ -252,10 +252,10 @@ def _planned(
     plan = replace(plan, base=base.settled())
     if plan.most_images < FEWEST_IMAGES:
         fault = f"{data.source} leaves {plan.most_images} training images beside {validation} for validation"
-        raise PlanError(fault, mend=f"give at least {FEWEST_IMAGES}")
+        raise PlanError(fault, mend=f"a search needs at least {FEWEST_IMAGES} (docs/data.md)")
     images = min(plan.most_images, request.images or _affordable(plan, layout, preset))
     if images < FEWEST_IMAGES:
-        fault = f"the {preset.name} preset affords {images} training images, too few to rank anything"
+        fault = f"the {preset.name} preset affords {images} training images; a search needs at least {FEWEST_IMAGES}"
         raise PlanError(fault, mend="train fewer candidates, seeds or epochs, or give --images yourself")
     return replace(plan, images=images), layout
 

@@ -24,7 +24,7 @@ from scalesearch import documents, emit
 from scalesearch.agenda import Agenda, agenda
 from scalesearch.engine.local import Slot
 from scalesearch.engine.work import Cluster, Event, Noticed
-from scalesearch.engines import engine
+from scalesearch.engines import Arranged, engine
 from scalesearch.errors import SearchFailedError, StudyError
 from scalesearch.files import Told
 from scalesearch.journal import NAME, Journal
@@ -51,6 +51,9 @@ class Observer(Protocol):
 
     def prepared(self, step: Step, done: int, total: int) -> None:
         """So many images of those that are to be prepared are."""
+
+    def measuring(self) -> None:
+        """How trials are trained fastest is about to be measured, for seconds to minutes."""
 
     def started(self, plan: Plan, results: list[TrialResult], slots: int) -> None:
         """Training begins; `results` hold what earlier runs of the plan trained."""
@@ -119,10 +122,9 @@ def run(
         now = agenda(plan, layout, journal.results)
         with engine(plan, layout, now, _own_place(cluster, journal)) as workers:
             images, found = _prepared(plan, layout, folder, journal, observer, cache=cache, download=download)
-            ready = workers.arranged(plan, layout, now, folder, _heard(observer))
+            ready = workers.arranged(plan, layout, now, folder, _heard(observer), observer.measuring)
             _write_environment(folder, ready.slots, observer)
-            observer.started(ready.plan, journal.results, len(ready.slots))
-            observer.scanned(found)
+            _tell_of_start(ready, layout, journal.results, found, observer)
             with noting(asked):
                 what = ready.plan, layout, journal, study, ready.executor, folder, observer
                 late = partial(_is_over, asked, end)
@@ -163,6 +165,16 @@ def _own_place(cluster: Cluster | None, journal: Journal) -> Cluster | None:
         name = secrets.token_hex(8)
         journal.bind("checkpoints", name)
     return replace(cluster, checkpoints=f"{cluster.checkpoints.rstrip('/')}/{name}")
+
+
+def _tell_of_start(
+    ready: Arranged, layout: Layout, results: list[TrialResult], found: Scan, observer: Observer
+) -> None:
+    """That training begins, and what is to be said of the candidates and of the images."""
+    observer.started(ready.plan, results, len(ready.slots))
+    for remark in layout.remarks:
+        observer.happened(Noticed(remark))
+    observer.scanned(found)
 
 
 def _is_over(asked: Asked, end: float) -> bool:

@@ -70,11 +70,27 @@ class StoredRun:
         return "" if self.now.stage is None else self.plan.at_most
 
     @property
+    def begun(self) -> list[TrialResult]:
+        """Trials that have begun and not ended, whether or not anybody trains them now."""
+        return [result for result in self.results if result.state is TrialState.RUNNING]
+
+    @property
+    def share(self) -> float:
+        """How much of its trials is trained [0, 1]: those that ended, failed ones too, and the epochs of others."""
+        parts = (len(result.epochs) / result.key.rung for result in self.begun)
+        return (self.ended + sum(parts)) / max(1, self.total)
+
+    @property
     def standing(self) -> str:
         """How far it is, in a line."""
-        failed = self.count(TrialState.FAILED)
         done = f"{self.done} of {self.at_most}{self.total} trials done"
-        return f"{self.state}: {done}, {self.running} running, {failed} failed"
+        return f"{self.state}: {done}{self._underway}, {self.count(TrialState.FAILED)} failed"
+
+    @property
+    def _underway(self) -> str:
+        epochs = ", ".join(str(len(result.epochs)) for result in self.begun)
+        state = "running" if self.is_live else "begun"
+        return f", {len(self.begun)} {state} (epochs trained: {epochs})" if epochs else ""
 
     @property
     def state(self) -> str:

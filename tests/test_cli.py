@@ -1,6 +1,7 @@
 """The command line as a whole: its frozen surface, its documents, and nonsense answered in one line with the mend."""
 
 from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,12 @@ def test_the_surface_is_the_frozen_one():
 def test_options_before_the_command_are_few():
     top = typer.main.get_command(app)
     names = {text for one in top.params for text in one.opts}
-    assert names == {"--traceback", "--install-completion", "--show-completion"}  # the last two: shell completion
+    shell = {"--install-completion", "--show-completion"}
+    assert names == {"--traceback", "--version"} | shell
+
+
+def test_the_version_is_that_of_the_package(call: Call):
+    assert call("--version") == (0, f"scalesearch {version('scalesearch')}\n", "")
 
 
 @pytest.mark.parametrize("name", SURFACE)
@@ -90,6 +96,17 @@ def test_help_of_every_command_shows_every_option(name: str, call: Call, monkeyp
     told = call(name, "--help")
     assert (told.code, told.err) == (0, "")
     assert all(option in told.out for option in SURFACE[name])
+
+
+@pytest.mark.parametrize("name", ["", *SURFACE])
+def test_help_shows_no_type_behind_a_flag(name: str, call: Call):
+    assert "<bool>" not in call(*name.split(), "--help").out
+
+
+def test_the_many_options_of_a_run_stand_in_groups(call: Call):
+    out = call("run", "--help").out
+    groups = ("Options", "What is scaled", "Training", "Search", "Where it runs", "Output")
+    assert [out.count(f"─ {name} ─") for name in groups] == [1] * len(groups)
 
 
 def test_help_lists_every_command(call: Call):
@@ -251,8 +268,8 @@ def test_scale_without_multipliers_describes_the_base(call: Call):
 
 def test_scale_prints_the_target_it_levels_to(call: Call):
     sizes = ("--base", "b0", "--depth", 1.2, "--width", 1.1, "--resolution", 258)
-    assert "1.926x asked" in call("scale", *sizes).out  # 1.2 · 1.1² · (258/224)²
-    assert "2x asked" in call("scale", *sizes, "--budget", "2x").out
+    assert "aiming at 1.926x" in call("scale", *sizes).out  # 1.2 · 1.1² · (258/224)²
+    assert "aiming at 2x" in call("scale", *sizes, "--budget", "2x").out
     document = call("scale", *sizes, "--budget", "2x", "--json").document
     assert document["growth_asked"] == 2.0
     assert abs(document["realised_growth"] / 2 - 1) <= 0.03
@@ -384,6 +401,38 @@ def test_emit_of_a_run_takes_its_evidence_and_the_rule_of_a_candidate(run_folder
     assert plan.budget == "0.5x"
 
 
+def test_a_family_of_another_rule_is_not_replaced(call: Call, tmp_path: Path):
+    rule = ("emit", "--base", "b0", "--coefficients", "1.2,1.1,1.15", "--growth", "1.5")
+    assert call(*rule).code == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for other in (("--coefficients", "1.1,1.1,1.2", "--growth", "1.5"), ("--published",)):
+        told = call("emit", "--base", "b0", *other)
+        assert (told.code, told.out) == (2, "")
+        assert told.refusal == (
+            "scalesearch: family holds the family of another rule; choose another folder with --out"
+        )
+    assert call("emit", "--base", "lite0", *rule[3:]).code == 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert call(*rule).code == 0
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_family_in_a_run_folder_follows_the_run_and_is_kept_from_others(run_folder: Path, call: Call):
+    family = run_folder / "family"
+    assert call("emit", "--base", "b0", "--coefficients", "1.2,1.1,1.15", "--growth", "1.5", "--out", family).code == 0
+    refused = call("emit", run_folder, "--growth", "0.5", "--out", family)
+    assert "holds the family of another rule" in refused.refusal
+    assert call("emit", run_folder, "--growth", "0.5").code == 0
+    assert [path.name for path in family.iterdir() if path.is_dir()] == ["b0-x0.5"]
+
+
+def test_a_file_is_no_place_for_a_family(call: Call, tmp_path: Path):
+    (tmp_path / "notes").write_text("mine")
+    told = call("emit", "--base", "b0", "--published", "--out", "notes")
+    assert (told.refusal, told.out) == ("scalesearch: notes is no folder; choose another folder with --out", "")
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 # ---- nonsense
 
 NONSENSE = {
@@ -499,6 +548,7 @@ def test_a_study_file_with_faults_is_one_line_with_all_its_keys(call: Call, tmp_
     assert one_line(told.err), told.err
     assert "did you mean budget?" in told.err
     assert "seeds" in told.err
+    assert told.err.count("study.yaml") == 1
     assert told.document["error"]["kind"] == "PlanError"
     assert len(told.document["error"]["faults"]) == 2
 

@@ -11,8 +11,8 @@ import pytest
 HEAVY = ("torch", "torchvision", "fvcore", "optuna", "sqlalchemy", "pandas", "scipy", "numpy", "PIL")
 
 
-def ran(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "error"}
+def ran(*arguments: str, cwd: Path, **given: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "error", **given}
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, env=environment)
 
 
@@ -34,6 +34,12 @@ def test_a_plan_is_one_document_on_stdout_and_exit_code_0(tmp_path: Path):
     done = ran("-m", "scalesearch", "plan", "--base", "b0", "--budget", "2x", "--json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["nominal_points"] == 108
+
+
+def test_an_output_without_greek_letters_has_question_marks(tmp_path: Path):
+    done = ran("-m", "scalesearch", "plan", "--candidates", "4", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the paper's rule for B0 is ? 1.2 ? 1.1 ? 1.15" in done.stdout
 
 
 def test_an_error_is_one_line_on_stderr_and_exit_code_2(tmp_path: Path):

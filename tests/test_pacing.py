@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalesearch.engine.local import LocalExecutor, Slot
-from scalesearch.engine.pacing import GAIN, _fastest, arranged, measured
+from scalesearch.engine.pacing import GAIN, _fastest, arranged, is_open, measured
 from scalesearch.engine.work import Probe
 from scalesearch.errors import PlanError
 from scalesearch.pace import Pace, grouped
@@ -98,6 +99,32 @@ def test_what_the_user_says_is_not_measured():
 
 def test_nothing_is_measured_where_there_is_nothing_to_choose():
     assert measured(NOBODY, [SLOT], PROBE, due=4, seeds=1) == Pace()
+
+
+@pytest.mark.parametrize(
+    ("cores", "seeds", "threads", "together", "expected"),
+    [
+        (1, 1, None, None, False),
+        (8, 1, 3, None, False),
+        (8, 3, 3, 2, False),
+        (2, 1, None, None, True),
+        (1, 2, 1, None, True),
+    ],
+)
+def test_measuring_is_told_of_where_something_is_measured(
+    cores: int, seeds: int, threads: int | None, together: int | None, expected: bool
+):
+    class Asked(Exception):
+        """A worker was asked for."""
+
+    class Nobody:
+        def arrange(self, slots: Sequence[Slot]) -> None:
+            raise Asked
+
+    said = {"seeds": seeds, "threads": threads, "together": together}
+    assert is_open([SLOT] * cores, **said) == expected
+    with pytest.raises(Asked) if expected else nullcontext():
+        measured(cast(LocalExecutor, Nobody()), [SLOT] * cores, PROBE, due=4, **said)
 
 
 def test_workers_that_fit_are_kept_and_others_stopped():

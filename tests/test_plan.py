@@ -342,7 +342,7 @@ def test_more_images_than_there_are_is_all_of_them():
 
 
 def test_too_little_compute_to_rank_anything_is_said():
-    with pytest.raises(PlanError, match=r"training images, too few") as caught:
+    with pytest.raises(PlanError, match=r"affords 73 training images; a search needs at least 256") as caught:
         planned(epochs=50, seeds=20)
     assert "--images" in caught.value.mend
 
@@ -668,5 +668,6 @@ def test_less_than_the_standard_preset_is_a_quick_look(less: dict[str, int]):
 def test_a_dataset_too_small_to_rank_on_is_told_so(tmp_path: Path):
     path = tmp_path / "few.npz"
     np.savez(path, train_images=np.zeros((120, 8, 8), np.uint8), train_labels=np.arange(120) % 3)
-    with pytest.raises(PlanError, match="leaves 96 training images beside 24 for validation"):
+    told = r"leaves 96 training images beside 24 for validation; a search needs at least 256 \(docs/data.md\)"
+    with pytest.raises(PlanError, match=told):
         resolve(Request(preset="quick", data=str(path)))

@@ -1,12 +1,21 @@
 """What a terminal shows of a run's standing."""
 
+import fcntl
+import os
+import pty
 import shutil
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from calling import Call
 from conftest import Program
 
+from scalesearch.cli.console import columns, terminal
 from scalesearch.cli.plots import WIDTH, intervals
 from scalesearch.ranking import Arm, rank
 
@@ -33,7 +42,50 @@ def test_rank_draws_its_intervals_and_status_its_progress(
     monkeypatch.setenv("COLUMNS", "120")
     assert "●" in call("rank", finished[0]).out
     assert "d w r %" in call("rank", finished[0]).out
-    assert 50 * "━" in call("status", finished[0]).out
+    assert f"{55 * '━'} 100 %" in call("status", finished[0]).out
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("base", ["b0", "resnet152"])
+def test_a_plan_fits_the_terminal(call: Call, monkeypatch: pytest.MonkeyPatch, width: int, base: str):
+    monkeypatch.setenv("COLUMNS", f"{width}")
+    lines = call("plan", "--base", base).out.splitlines()
+    assert {line for line in lines if len(line) > width} == set()
+    assert any({"candidate", "growth", "searched", "reference"} < {*line.split()} for line in lines)
+
+
+def on_a_terminal(*arguments: object, kind: str) -> str:
+    """What the program writes on a terminal of 80 characters."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    environment = {**os.environ, "TERM": kind}
+    environment.pop("COLUMNS", None)
+    line = [sys.executable, "-m", "scalesearch", *map(str, arguments)]
+    with subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        with open(ours, "rb", buffering=0) as terminal:
+            written = b""
+            with suppress(OSError):  # the last of the program's ends has been closed
+                while more := terminal.read(4096):
+                    written += more
+        assert process.wait(60) == 0
+    return written.decode().replace("\r\n", "\n")
+
+
+def test_a_dumb_terminal_shows_the_table_that_a_file_of_its_width_holds(
+    finished: tuple[Path, Program], call: Call, monkeypatch: pytest.MonkeyPatch
+):
+    shown = on_a_terminal("rank", finished[0], kind="dumb")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert shown == call("rank", finished[0]).out
+
+
+def test_a_table_is_never_crushed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    table = columns("member", "widths")
+    table.add_row("B1", "16 " * 100 + "17")
+    terminal(as_json=False).print(table)
+    assert capsys.readouterr().out.splitlines()[1] == f"B1      {'16 ' * 100}17"
 
 
 @pytest.mark.parametrize("width", [80, 60, 120])

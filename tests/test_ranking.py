@@ -348,8 +348,11 @@ def test_one_seed_each_says_no_interval_and_no_winner():
 
 
 def test_a_single_arm_claims_nothing():
-    text = verdict(ranked({"a": [80.0, 80.2], "off": [90.0, 90.2], "failed": []}, off=("off",)))
+    ranking = ranked({"a": [80.0, 80.2], "off": [90.0, 90.2], "failed": []}, off=("off",))
+    text = verdict(ranking)
     assert text.startswith("Only one candidate on budget has results: a (80.10 %")
+    assert row(ranking, "a").low is not None
+    assert (row(ranking, "a").p_best, row(ranking, "a").is_shown_tied) == (None, False)
     assert "1 candidate has no finished trial" in text
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas
 import pytest
 import torch
 import yaml
+from conftest import Program
 from PIL import Image
 
 from scalesearch.cli import _code
@@ -495,3 +497,32 @@ def test_a_dataset_that_was_changed_under_a_run_is_refused(
     finally:
         tiny_npz.write_bytes(kept)
     assert "not those that the study began with" in capsys.readouterr().err
+
+
+def test_one_candidate_on_budget_is_told_of_beforehand_and_compared_with_nothing(tmp_path: Path, tiny_npz: Path):
+    options = "--budget 0.25x --preset quick --policy grid --candidates 3 --seeds 2 --epochs 1 --images 256"
+    place = tmp_path / "run"
+    asked = ("run", "--data", tiny_npz, *options.split(), "--threads", 1, "--together", 1, "--out", place)
+    program = Program(*asked, place=tmp_path)
+    assert program.wait() == 0, program.err.read_text()
+    out = program.out.read_text()
+    told = "only one candidate of the search is on budget: there is nothing to compare"
+    assert out.index("evidence: ") < out.index(told) < out.index("trials in all")
+    assert "Only one candidate on budget has results" in out
+    rows = [row for row in json.loads((place / "ranking.json").read_text())["candidates"] if not row["off_budget"]]
+    assert [row["p_best"] for row in rows] == [None]
+    assert re.search(r"^\S+ +\d+ +[\d.]+ .*(99 %|tied)", out, re.MULTILINE) is None
+
+
+def test_a_run_says_that_it_measures_its_pace_before_it_does(
+    finished: tuple[Path, Program], program: Callable[..., Program], tiny_options: tuple[str, ...]
+):
+    told = "measuring how trials are trained fastest here"
+    assert told not in finished[1].out.read_text()  # everything is given
+    given = tiny_options.index("--threads")
+    run = program("run", *tiny_options[:given], "--out", "run")
+    run.wait_for(told)
+    assert "slots ready" not in run.out.read_text()
+    run.interrupt()
+    assert run.wait() == 130
+    assert not list(run.out.parent.glob("run/checkpoints/*"))

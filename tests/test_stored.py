@@ -84,6 +84,16 @@ def test_states_and_counts_are_those_of_the_trials(folder: Path, plan: tuple[Pla
     assert (live["state"], live["done"], live["failed"], live["running"]) == ("running", 3, 1, 1)
 
 
+def test_an_interrupted_run_tells_of_begun_trials_and_their_epochs(folder: Path, plan: tuple[Plan, Layout]):
+    total = len(agenda(*plan, []).due)
+    studied(folder, plan, complete=3, failed=1, running=2)
+    stored = read_run(folder)
+    assert stored.standing == f"interrupted: 3 of {total} trials done, 2 begun (epochs trained: 1, 1), 1 failed"
+    assert stored.share == pytest.approx((3 + 1 + 2 / 2) / total)  # half of their two epochs
+    with FileLock(folder / ".lock"):
+        assert ", 2 running (epochs trained: 1, 1), " in read_run(folder).standing
+
+
 def test_a_run_whose_trials_have_all_ended_is_finished(folder: Path, plan: tuple[Plan, Layout]):
     total = len(agenda(*plan, []).due)
     studied(folder, plan, complete=total - 1, failed=1)
@@ -91,6 +101,8 @@ def test_a_run_whose_trials_have_all_ended_is_finished(folder: Path, plan: tuple
     assert (document["state"], document["done"], document["failed"]) == ("finished", total - 1, 1)
     assert (document["stage"], document["total"]) == (None, total)
     assert not document["eta_s"]
+    assert read_run(folder).standing == f"finished: {total - 1} of {total} trials done, 1 failed"
+    assert read_run(folder).share == 1
 
 
 def test_a_run_that_chooses_its_trials_tells_the_most_until_it_has_ended(tmp_path: Path):

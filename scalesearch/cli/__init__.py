@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import traceback
+from io import TextIOWrapper
 
 from scalesearch.cli.console import plain, silence
 from scalesearch.errors import CostMismatchError, EmitError, EngineError, ScaleSearchError, SearchFailedError
@@ -29,6 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     # decisions are small products: threads of numpy's BLAS would wait for each other, and for the trainings
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # where a terminal or a file has no α, a ? stands
     arguments = sys.argv[1:] if arguments is None else arguments
     code = _code(arguments)
     try:

@@ -11,12 +11,16 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from rich.console import Console
     from rich.table import Table
 
-NARROWEST = 120
-"""Least width that tables are laid out for [characters]; files and narrow terminals wrap."""
-
+ROOM = 1_000
+"""Width that tables are laid out in [characters], so that none is crushed: files have it, terminals wrap."""
+NARROW = 100
+"""Terminals below that leave out columns of tables [characters]."""
+MILLION = 1e6
 
 STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that move a terminal's cursor, end a line, turn the direction of text, or belong to no text."""
@@ -63,7 +67,7 @@ def silence(file: IO[str]) -> None:
 def terminal(as_json: bool) -> Console:
     """Where text for people goes: stdout, or stderr when stdout carries a document."""
     place = console(stderr=as_json)
-    place.width = max(place.width, NARROWEST)
+    place.size = ROOM, place.height  # both, or rich takes a dumb terminal's
     return place
 
 
@@ -80,6 +84,17 @@ def wrapped(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
+def sentence(out: Console, text: str, indent: str = "") -> None:
+    """A sentence, see `wrapped`."""
+    for line in wrapped(text, indent):
+        out.print(line)
+
+
+def is_narrow() -> bool:
+    """Whether tables leave out columns."""
+    return (room() or NARROW) < NARROW
+
+
 def print_document(values: dict[str, Any]) -> None:
     """One JSON document on stdout."""
     print(json.dumps(values, indent=1))
@@ -93,6 +108,25 @@ def columns(*names: str, title: str = "") -> Table:
     for index, name in enumerate(names):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     return table
+
+
+def table_of(rows: Sequence[Mapping[str, str]], *, left_out: Sequence[str], title: str = "") -> Table:
+    """A table of rows by the names of its columns, without some of them on a narrow terminal."""
+    names = [name for name in next(iter(rows), {}) if not (is_narrow() and name in left_out)]
+    table = columns(*names, title=title)
+    for row in rows:
+        table.add_row(*(row[name] for name in names))
+    return table
+
+
+def numbers(values: Iterable[object]) -> str:
+    """Values with blanks between them."""
+    return " ".join(map(str, values))
+
+
+def percent(shares: Iterable[float]) -> str:
+    """Shares in per cent, as a column has them."""
+    return " ".join(f"{100 * share:3.0f}" for share in shares)
 
 
 def duration(seconds: float) -> str:

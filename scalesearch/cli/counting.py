@@ -36,7 +36,7 @@ class Counting:
             self.console = console(stderr=True)
             self.status = self.console.status("")
             self.status.start()
-        if not self.console.is_terminal and time.monotonic() >= self.next_line:
+        if not self.console.is_interactive and time.monotonic() >= self.next_line:
             self.console.print(text)
             self.next_line = time.monotonic() + SECONDS
         self.status.update(Text(plain(text)))

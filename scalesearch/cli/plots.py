@@ -9,8 +9,6 @@ from scalesearch import documents
 from scalesearch.cli.console import console, duration, print_document, room, terminal
 
 if TYPE_CHECKING:
-    from rich.columns import Columns
-
     from scalesearch.ranking import Ranking, Row
     from scalesearch.stored import StoredRun
 
@@ -72,15 +70,14 @@ def status(stored: StoredRun, *, as_json: bool) -> None:
         return
     left = "" if not stored.eta else f", {stored.at_most or 'about '}{duration(stored.eta)} left"
     terminal(as_json).print(f"{stored.standing}{left}")
-    terminal(as_json).print(_bar(stored))
+    terminal(as_json).print(_bar(stored.share))
     if stored.state == "finished" and not (stored.folder / "family" / "manifest.json").is_file():
         terminal(as_json).print("the family is not written yet: run the same command")
 
 
-def _bar(stored: StoredRun) -> Columns:
+def _bar(share: float) -> str:
     """How far a run is, failed trials included."""
-    from rich.columns import Columns
-    from rich.progress_bar import ProgressBar
-
-    bar = ProgressBar(total=max(1, stored.total), completed=stored.ended, width=_width())
-    return Columns([bar])  # a line of its own
+    text = f" {100 * share:.0f} %"
+    width = _width(beside=len(text))
+    trained = round(width * share)
+    return f"{'━' * trained}{'─' * (width - trained)}{text}"

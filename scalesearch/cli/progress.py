@@ -31,6 +31,9 @@ STEPS: dict[Step, str] = {
     "read": "images read",
     "decoded": "images decoded",
 }
+MEASURING = (
+    "measuring how trials are trained fastest here, for seconds to minutes; --threads and --together say it instead"
+)
 MOMENT = 10.0
 """Preparing images is worth a line where there is no terminal if it takes longer [s]."""
 
@@ -47,7 +50,7 @@ class Display:
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
-            disable=quiet or not self.console.is_terminal,
+            disable=quiet or not self.console.is_interactive,
             transient=True,
         )
 
@@ -64,8 +67,8 @@ class Display:
         """A line that stays."""
         self.console.print(text)
 
-    def add(self, text: str, total: int, done: int = 0) -> TaskID:
-        """A new bar."""
+    def add(self, text: str, total: int | None, done: int = 0) -> TaskID:
+        """A new bar; without a total it only shows that something goes on."""
         return self.bars.add_task(text, total=total, completed=done, note="")
 
     def emitted(self, row: dict[str, Any]) -> None:
@@ -91,6 +94,7 @@ class RunDisplay(Display):
         self.step: Step | None = None
         self.images = TaskID(0)
         self.is_told = False
+        self.measured: TaskID | None = None
 
     def prepared(self, step: Step, done: int, total: int) -> None:
         """So many images of those that are to be prepared are: a bar, or elsewhere a line if it takes a while."""
@@ -98,7 +102,7 @@ class RunDisplay(Display):
             self._begin(step, total)
         self.bars.update(self.images, completed=done)
         seconds = time.monotonic() - self.start
-        if seconds > MOMENT and not (self.is_told or self.console.is_terminal):
+        if seconds > MOMENT and not (self.is_told or self.console.is_interactive):
             self.is_told = True
             self.say(f"{STEPS[step]}: {done:,} of {total:,}, {duration(seconds * (total - done) / done)} left")
         if done == total:
@@ -111,6 +115,11 @@ class RunDisplay(Display):
         if self.is_told:
             self.say(f"waiting for {total:,} {STEPS[step]}")
 
+    def measuring(self) -> None:
+        """The pace is about to be measured: a line, and on a terminal a bar that moves until training begins."""
+        self.say(MEASURING)
+        self.measured = self.add("measuring", None)
+
     def scanned(self, found: Scan) -> None:
         """The images are ready and looked over."""
         for remark in found.remarks():
@@ -120,6 +129,8 @@ class RunDisplay(Display):
         """Training begins; `results` hold what earlier runs of the plan did."""
         self.done, self.start = sum(result.has_ended for result in results), time.monotonic()
         self.at_most = plan.at_most
+        if self.measured is not None:
+            self.bars.remove_task(self.measured)
         self.say(stamp(plan.evidence, plan.base.name))
         kept = f", trials done before: {self.done}" if self.done else ""
         what = f"{plan.base.name} at {plan.budget} on {plan.data.name}"
@@ -160,7 +171,7 @@ class RunDisplay(Display):
         left = f"{self.at_most or 'about '}{duration(pace * max(0, self.total - self.done))} left"
         self.bars.update(self.overall, completed=self.done, note=left)
         self.bars.remove_task(self.trials.pop(key))
-        if not self.console.is_terminal:
+        if not self.console.is_interactive:
             self.say(f"{self.done}/{self.total} {key}, {left}")
 
     def ranked(self, outcome: Outcome) -> None:

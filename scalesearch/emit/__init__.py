@@ -2,4 +2,5 @@
 
 from scalesearch.emit.load import load as load
 from scalesearch.emit.start import Start as Start
+from scalesearch.emit.write import refuse_other as refuse_other
 from scalesearch.emit.write import write as write

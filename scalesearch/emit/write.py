@@ -97,13 +97,36 @@ def write(
     return manifest
 
 
+def refuse_other(folder: Path, rule: Rule | None, base: str) -> None:
+    """Refuse a place that is no folder or holds a family of another rule; the same rule's is there to be replaced.
+
+    Raises:
+        PlanError: it does.
+    """
+    mend = "choose another folder with --out"
+    if folder.exists() and not folder.is_dir():
+        raise PlanError(f"{folder} is no folder", mend=mend)
+    earlier = _earlier(folder)
+    there = {"base": earlier.get("base"), "rule": earlier.get("rule")}
+    if earlier and there != {"base": base, "rule": coefficients(rule)["rule"]}:
+        raise PlanError(f"{folder} holds the family of another rule", mend=mend)
+
+
+def _earlier(folder: Path) -> dict[str, Any]:
+    """The manifest of the family in a folder; nothing where none can be read."""
+    try:
+        return read_object(folder / MANIFEST)
+    except (OSError, ValueError):
+        return {}
+
+
 def _clear(folder: Path) -> None:
     """Make the folder, and remove the files that an earlier manifest in it names, and that manifest."""
     folder.mkdir(parents=True, exist_ok=True)
+    earlier = _earlier(folder)
     try:
-        earlier = read_object(folder / MANIFEST)
         files = [folder / str(file) for row in earlier["members"] for file in row["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return
     (folder / MANIFEST).unlink()
     for file in files:

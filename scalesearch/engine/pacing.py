@@ -51,6 +51,13 @@ def measured(
     return replace(pace, together=together)
 
 
+def is_open(slots: Sequence[Slot], *, seeds: int, threads: int | None, together: int | None) -> bool:
+    """Whether there is more than one way, so that `measured` measures."""
+    if slots[0].device != "cpu":
+        return True
+    return len(_counts(len(slots), threads)) > 1 or (together is None and seeds > 1)
+
+
 def arranged(slots: Sequence[Slot], pace: Pace) -> list[Slot]:
     """The slots of a pace: GPUs several times over where trials are packed, as many on a CPU as its cores have room."""
     if slots[0].device == "cpu":
@@ -58,10 +65,15 @@ def arranged(slots: Sequence[Slot], pace: Pace) -> list[Slot]:
     return [slot for slot in slots for _ in range(pace.packed)]
 
 
+def _counts(cores: int, threads: int | None) -> list[int]:
+    """Threads that a trial may have, the fewest first."""
+    return [threads] if threads else [count for count in (1, 2, 4, 8, 16, 32) if count == 1 or count <= cores]
+
+
 def _on_cpu(executor: LocalExecutor, slots: Sequence[Slot], probe: Probe, due: int, threads: int | None) -> Pace:
     """Few processes of many threads, or many of few."""
     cores = len(slots)
-    counts = [threads] if threads else [count for count in (1, 2, 4, 8, 16, 32) if count == 1 or count <= cores]
+    counts = _counts(cores, threads)
     if len(counts) == 1:
         return Pace(threads=counts[0])
     executor.arrange(slots[:due])

@@ -1,0 +1,129 @@
+"""The commands that need no search: `scale`, and `emit`, which takes the rule of one too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scalesearch.cli.options import (
+    BASES,
+    FromWeights,
+    Json,
+    MaxActivations,
+    MaxMemory,
+    MaxParams,
+    Naming,
+    Quiet,
+    Rounding,
+    Weights,
+    output,
+    scaled,
+)
+from scalesearch.errors import PlanError
+
+if TYPE_CHECKING:
+    from scalesearch.outcome import Outcome
+
+
+def scale(
+    base: Annotated[str, scaled("--base", help=f"Network to scale: {BASES}.")],
+    depth: Annotated[float, scaled("--depth", help="Multiplier.")] = 1.0,
+    width: Annotated[float, scaled("--width", help="Multiplier.")] = 1.0,
+    resolution: Annotated[int | None, scaled("--resolution", help="Side of the input, in pixels.")] = None,
+    rounding: Rounding = None,
+    budget: Annotated[str | None, scaled("--budget", help="Growth that level aims at, with --phi.")] = None,
+    phi: Annotated[float | None, scaled("--phi", help="Exponent on the budget; default 1.")] = None,
+    classes: Annotated[int | None, scaled("--classes", help="Outputs of the classifier.")] = None,
+    measure: Annotated[bool, output("--measure", help="Count with fvcore too, and compare.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Describe a network, or scale it by given multipliers."""
+    from scalesearch.cli import networks
+    from scalesearch.direct import scaled_base
+
+    found = scaled_base(
+        base,
+        depth=depth,
+        width=width,
+        resolution=resolution,
+        policy=rounding or "level",
+        budget=budget,
+        phi=phi,
+        classes=classes,
+    )
+    measured = None
+    if measure:
+        from scalesearch.nets.architecture import measure as measure_network
+
+        measured = measure_network(found.scaled.network, found.scaled.cost)
+    networks.scale(found, measured, as_json=as_json)
+
+
+def emit(
+    folder: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run folder, for its rule.")] = None,
+    candidate: Annotated[str | None, scaled("--candidate", help="Id whose rule to take.")] = None,
+    base: Annotated[str | None, scaled("--base", help="Network to scale, without a run.")] = None,
+    coefficients: Annotated[str | None, scaled("--coefficients", help="ALPHA,BETA,GAMMA.")] = None,
+    budget: Annotated[str | None, scaled("--budget", help="What the coefficients are normalised to.")] = None,
+    published: Annotated[bool, scaled("--published", help="The paper's own table.")] = False,
+    phi: Annotated[str | None, scaled("--phi", help="Exponents, such as 0.5,1,2.")] = None,
+    growth: Annotated[str | None, scaled("--growth", help="Growths of compute, such as 1.5,3.")] = None,
+    classes: Annotated[int | None, scaled("--classes", help="Outputs of the classifier.")] = None,
+    max_params: MaxParams = None,
+    max_activations: MaxActivations = None,
+    max_memory: MaxMemory = None,
+    weights: Weights = False,
+    from_weights: FromWeights = None,
+    naming: Naming = None,
+    out: Annotated[Path | None, output("--out", help="Default: RUN/family, RUN/family-ID or family.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write a scaled family: configs, standalone networks and, on request, weights."""
+    from scalesearch.cli import show
+    from scalesearch.cli.progress import EmitDisplay
+    from scalesearch.direct import FamilyRequest, asked_family
+
+    if naming and not (weights or from_weights):
+        raise PlanError("--naming without weights", mend="add --weights or --from-weights")
+    request = FamilyRequest(
+        candidate=candidate,
+        base=base,
+        coefficients=coefficients,
+        budget=budget,
+        published=published,
+        phi=phi,
+        growth=growth,
+        classes=classes,
+        max_params=max_params,
+        max_activations=max_activations,
+        max_memory=max_memory,
+    )
+    family = asked_family(request, _outcome(folder) if folder else None)
+    from scalesearch.emit import Start, refuse_other, write  # brings torch, which a refused request does without
+
+    name = f"family-{candidate}" if candidate else "family"
+    place = out or (folder / name if folder else Path(name))
+    if out or not folder:  # what a run folder holds follows the run
+        refuse_other(place, family.rule, family.base)
+    show.heading(family.evidence, family.base, as_json=as_json)
+    with EmitDisplay(family, quiet=quiet, on_stderr=as_json) as display:
+        manifest = write(
+            family.members,
+            family.rule,
+            family.base,
+            place,
+            display.emitted,
+            weights=weights,
+            start=Start.read(from_weights) if from_weights else None,
+            naming=naming,
+        )
+    show.family(manifest, place, as_json=as_json)
+
+
+def _outcome(folder: Path) -> Outcome:
+    from scalesearch.stored import read_outcome
+
+    return read_outcome(folder)

@@ -20,7 +20,9 @@ from reporting import hilly, planned, stored, trained, write_family
 from scalesearch.cli.reporting import reported
 from scalesearch.errors import SearchFailedError
 from scalesearch.plan import read_plan
+from scalesearch.report import write_figures
 from scalesearch.report.again import study_file
+from scalesearch.report.facts import Facts
 from scalesearch.report.figure import Figure, Missing
 from scalesearch.report.kin import PUBLISHED
 from scalesearch.report.live import LiveReport
@@ -38,7 +40,10 @@ SECTIONS = [
 ]
 COLUMNS = Path(__file__).parents[1] / "docs" / "columns.md"
 PRINTED = Path(__file__).parents[1] / "studies" / "paper-tables" / "printed.yaml"
-HOSTILE = "</script><script>window.bad = 1</script>\"'><img src=x onerror='window.bad = 1'>\u2028ä☃" + 5_000 * "x"
+HOSTILE = (
+    "</script><script>window.bad = 1</script>\"'><img src=x onerror='window.bad = 1'>\u2028ä☃\x1b\x07\ufffe"
+    + 5_000 * "x"
+)
 
 
 class Elements(HTMLParser):
@@ -283,7 +288,7 @@ def test_shorter_trainings_are_marked_as_stopped_and_compared_with_the_long_ones
     facts = stored(tmp_path, plan, layout, full + short)
     drawn = {one.id: one for group in figures(facts).values() for one in group}
     agreement = facts.outcome.fidelity.agreements[0]
-    assert f"τ {agreement.tau:.2f}" in drawn["fidelity-1-3"].title
+    assert f"τ {agreement.tau:.2f} ({agreement.low:.2f} to {agreement.high:.2f})" in drawn["fidelity-1-3"].title
     stopped = [mark for mark in drawn["curves"].marks if mark.kind == "stopped"]
     assert [len(mark.spots) for mark in stopped] == [len(short)]
     assert drawn["fidelity-1-3"].x.title == "place after 1 epoch"
@@ -291,6 +296,24 @@ def test_shorter_trainings_are_marked_as_stopped_and_compared_with_the_long_ones
         place for mark in drawn["curves"].marks if hasattr(mark, "lines") for one in mark.lines for place in one.places
     ]
     assert min(x for x, _ in places) == drawn["curves"].x.low < 1  # single epochs are seen, within the axes
+
+
+def test_each_training_length_is_compared_with_the_next_in_a_figure_and_a_table(tmp_path: Path):
+    plan, layout = planned()
+    full = trained(plan, layout, hilly(plan, layout))
+    searched = [one for one in full if one.key.proxy in layout.trained]
+    shorter = [
+        replace(one, key=replace(one.key, rung=rung), state=TrialState.PRUNED, epochs=one.epochs[:rung])
+        for one in searched
+        for rung in (1, 2)
+    ]
+    facts = stored(tmp_path, plan, layout, full + shorter)
+    assert [one.id for one in figures(facts)["fidelity"]] == ["fidelity-1-2", "fidelity-2-3"]
+    text = page(facts)
+    assert "after 1, then 2 epochs" in text
+    assert "after 2, then 3 epochs" in text
+    on_budget = [name for name in layout.trained if not layout.candidate(name).off_budget]
+    assert len(re.findall(r"<td>[\d.]+, then [\d.]+</td>", text)) == 2 * len(on_budget)
 
 
 def test_the_surface_is_drawn_within_the_triangle_with_its_top(tmp_path: Path):
@@ -394,8 +417,8 @@ def test_a_report_that_cannot_be_written_never_takes_the_place_of_an_ending(tmp_
 # ---- hostile names
 
 
-def hostile_page(tmp_path: Path) -> str:
-    """The page of a run whose every free text is hostile, that of its folder too."""
+def hostile(tmp_path: Path) -> Facts:
+    """A run whose every free text is hostile, that of its folder too."""
     folder = tmp_path / HOSTILE[:80].replace("/", "∕")
     folder.mkdir()
     plan, layout = planned(candidates=3)
@@ -414,17 +437,23 @@ def hostile_page(tmp_path: Path) -> str:
     (folder / "family" / "manifest.json").write_text(
         json.dumps({"members": [{**row, **costs, "name": HOSTILE[:200]}], "unreached": unreached})
     )
-    return page(stored(folder, plan, layout, results))
+    return stored(folder, plan, layout, results)
 
 
 def test_hostile_names_are_texts_and_nothing_else(tmp_path: Path):
     plain = Elements(page(stored(tmp_path / "plain", *planned(candidates=3), [])))
-    text = hostile_page(tmp_path)
+    text = page(hostile(tmp_path))
     found = Elements(text)
     assert found.names.count("script") == plain.names.count("script")
     assert "img" not in found.names
     assert HOSTILE in found.words
-    assert HOSTILE in json.dumps(embedded(text), ensure_ascii=False).replace('\\"', '"')
+    assert json.dumps(HOSTILE)[1:-1] in json.dumps(embedded(text))
+
+
+def test_figures_of_hostile_names_are_xml(tmp_path: Path):
+    paths = write_figures(hostile(tmp_path), tmp_path)
+    texts = ["".join(ElementTree.fromstring(path.read_text()).itertext()) for path in paths]
+    assert any("window.bad = 1" in text for text in texts)
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"members": [{"name": "b1"}], "slots": [1]}', "[" * 10_000])

@@ -13,7 +13,7 @@ from calling import Call
 from conftest import Program
 from PIL import Image
 from reporting import hilly, planned, stored, trained, write_family
-from test_report import SECTIONS, hostile_page
+from test_report import SECTIONS, hostile
 
 from scalesearch.report.page import page
 
@@ -273,7 +273,7 @@ def test_everything_that_can_be_operated_has_a_name_and_headings_descend(b0: Ope
 
 
 def test_hostile_names_run_no_script(browser, tmp_path: Path):
-    (tmp_path / "report.html").write_text(hostile_page(tmp_path))
+    (tmp_path / "report.html").write_text(page(hostile(tmp_path)))
     opened = Opened(browser, tmp_path / "report.html", 390)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
     opened.page.set_viewport_size({"width": 1000, "height": 900})  # a phone has no zoom

@@ -36,7 +36,7 @@ def intervals(ranking: Ranking) -> Iterator[str]:
     for row in rows:
         yield f"{row.id:{name}}  {_interval(row, low, high, width)}  {' '.join(row.references)}".rstrip()
     yield "● estimate, ━ 95 % interval of what cannot be told apart from the first,"
-    yield "─ 95 % interval of what can"
+    yield "─ of what can" + (", ┄ of what is off budget" if any(row.off_budget for row in rows) else "")
 
 
 def _width(beside: int = 0) -> int:
@@ -51,7 +51,7 @@ def _interval(row: Row, low: float, high: float, width: int) -> str:
     def column(value: float | None) -> int:
         return round((width - 1) * ((value or 0.0) - low) / (high - low)) if high > low else 0
 
-    line = "━" if row.tied_with_best else "─"
+    line = "┄" if row.off_budget else "━" if row.tied_with_best else "─"
     first, dot, last = column(row.low), column(row.estimate), column(row.high)
     return "".join("●" if at == dot else line if first <= at <= last else " " for at in range(width))
 

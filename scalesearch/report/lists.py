@@ -12,6 +12,7 @@ from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.ranking import Ranking
 from scalesearch.report.compute import Spending
 from scalesearch.report.kin import Theirs
+from scalesearch.report.training import Step
 from scalesearch.trials import TrialResult
 from scalesearch.verdict import chance
 
@@ -77,6 +78,19 @@ def candidates_table(layout: Layout) -> Table:
                 " ".join(one.references),
             )
             for one in layout.candidates
+        ),
+    )
+
+
+def places_table(steps: Sequence[Step]) -> Table:
+    """The places of the candidates after each training length and after the next."""
+    names = sorted({name for step in steps for name in step.places})
+    return Table(
+        caption="Places by mean accuracy, of the candidates on budget with results at both lengths.",
+        columns=("candidate", *(f"after {one.agreement.short}, then {one.agreement.long} epochs" for one in steps)),
+        rows=tuple(
+            (name, *("{:g}, then {:g}".format(*step.places[name]) if name in step.places else "" for step in steps))
+            for name in names
         ),
     )
 

@@ -30,7 +30,7 @@ from scalesearch.report.shares import shares_figure
 from scalesearch.report.simplex import simplex_figure
 from scalesearch.report.sources import bibtex
 from scalesearch.report.svg import STYLE, svg
-from scalesearch.report.training import curves_figure, fidelity_figures
+from scalesearch.report.training import curves_figure, fidelity_figures, steps
 
 HERE = Path(__file__).parent
 WIDE, HALF, NARROW = 920, 440, 350
@@ -131,6 +131,8 @@ def _tables(facts: Facts) -> dict[str, lists.Table]:
     }
     if outcome is not None:
         found["ranking"] = lists.ranking_table(outcome.final, run.layout)
+        if outcome.fidelity.agreements:
+            found["fidelity"] = lists.places_table(steps(outcome, run.results))
     if run.results:
         found["curves"] = lists.trials_table(run.results)
     if theirs:

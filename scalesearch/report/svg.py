@@ -22,6 +22,8 @@ SIDES: tuple[Side, ...] = ("right", "left", "above", "below")
 HOLLOW = ("untrained", "before")
 """Points that a label may rather cover than full ones."""
 STYLE = Path(__file__).with_name("figures.css")
+NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 forbids, even escaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +97,11 @@ def svg(figure: Figure, width: int, *, alone: bool = False) -> str:
     body += [text for mark in figure.marks for text in _drawn(mark, frame)]
     head = f'class="figure" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     if alone:
-        body.insert(0, f"<desc>{escape(figure.caption)}</desc>")
+        body.insert(0, f"<desc>{_escaped(figure.caption)}</desc>")
         body.insert(0, f"<style>{_plain_style()}</style>")
         body.insert(1, f'<rect class="ground" width="{width}" height="{height}"/>')
         head += ' xmlns="http://www.w3.org/2000/svg"'
-    return f'<svg {head} role="img"><title>{escape(figure.title)}</title>{"".join(body)}</svg>'
+    return f'<svg {head} role="img"><title>{_escaped(figure.title)}</title>{"".join(body)}</svg>'
 
 
 def _plain_style() -> str:
@@ -133,7 +135,7 @@ def _key(figure: Figure, width: int) -> Iterator[tuple[int, str]]:
         y = 12 + LINE * row
         yield (
             row,
-            f'{_sample(form, kind, x + 6, y)}<text class="key" x="{x + 17:.1f}" y="{y + 4}">{escape(name)}</text>',
+            f'{_sample(form, kind, x + 6, y)}<text class="key" x="{x + 17:.1f}" y="{y + 4}">{_escaped(name)}</text>',
         )
         x += step
 
@@ -156,7 +158,7 @@ def _sample(form: str, kind: str, x: float, y: float) -> str:
 
 def _symbol(kind: str, x: float, y: float, tip: str = "") -> str:
     """A dot; marks of trainings that ended early are crosses."""
-    title = f"<title>{escape(tip)}</title>" if tip else ""
+    title = f"<title>{_escaped(tip)}</title>" if tip else ""
     if kind in ("stopped", "failed", "off"):
         return f'<path class="spot {kind}" d="M{x - 4:.1f},{y - 4:.1f}l8,8m0,-8l-8,8">{title}</path>'
     if kind in ("theirs", "reference"):
@@ -172,12 +174,12 @@ def _axes(frame: _Frame) -> Iterator[str]:
     figure, bottom, right = frame.figure, frame.top + frame.height, frame.left + frame.width
     if figure.y.title:
         x, y = frame.left - 2 - max((_across(text) for _, text in figure.y.ticks), default=0), frame.top - 9
-        yield f'<text class="title" x="{x:.1f}" y="{y:.1f}">{escape(figure.y.title)}</text>'
+        yield f'<text class="title" x="{x:.1f}" y="{y:.1f}">{_escaped(figure.y.title)}</text>'
     for value, text in figure.y.ticks:
         y = frame.y(value)
         if figure.y.has_grid:
             yield f'<path class="grid" d="M{frame.left:.1f},{y:.1f}H{right:.1f}"/>'
-        yield f'<text class="tick" x="{frame.left - 7:.1f}" y="{y + 4:.1f}" text-anchor="end">{escape(text)}</text>'
+        yield f'<text class="tick" x="{frame.left - 7:.1f}" y="{y + 4:.1f}" text-anchor="end">{_escaped(text)}</text>'
     for value, text in figure.beside:
         yield _text("tick", frame.figure_right, frame.y(value), text, "left", -4)
     taken = -math.inf
@@ -187,7 +189,7 @@ def _axes(frame: _Frame) -> Iterator[str]:
             yield f'<path class="grid" d="M{x:.1f},{frame.top:.1f}V{bottom:.1f}"/>'
         if x - half > taken + 6:
             taken = x + half
-            yield f'<text class="tick" x="{x:.1f}" y="{bottom + 17:.1f}" text-anchor="middle">{escape(text)}</text>'
+            yield f'<text class="tick" x="{x:.1f}" y="{bottom + 17:.1f}" text-anchor="middle">{_escaped(text)}</text>'
     if figure.x.title:
         yield _text("title", right, bottom + 32, figure.x.title, "left", -4)
 
@@ -211,7 +213,7 @@ def _zone(mark: Zone, frame: _Frame) -> str:
     figure = frame.figure
     x0, x1 = (frame.x(end if value is None else value) for value, end in zip(mark.x, _ends(figure.x), strict=True))
     y0, y1 = (frame.y(end if value is None else value) for value, end in zip(mark.y, _ends(figure.y), strict=True))
-    title = f"<title>{escape(mark.tip)}</title>" if mark.tip else ""
+    title = f"<title>{_escaped(mark.tip)}</title>" if mark.tip else ""
     box = f'x="{x0:.1f}" y="{y1:.1f}" width="{max(x1 - x0, 0.5):.1f}" height="{max(y0 - y1, 0.5):.1f}"'
     return f'<rect class="zone {mark.kind}" {box}>{title}</rect>'
 
@@ -226,12 +228,12 @@ def _cells(mark: Cells, frame: _Frame) -> Iterator[str]:
         own = [(corners, tip) for corners, at, tip in mark.cells if at == level]
         if own:
             path = "".join(f"M{'L'.join(map(frame.at, line))}Z" for line in outlines(corners for corners, _ in own))
-            kind, title = f"cell {mark.kind} level{level}", f"<title>{escape(own[0][1])}</title>"
+            kind, title = f"cell {mark.kind} level{level}", f"<title>{_escaped(own[0][1])}</title>"
             yield f'<path class="{kind}" fill-rule="evenodd" d="{path}">{title}</path>'
 
 
 def _line(kind: str, line: Line, frame: _Frame) -> Iterator[str]:
-    title = f"<title>{escape(line.tip)}</title>" if line.tip else ""
+    title = f"<title>{_escaped(line.tip)}</title>" if line.tip else ""
     yield f'<path class="line {kind}" d="M{"L".join(map(frame.at, line.places))}">{title}</path>'
     if line.label:
         yield _line_label(kind, line, frame)
@@ -291,4 +293,9 @@ def _beside(side: Side, gap: float) -> tuple[float, float, str]:
 
 def _text(kind: str, x: float, y: float, text: str, side: Side, gap: float) -> str:
     dx, dy, anchor = _beside(side, gap)
-    return f'<text class="{kind}" x="{x + dx:.1f}" y="{y + dy:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text class="{kind}" x="{x + dx:.1f}" y="{y + dy:.1f}" text-anchor="{anchor}">{_escaped(text)}</text>'
+
+
+def _escaped(text: str) -> str:
+    """A text that XML takes."""
+    return escape(NO_XML.sub("\ufffd", text))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
 
-from scalesearch.fidelity import Agreement, text
+from scalesearch.agenda import accuracies
+from scalesearch.fidelity import Agreement, fidelity, text
 from scalesearch.outcome import Outcome
 from scalesearch.plan import ANCHOR, Plan
 from scalesearch.report.figure import (
@@ -109,34 +113,53 @@ def _ends(shown: Sequence[TrialResult], state: TrialState, kind: str, name: str)
         yield Spots(kind=kind, name=name, spots=tuple(spots))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One training length against the next."""
+
+    agreement: Agreement
+    places: Mapping[str, tuple[float, float]]
+    """Of the candidates on budget with results at both lengths, from 1 for the highest mean accuracy."""
+
+
+def steps(outcome: Outcome, results: Sequence[TrialResult]) -> list[Step]:
+    """Each training length of a search against the next, from short to long."""
+    found: list[Step] = []
+    for short, long in pairwise(outcome.fidelity.rungs):
+        pair = {rung: _on_budget(results, rung, outcome) for rung in (short, long)}
+        both = [name for name in pair[short] if name in pair[long]]
+        before, after = (_places({name: fmean(values[name]) for name in both}) for values in pair.values())
+        places = {name: (before[name], after[name]) for name in both}
+        found.append(Step(agreement=fidelity(pair, {}).agreements[0], places=places))
+    return found
+
+
 def fidelity_figures(outcome: Outcome | None, results: Sequence[TrialResult]) -> list[Drawn]:
-    """For each shorter length the places of the candidates there against those after the longest."""
+    """For each training length the places of the candidates there against those after the next."""
     title = "Short against long training"
     if outcome is None or not outcome.fidelity.agreements:
         why = text(outcome.fidelity) if outcome else "No trial has an accuracy."
         return [Missing(id="fidelity", title=title, why=why)]
-    return [_agreement(one, outcome, results) for one in outcome.fidelity.agreements]
+    return [_step(one, outcome) for one in steps(outcome, results)]
 
 
-def _agreement(one: Agreement, outcome: Outcome, results: Sequence[TrialResult]) -> Drawn:
+def _step(step: Step, outcome: Outcome) -> Drawn:
+    one, places = step.agreement, step.places
     id, title = f"fidelity-{one.short}-{one.long}", f"{one.short} against {one.long} epochs"
-    short, long = (_means(results, rung, outcome) for rung in (one.short, one.long))
-    both = [name for name in short if name in long]
-    if not both:
+    if not places:
         return Missing(id=id, title=title, why="No candidate has results at both lengths.")
-    before, after = (_places({name: means[name] for name in both}) for means in (short, long))
     order = "not defined" if one.tau is None else f"{one.tau:.2f}"
     interval = "" if one.low is None else f" ({one.low:.2f} to {one.high:.2f})"
-    last = max(len(both), 2)
+    last = max(len(places), 2)
     axis = Axis(
         title=f"place after {one.short} epoch{'s' * (one.short > 1)}", low=0, high=last + 1, ticks=whole_ticks(1, last)
     )
     upward = tuple((last + 1 - value, text) for value, text in axis.ticks)
-    kinds = {name: "best" if name == outcome.final.leader else "tied" for name in both}
+    kinds = {name: "best" if name == outcome.final.leader else "tied" for name in places}
     return Figure(
         id=id,
         title=f"{title}: τ {order}{interval}",
-        caption=f"Places of {len(both)} candidates: Kendall's τ {order}{interval}.",
+        caption=f"Places of {len(places)} candidates: Kendall's τ {order}{interval}.",
         x=axis,
         y=Axis(title=f"place after {one.long} epochs", low=0, high=last + 1, ticks=upward),
         marks=(
@@ -146,12 +169,8 @@ def _agreement(one: Agreement, outcome: Outcome, results: Sequence[TrialResult])
                     kind=kind,
                     name="first on budget" if kind == "best" else "candidates",
                     spots=tuple(
-                        Spot(
-                            x=before[name],
-                            y=last + 1 - after[name],
-                            tip=f"{name}: place {before[name]:g}, then {after[name]:g}",
-                        )
-                        for name in both
+                        Spot(x=before, y=last + 1 - after, tip=f"{name}: place {before:g}, then {after:g}")
+                        for name, (before, after) in places.items()
                         if kinds[name] == kind
                     ),
                 )
@@ -163,16 +182,10 @@ def _agreement(one: Agreement, outcome: Outcome, results: Sequence[TrialResult])
     )
 
 
-def _means(results: Sequence[TrialResult], rung: int, outcome: Outcome) -> dict[str, float]:
-    """Mean accuracy of each candidate on budget after so many epochs [%]."""
-    found: dict[str, list[float]] = {}
-    for result in results:
-        key = result.key
-        if (key.stage, key.rung) != ("search", rung) or key.proxy == ANCHOR or result.accuracy is None:
-            continue
-        if not outcome.layout.candidate(key.proxy).off_budget:
-            found.setdefault(key.proxy, []).append(result.accuracy)
-    return {name: sum(values) / len(values) for name, values in found.items()}
+def _on_budget(results: Sequence[TrialResult], rung: int, outcome: Outcome) -> dict[str, list[float]]:
+    """Accuracies of each candidate on budget after so many epochs [%]."""
+    found = accuracies(results, "search", rung)
+    return {name: values for name, values in found.items() if not outcome.layout.candidate(name).off_budget}
 
 
 def _places(means: dict[str, float]) -> dict[str, float]:

@@ -58,10 +58,10 @@ def accuracies(
 ) -> dict[str, list[float]]:
     """Accuracies of a stage's trained trials of one length, by proxy [%]."""
     found: dict[str, list[float]] = {}
-    for result in sorted(results, key=lambda result: result.key):
-        key = result.key
-        if (key.stage, key.rung) == (stage, rung) and key.proxy != without and result.accuracy is not None:
-            found.setdefault(key.proxy, []).append(result.accuracy)
+    chosen = [one for one in results if (one.key.stage, one.key.rung) == (stage, rung) and one.key.proxy != without]
+    for result in sorted(chosen, key=lambda result: (result.key.proxy, result.key.seed)):
+        if result.accuracy is not None:
+            found.setdefault(result.key.proxy, []).append(result.accuracy)
     return found
 
 

@@ -95,7 +95,7 @@ def test_failed_arms_are_not_trained_for_ever(policy):
 
 @pytest.mark.parametrize("policy", ["fit", "race"])
 def test_few_arms_without_shares_to_fit_are_searched_all_the_same(policy):
-    arms = [Arm(id=name, shares=share) for name, share in zip("abc", np.eye(3).tolist(), strict=True)]
+    arms = [Arm(id=name, shares=share) for name, share in zip("abc", map(tuple, np.eye(3).tolist()), strict=True)]
     values = {"a": 80.0, "b": 82.0, "c": 79.0}
 
     def accuracy(key):

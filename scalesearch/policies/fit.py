@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scalesearch.basis import Array
 from scalesearch.candidates import spread
 from scalesearch.plan import LEAST_TRIALS
 from scalesearch.policies.allocation import most_telling
@@ -24,7 +25,7 @@ from scalesearch.policies.rules import (
 )
 from scalesearch.ranking import competitors
 from scalesearch.samples import Arm
-from scalesearch.surface import Array, Draws, excluded
+from scalesearch.surface import Draws, excluded
 from scalesearch.trials import TrialKey
 
 DESIGN = 10
@@ -93,17 +94,15 @@ class _Look:
     """(arms,) of booleans: those that may be trained."""
 
 
-def _look(names: Sequence[str], draws: Draws, results: Results) -> _Look:
-    trials = Counter(key.proxy for key, value in results.items() if value is not None)
-    failed = {key.proxy for key, value in results.items() if value is None}
-    counts = np.array([trials[name] for name in names])
+def _look(names: Sequence[str], draws: Draws, results: Results, rung: int) -> _Look:
+    counts = np.array([results.seeds(name, rung) for name in names])
     estimates = draws.accuracies.mean(axis=0)
     leader = int(np.where(counts > 0, estimates, -np.inf).argmax())
     return _Look(
         draws=draws,
         leader=leader,
         trials=counts,
-        open_arms=np.array([name not in failed for name in names]),
+        open_arms=np.array([name not in results.failed for name in names]),
     )
 
 
@@ -113,7 +112,7 @@ def _decision(arms: Sequence[Arm], rules: Rules, results: Results, number: int) 
     if found is None:
         picks = _more(arms, results)
         return (None if picks else Ending.COMPLETE), picks
-    names, look = found[0], _look(*found, results)
+    names, look = found[0], _look(*found, results, rules.epochs)
     rest = ~excluded(look.draws.accuracies, look.leader, rules.margin)
     if rest.sum() < 2:
         return Ending.SETTLED, []
@@ -132,10 +131,10 @@ def _decision(arms: Sequence[Arm], rules: Rules, results: Results, number: int) 
 
 def _more(arms: Sequence[Arm], results: Results) -> list[str]:
     """Arms to train where failures left too little for a decision: those with the fewest trials."""
-    failed = {key.proxy for key, value in results.items() if value is None}
-    trials = Counter(key.proxy for key in results)
-    able = [arm.id for arm in competitors(arms) if arm.id not in failed]
-    return sorted(able, key=lambda name: trials[name])[:BATCH] if len(results) < max(LEAST_TRIALS, len(arms)) else []
+    if len(results) >= max(LEAST_TRIALS, len(arms)):
+        return []
+    able = [arm.id for arm in competitors(arms) if arm.id not in results.failed]
+    return sorted(able, key=lambda name: results.trials[name])[:BATCH]
 
 
 def _proof(look: _Look, rivals: Array, margin: float) -> list[int]:

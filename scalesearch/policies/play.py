@@ -40,17 +40,20 @@ class Player:
         """Begin a search of networks in canonical order by some rules."""
         self._policy = POLICIES[rules.policy](arms, rules)
         self._batch: Batch | None = next(self._policy)
-        self._ended: dict[TrialKey, float | None] = {}
+        self._ended: list[TrialKey] = []
+        self._results = Results()
         self._leaves = list(self._batch.leaves)
         self._ending: Ending | None = None
 
-    def standing(self, results: Results) -> Standing:
-        """Play on against the results of ended trials, those told before among them.
+    def standing(self, results: Mapping[TrialKey, float | None]) -> Standing:
+        """Play on against the accuracies of ended trials [%], those told before among them; None for one that failed.
 
         A batch that has not ended whole decides nothing.
         """
         while self._batch is not None and all(key in results for key in self._batch.keys):
-            self._ended |= {key: results[key] for key in self._batch.keys}
+            self._ended += self._batch.keys
+            for key in self._batch.keys:
+                self._results.add(key, results[key])
             self._decide()
         return Standing(
             due=self._batch.keys if self._batch else (),
@@ -61,7 +64,7 @@ class Player:
 
     def _decide(self) -> None:
         try:
-            self._batch = self._policy.send(dict(self._ended))
+            self._batch = self._policy.send(self._results)
             self._leaves += self._batch.leaves
         except StopIteration as stop:
             self._ending, last = stop.value

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scalesearch.basis import Array
 from scalesearch.policies.rules import (
     Batch,
     Ending,
@@ -26,7 +27,7 @@ from scalesearch.policies.rules import (
 from scalesearch.ranking import competitors
 from scalesearch.samples import Arm, region
 from scalesearch.scaling import DIMENSIONS
-from scalesearch.surface import Array, excluded
+from scalesearch.surface import excluded
 from scalesearch.trials import TrialKey
 
 RUNGS = 3
@@ -97,8 +98,7 @@ def _block(alive: Sequence[str], rung: int, seed: int, rules: Rules) -> tuple[Tr
 
 def _judged(rivals: Sequence[Arm], before: _Judged, results: Results, rung: int, rules: Rules, error: float) -> _Judged:
     """Who stays after a block, by the trials of its length."""
-    failed = {key.proxy for key, value in results.items() if value is None}
-    alive = [name for name in before.alive if name not in failed]
+    alive = [name for name in before.alive if name not in results.failed]
     found = draws_at(rivals, results, rung, seed=len(results))
     if found is None or not alive:
         return _Judged(alive=alive)
@@ -133,5 +133,4 @@ def _worse(accuracies: Array, columns: Sequence[int], margin: float, error: floa
 
 def _leaves(before: Sequence[str], after: Sequence[str], results: Results, rung: int) -> tuple[Leave, ...]:
     gone = sorted(set(before) - set(after))
-    counts = {name: sum(key.proxy == name and key.rung == rung for key in results) for name in gone}
-    return tuple(Leave(arm=name, rung=rung, seeds=counts[name]) for name in gone)
+    return tuple(Leave(arm=name, rung=rung, seeds=results.seeds(name, rung)) for name in gone)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from scalesearch.agenda import NEW_SEEDS, TRAVELLERS, agenda, arms
+from scalesearch.decision import Ending
 from scalesearch.documents import rank_document
 from scalesearch.errors import PlanError
 from scalesearch.findings import findings
 from scalesearch.levelling import TOLERANCE
 from scalesearch.outcome import conclude
 from scalesearch.plan import ANCHOR
-from scalesearch.policies import Ending
 from scalesearch.recipe import EpochResult
 from scalesearch.request import Request, resolve
 from scalesearch.search import entries, scaled

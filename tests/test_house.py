@@ -83,6 +83,7 @@ FLOORS = {
     "findings": 6,
     "journal": 6,
     "story": 6,
+    "decision": 6,
     "study": 6,
     "mirror": 6,
     "prepared": 6,

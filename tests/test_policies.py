@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from scalesearch.policies import Ending, Player, Rules, most_trials
+from scalesearch.decision import Ending
+from scalesearch.policies import Player, Rules, most_trials
 from scalesearch.policies.allocation import most_telling
 from scalesearch.policies.race import rungs
 from scalesearch.ranking import rank

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
 from scalesearch.basis import Array
+from scalesearch.decision import Decision, Ending, Leave
 from scalesearch.presets import PolicyName
 from scalesearch.ranking import competitors
 from scalesearch.samples import Arm, Sample, Tally
@@ -54,26 +54,13 @@ class Results:
 
     def seeds(self, arm: str, rung: int) -> int:
         """Finished trials of an arm at one length."""
-        tally = self._tallies[rung].get(arm)
+        tally = self._tallies.get(rung, {}).get(arm)
         return tally.seeds if tally else 0
 
     def samples(self, arms: Sequence[Arm], rung: int) -> list[Sample]:
         """The accuracies of the arms at one length, summed up; failed trials are left out."""
         tallies = self._tallies[rung]
         return [tallies[arm.id].sample(arm) for arm in arms if arm.id in tallies]
-
-
-class Ending(StrEnum):
-    """Why a policy asks for no more trials."""
-
-    COMPLETE = "complete"
-    """It trained all that it meant to."""
-    SETTLED = "settled"
-    """More trials are expected to gain less than the margin is worth."""
-    LIMIT = "limit"
-    """It took as many trials as finding the best may take, and is not settled."""
-    SPENT = "spent"
-    """The next batch would not fit into the compute that it was given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,17 +79,6 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leave:
-    """An arm that is trained no longer because it was found to be worse."""
-
-    arm: str
-    rung: int
-    """Training length at which it was found to be worse [epochs]."""
-    seeds: int
-    """Trials of it at that length."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Trials up to the next barrier."""
 
@@ -110,10 +86,12 @@ class Batch:
     """In canonical order."""
     leaves: tuple[Leave, ...] = ()
     """Arms that the results before this batch put out."""
+    judge: Callable[[Results], Decision] | None = None
+    """What is to be decided when it has ended, by all results so far; None = nothing."""
 
 
-Policy = Generator[Batch, Results, tuple[Ending, tuple[Leave, ...]]]
-"""Yields batches, is sent all results so far, and ends with its reason and the last arms to leave."""
+Policy = Generator[Batch, Decision, tuple[Ending, tuple[Leave, ...]]]
+"""Yields batches, is sent what was decided on each, and ends with its reason and the last arms to leave."""
 
 
 def block(arms: Sequence[str], seed: int, rung: int) -> tuple[TrialKey, ...]:

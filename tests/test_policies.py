@@ -1,6 +1,7 @@
 """Claims of the policies: what they train, when they stop, who leaves and who never does, on planted accuracies."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from scalesearch.decision import Ending
+from scalesearch.decision import Ending, Leave
+from scalesearch.errors import JournalError
 from scalesearch.policies import Player, Rules, most_trials
 from scalesearch.policies.allocation import most_telling
 from scalesearch.policies.race import rungs
@@ -80,6 +82,36 @@ def test_an_unfinished_batch_decides_nothing_and_a_new_player_comes_to_the_same(
         mixed = before | {key: results[key] for key in some}
         shuffled = {key: mixed[key] for key in random.permutation(np.array(list(mixed), dtype=object))} if mixed else {}
         assert Player(ARMS, told).standing(shuffled).due == batch
+
+
+@pytest.mark.parametrize("policy", ["fit", "race"])
+def test_what_was_decided_is_believed_on_the_very_results_alone(policy):
+    told, accuracy = rules(policy), planted((0.3, 0.3, 0.4))
+    first = Player(ARMS, told)
+    results = {key: accuracy(key) for key in first.standing({}).due}
+    first.standing(results)
+    [(on, said)] = first.decided.items()
+    other = replace(said, arms=said.arms[:3], leaves=())
+    assert {key.proxy for key in Player(ARMS, told, {on: other}).standing(results).due} >= set(other.arms)
+    assert Player(ARMS, told, {on: other}).standing(results).due != first.standing(results).due
+    changed = results | {next(iter(results)): 50.0}
+    assert Player(ARMS, told, {on: other}).standing(changed) == Player(ARMS, told).standing(changed)
+    wider = replace(told, margin=1.0)
+    assert Player(ARMS, wider, {on: other}).standing(results) == Player(ARMS, wider).standing(results)
+
+
+@pytest.mark.parametrize(
+    "change", [{"arms": ("stranger",)}, {"leaves": (Leave(arm="a00", rung=64, seeds=7),)}, {"arms": ("a10",)}], ids=str
+)
+def test_a_decision_that_its_results_contradict_is_refused_in_a_line(change):
+    accuracy = planted((0.3, 0.3, 0.4))
+    first = Player(ARMS, rules("race"))
+    results = {key: None if key.proxy == "a10" else accuracy(key) for key in first.standing({}).due}
+    first.standing(results)
+    [(on, said)] = first.decided.items()
+    with pytest.raises(JournalError, match=f"{on} of the journal contradicts .*; remove the line") as caught:
+        Player(ARMS, rules("race"), {on: replace(said, **change)}).standing(results)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("policy", ["grid", "fit", "race"])

@@ -16,10 +16,10 @@ from zlib import crc32
 
 import numpy as np
 
+from scalesearch.basis import CORNERS
 from scalesearch.policies.race import region
 from scalesearch.request import Request, resolve
 from scalesearch.samples import Arm, Shares
-from scalesearch.surface import CORNERS
 
 Array = np.ndarray[Any, Any]
 

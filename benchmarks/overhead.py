@@ -56,7 +56,7 @@ REQUIRED = 1.0
 """Most overhead of the time that the slots have [%]."""
 JUDGED = "fit"
 EPOCHS = 2
-STORED = {"start": Journal, "report": Journal, "end": Journal, "plan": Mirror, "follow": Mirror}
+STORED = {"start": Journal, "report": Journal, "end": Journal, "decide": Journal, "plan": Mirror, "follow": Mirror}
 """Methods that a search calls to have things written."""
 
 

@@ -17,9 +17,9 @@ from landscapes import MARGIN, Landscape
 
 from scalesearch.fidelity import fidelity
 from scalesearch.plan import LEAST_TRIALS
-from scalesearch.policies.play import POLICIES
+from scalesearch.policies import Player
 from scalesearch.policies.race import region
-from scalesearch.policies.rules import Leave, Rules
+from scalesearch.policies.rules import Rules
 from scalesearch.presets import PolicyName
 from scalesearch.ranking import Ranking, rank
 from scalesearch.trials import TrialKey
@@ -99,20 +99,13 @@ def policy(landscape: Landscape, random: np.random.Generator, *, name: PolicyNam
     most = max(seeds * len(places), LEAST_TRIALS if name == "fit" else 0)
     rules = Rules(policy=name, epochs=full, seeds=seeds, margin=MARGIN, most_epochs=full * most)
     results: dict[TrialKey, float | None] = {}
-    playing = POLICIES[name](landscape.arms, rules)
-    batch = next(playing)
-    left: list[Leave] = []
-    while True:
-        left += batch.leaves
-        for key in batch.keys:
+    playing = Player(landscape.arms, rules)
+    while (now := playing.standing(results)).due:
+        for key in now.due:
             assert key not in results, f"{key} is asked for twice"
             results[key] = landscape.accuracy(places[key.proxy], key.rung, key.seed, random)
-        try:
-            batch = playing.send(dict(results))
-        except StopIteration as stop:
-            ending, last = stop.value
-            leaves = frozenset(leave.arm for leave in (*left, *last))
-            return _concluded(landscape, results, ending=str(ending), left=leaves)
+    leaves = frozenset(leave.arm for leave in now.leaves)
+    return _concluded(landscape, results, ending=str(now.ending), left=leaves)
 
 
 def _concluded(

@@ -6,12 +6,14 @@ never interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from scalesearch.decision import Decision, Leave
 from scalesearch.errors import StudyError
 from scalesearch.plan import ANCHOR, Layout, Plan
-from scalesearch.policies import Leave, Player, Rules, Standing, most_trials
+from scalesearch.policies import Player, Rules, Standing, most_trials
 from scalesearch.policies.fit import BATCH
 from scalesearch.ranking import Ranking, rank
 from scalesearch.samples import Arm
@@ -58,10 +60,10 @@ def accuracies(
 ) -> dict[str, list[float]]:
     """Accuracies of a stage's trained trials of one length, by proxy [%]."""
     found: dict[str, list[float]] = {}
-    for result in sorted(results, key=lambda result: result.key):
-        key = result.key
-        if (key.stage, key.rung) == (stage, rung) and key.proxy != without and result.accuracy is not None:
-            found.setdefault(key.proxy, []).append(result.accuracy)
+    chosen = [one for one in results if (one.key.stage, one.key.rung) == (stage, rung) and one.key.proxy != without]
+    for result in sorted(chosen, key=lambda result: (result.key.proxy, result.key.seed)):
+        if result.accuracy is not None:
+            found.setdefault(result.key.proxy, []).append(result.accuracy)
     return found
 
 
@@ -82,10 +84,10 @@ def search_ranking(plan: Plan, layout: Layout, results: Sequence[TrialResult], l
     )
 
 
-def player(plan: Plan, layout: Layout) -> Player:
-    """The policy of a plan at its beginning."""
+def player(plan: Plan, layout: Layout, written: Mapping[str, Decision] = MappingProxyType({})) -> Player:
+    """The policy of a plan at its beginning, with what its journal says was decided."""
     found = arms(layout)
-    return Player(found, _rules(plan, len(found)))
+    return Player(found, _rules(plan, len(found)), written)
 
 
 def agenda(plan: Plan, layout: Layout, results: Sequence[TrialResult], playing: Player | None = None) -> Agenda:

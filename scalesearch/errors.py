@@ -83,6 +83,10 @@ class StudyError(ScaleSearchError, RuntimeError):
     """A run folder that is missing, damaged, busy, or belongs to another plan."""
 
 
+class JournalError(StudyError):
+    """Lines of a journal that contradict each other."""
+
+
 class SearchFailedError(ScaleSearchError, RuntimeError):
     """A search that ended without anything to rank."""
 

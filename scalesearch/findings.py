@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from scalesearch.decision import Ending
 from scalesearch.fidelity import Agreement, Trust
 from scalesearch.fidelity import text as fidelity_text
 from scalesearch.outcome import Outcome, Travel
 from scalesearch.plan import ANCHOR
-from scalesearch.policies import Ending
 from scalesearch.ranking import Ranking
 from scalesearch.trials import Stage
 from scalesearch.verdict import finding, shares_line, verdict

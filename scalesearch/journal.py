@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from scalesearch.decision import Decision, decision_of
 from scalesearch.errors import StudyError
 from scalesearch.files import T, Told, patiently, write_whole
 from scalesearch.recipe import EpochResult
@@ -41,6 +42,8 @@ class Record:
     trials: Mapping[TrialKey, TrialResult]
     bound: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """What the run is tied to, by part: the fingerprints of its images, the place of its study."""
+    decided: Mapping[str, Decision] = field(default_factory=lambda: MappingProxyType({}))
+    """What the search has decided, by the digest of the results that it rests on."""
     damaged: tuple[int, ...] = ()
     """Lines that are not believed, counted from 1."""
     whole: int = 0
@@ -60,7 +63,13 @@ def read_journal(path: Path) -> Record:
     """
     found = _read(path)
     trials = {story.key: story.result for story in found.stories.values()}
-    return Record(trials=trials, bound=found.bound, damaged=tuple(found.damaged), whole=found.whole)
+    return Record(
+        trials=trials,
+        bound=found.bound,
+        decided=found.decided,
+        damaged=tuple(found.damaged),
+        whole=found.whole,
+    )
 
 
 @dataclass(slots=True)
@@ -69,20 +78,30 @@ class _Found:
 
     stories: dict[Name, Story] = field(default_factory=lambda: {})
     bound: dict[str, str] = field(default_factory=lambda: {})
+    decided: dict[str, Decision] = field(default_factory=lambda: {})
     damaged: list[int] = field(default_factory=lambda: [])
     whole: int = 0
 
     def tell(self, row: Row) -> bool:
         """One more row; returns whether it says anything new."""
-        if row["kind"] != "bound":
-            name = name_of(row)
-            story = self.stories.get(name)
-            if story is None:
-                story = self.stories[name] = Story(key_of(*name))
-            return story.tell(row)
-        part, value = text(row["part"]), text(row["value"])
-        is_new = self.bound.get(part) != value
-        self.bound[part] = value
+        kind = row["kind"]
+        if kind == "bound":
+            part, value = text(row["part"]), text(row["value"])
+            is_new = self.bound.get(part) != value
+            self.bound[part] = value
+            return is_new
+        if kind == "decided":
+            return self._tell_decision(text(row["on"]), decision_of(row))
+        name = name_of(row)
+        story = self.stories.get(name)
+        if story is None:
+            story = self.stories[name] = Story(key_of(*name))
+        return story.tell(row)
+
+    def _tell_decision(self, on: str, said: Decision) -> bool:
+        is_new = on not in self.decided
+        if self.decided.setdefault(on, said) != said:
+            raise ValueError("another decision on the same results stands before it")
         return is_new
 
 
@@ -166,6 +185,17 @@ class Journal:
         """Tie the run to something, in the place of what it was tied to before."""
         if self._note({"kind": "bound", "part": part, "value": value}):
             self._settle()
+
+    @property
+    def decided(self) -> Mapping[str, Decision]:
+        """What the search has decided, by the digest of the results that it rests on."""
+        return MappingProxyType(self._found.decided)
+
+    def decide(self, decided: Mapping[str, Decision]) -> None:
+        """Note what is decided, before anything that follows from it. What a loss of power takes is decided again."""
+        for on, said in decided.items():
+            if on not in self._found.decided:
+                self._note({"kind": "decided", "on": on, **asdict(said)})
 
     def start(self, key: TrialKey) -> None:
         """A trial starts, or goes on in this coordinator."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scalesearch.basis import CORNERS, Array
 from scalesearch.samples import Shares
-from scalesearch.surface import CONFIDENCE, CORNERS, Array, Draws, Surface
+from scalesearch.surface import CONFIDENCE, Draws, Surface
 
 STEPS = 40
 """A maximum on the edge of the range, and the region, are looked for at shares in steps of one in this many."""

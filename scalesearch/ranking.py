@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from scalesearch import means
+from scalesearch.basis import Array
 from scalesearch.optimum import Optimum, optimum
 from scalesearch.samples import Arm, Noise, Sample, Shares, pooled, summed_up
-from scalesearch.surface import CONFIDENCE, Array, Draws, Misfit, Surface, excluded, fit_rungs, misfit
+from scalesearch.surface import CONFIDENCE, Draws, Misfit, Surface, excluded, fit_rungs, misfit
 
 DRAWS = 4_000
 """Draws behind everything that is said of a surface: the Monte Carlo error of a probability is at most 0.008."""
@@ -205,7 +206,6 @@ def rank(
     else:
         rows = _by_means(samples, noise, margin, left)
     finished = {sample.arm.id for sample in samples}
-    shown = {row.id for row in rows}
     return Ranking(
         rows=rows,
         margin=margin,
@@ -214,7 +214,7 @@ def rank(
         seeds_needed=_seeds_needed(rows, noise, margin),
         surface=fitted,
         failed=tuple(arm.id for arm in arms if arm.id not in finished | untrained),
-        silent=sum(arm.id in untrained - shown for arm in arms),
+        silent=len(untrained.intersection(arm.id for arm in arms).difference(row.id for row in rows)),
     )
 
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from scalesearch.agenda import Agenda, agenda
+from scalesearch.agenda import Agenda, agenda, player
 from scalesearch.errors import ScaleSearchError, StudyError
 from scalesearch.files import write_whole
 from scalesearch.journal import NAME, Journal, is_whole
@@ -58,7 +58,7 @@ def repair(folder: Path, url: str | None = None) -> Repaired:
             if place.file is None:
                 try_out(place)
             layout = lay_out(plan)
-            now = agenda(plan, layout, journal.results)
+            now = agenda(plan, layout, journal.results, player(plan, layout, journal.decided))
             place, kept = _with_room(place, now, journal.results)
             bind_storage(journal, place)
             try:

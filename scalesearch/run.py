@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from scalesearch import documents, emit
-from scalesearch.agenda import Agenda, agenda
+from scalesearch.agenda import Agenda, agenda, player
 from scalesearch.engine.local import Slot
 from scalesearch.engine.work import Cluster, Event, Noticed
 from scalesearch.engines import Arranged, engine
@@ -119,7 +119,7 @@ def run(
         closing(Journal(folder / NAME, _heard(observer), asked.check)) as journal,
         _followed(placed(folder, storage), journal, plan, layout, folder, observer) as study,
     ):
-        now = agenda(plan, layout, journal.results)
+        now = agenda(plan, layout, journal.results, player(plan, layout, journal.decided))
         with engine(plan, layout, now, _own_place(cluster, journal)) as workers:
             images, found = _prepared(plan, layout, folder, journal, observer, cache=cache, download=download)
             ready = workers.arranged(plan, layout, now, folder, _heard(observer), observer.measuring)
@@ -129,7 +129,7 @@ def run(
                 what = ready.plan, layout, journal, study, ready.executor, folder, observer
                 late = partial(_is_over, asked, end)
                 search(*what, images=images, sharing=ready.sharing, late=late, grace=lambda: asked.grace)
-        outcome = _concluded(ready.plan, layout, journal.results, folder, found, observer)
+        outcome = _concluded(ready.plan, layout, journal, folder, found, observer)
         observer.ranked(outcome)
         return outcome, _emit(outcome, folder, observer)
 
@@ -217,11 +217,10 @@ def _bind(journal: Journal, part: str, fingerprint: str) -> None:
     journal.bind(part, fingerprint)
 
 
-def _concluded(
-    plan: Plan, layout: Layout, results: list[TrialResult], folder: Path, found: Scan, observer: Observer
-) -> Outcome:
+def _concluded(plan: Plan, layout: Layout, journal: Journal, folder: Path, found: Scan, observer: Observer) -> Outcome:
     """The outcome, with its tables and `ranking.json` written."""
-    outcome = conclude(plan, layout, results, found.remarks())
+    now = agenda(plan, layout, journal.results, player(plan, layout, journal.decided))
+    outcome = conclude(plan, layout, journal.results, found.remarks(), now)
     write_text(folder / "trials.csv", trials_table(outcome.trials), _heard(observer))
     ranking = json.dumps(documents.rank_document(outcome), indent=1) + "\n"
     write_text(folder / "ranking.json", ranking, _heard(observer))

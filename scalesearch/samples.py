@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from scalesearch.errors import StudyError
 from scalesearch.scaling import DIMENSIONS
 
 DIGITS = 10
 """Decimals of an accuracy; what lies below is float rounding and must break no tie."""
+UNIT = 2**86
+"""So many whole parts of a point hold any float exactly that is rounded to these decimals."""
 
 Shares = tuple[float, float, float]
 
@@ -57,6 +57,42 @@ class Noise:
     """Degrees of freedom."""
 
 
+class Tally:
+    """Accuracies of one arm, summed up one by one: exactly, so equal ones have no spread and no order has an effect."""
+
+    __slots__ = ("_odd", "_squares", "_total", "seeds")
+
+    def __init__(self, accuracies: Iterable[float] = ()) -> None:
+        self.seeds = self._total = self._squares = 0
+        self._odd: float | None = None
+        for value in accuracies:
+            self.add(value)
+
+    def add(self, accuracy: float) -> None:
+        """One more trial [%]."""
+        self.seeds += 1
+        if not math.isfinite(accuracy):
+            self._odd = accuracy
+            return
+        over, under = round(float(accuracy), DIGITS).as_integer_ratio()
+        units = over * (UNIT // under)
+        self._total += units
+        self._squares += units * units
+
+    def sample(self, arm: Arm) -> Sample:
+        """What they come to, rounded once.
+
+        Raises:
+            StudyError: an accuracy is not finite.
+        """
+        if self._odd is not None:
+            raise StudyError(f"arm {arm.id}: accuracy {self._odd} is not finite", mend="record such a trial as failed")
+        left = self.seeds - 1
+        spread = (self.seeds * self._squares - self._total**2) / (self.seeds * left * UNIT**2) if left else 0.0
+        mean = round(self._total / (self.seeds * UNIT), DIGITS)
+        return Sample(arm=arm, mean=mean, seeds=self.seeds, squares=spread * left)
+
+
 def summed_up(arms: Sequence[Arm], accuracies: Mapping[str, Sequence[float]]) -> list[Sample]:
     """The arms that have accuracies, in their order.
 
@@ -65,24 +101,7 @@ def summed_up(arms: Sequence[Arm], accuracies: Mapping[str, Sequence[float]]) ->
     """
     if len({arm.id for arm in arms}) < len(arms):
         raise StudyError(f"arms {[arm.id for arm in arms]} share an id", mend="give each network one arm")
-    return [_sample(arm, accuracies[arm.id]) for arm in arms if len(accuracies.get(arm.id, ()))]
-
-
-def _sample(arm: Arm, accuracies: Sequence[float]) -> Sample:
-    """Sum up one arm; `statistics` is exact, so identical accuracies have no spread and the seed order no effect."""
-    if not all(math.isfinite(value) for value in accuracies):
-        raise StudyError(
-            f"arm {arm.id}: accuracies {list(accuracies)} are not all finite", mend="record such a trial as failed"
-        )
-    mean, squares = _moments(tuple(round(float(value), DIGITS) for value in accuracies))
-    return Sample(arm=arm, mean=mean, seeds=len(accuracies), squares=squares)
-
-
-@lru_cache(maxsize=10_000)  # most arms have the values that they had at the decision before
-def _moments(values: tuple[float, ...]) -> tuple[float, float]:
-    """Mean, and sum of squared deviations from it."""
-    spread = statistics.variance(values) if len(values) > 1 else 0.0
-    return round(statistics.mean(values), DIGITS), spread * (len(values) - 1)
+    return [Tally(accuracies[arm.id]).sample(arm) for arm in arms if len(accuracies.get(arm.id, ()))]
 
 
 def pooled(samples: Sequence[Sample]) -> Noise | None:

@@ -132,10 +132,11 @@ def search(
     """
     pace = plan.pace or Pace()
     work = partial(_work, plan=plan, layout=layout, images=images, folder=folder, sharing=sharing)
-    playing, told = player(plan, layout), 0
+    playing, told = player(plan, layout, journal.decided), 0
     while True:
         results = journal.results
         now = agenda(plan, layout, results, playing)
+        journal.decide(playing.decided)
         study.plan(now.planned[told:])
         if not told:
             study.follow(*results, **journal.bound)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import cast
 
-from scalesearch.agenda import Agenda, agenda, in_order
-from scalesearch.errors import ScaleSearchError, StudyError
+from scalesearch.agenda import Agenda, agenda, in_order, player
+from scalesearch.errors import JournalError, ScaleSearchError, StudyError
 from scalesearch.journal import NAME, Record
 from scalesearch.jsonfile import read_object
 from scalesearch.outcome import Outcome, conclude
@@ -132,7 +131,7 @@ def read_run(folder: Path) -> StoredRun:
     plan = read_plan(folder)
     is_held = is_live(folder)
     record = recorded(folder)
-    layout, now = _understood(plan, record.results, folder / "plan.yaml")
+    layout, now = _understood(plan, record, folder / "plan.yaml")
     return StoredRun(
         folder=folder,
         plan=plan,
@@ -149,11 +148,13 @@ def _is_torn(journal: Path, record: Record) -> bool:
     return journal.is_file() and journal.stat().st_size > record.whole
 
 
-def _understood(plan: Plan, results: Sequence[TrialResult], path: Path) -> tuple[Layout, Agenda]:
+def _understood(plan: Plan, record: Record, path: Path) -> tuple[Layout, Agenda]:
     """What a plan comes to, with the trials that were trained of it; it was laid out before it was written."""
     try:
         layout = lay_out(plan)
-        return layout, agenda(plan, layout, results)
+        return layout, agenda(plan, layout, record.results, player(plan, layout, record.decided))
+    except JournalError:
+        raise
     except ScaleSearchError as error:
         fault = f"{path} is damaged: {error.message}"
         raise StudyError(fault, mend=error.mend or "restore the file, or run into a new folder") from None

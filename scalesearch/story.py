@@ -29,7 +29,7 @@ def key_of(proxy: Any, seed: Any, rung: Any, stage: Any) -> TrialKey:
     """
     if stage not in STAGES:
         raise ValueError(f"stage = {shown(stage)} is none of {', '.join(STAGES)}")
-    return TrialKey(proxy=text(proxy), seed=_count(seed), rung=_count(rung, least=1), stage=stage)
+    return TrialKey(proxy=text(proxy), seed=count(seed), rung=count(rung, least=1), stage=stage)
 
 
 class Story:
@@ -53,10 +53,10 @@ class Story:
         elif kind == "started":
             is_new = self._tell_start(_moment(row["time"]))
         elif kind == "ended":
-            epochs, seconds, ended = _count(row["epochs"]), _real(row["seconds"]), _moment(row["time"])
+            epochs, seconds, ended = count(row["epochs"]), _real(row["seconds"]), _moment(row["time"])
             is_new = self._tell_end(_state(row["state"]), text(row["reason"]), epochs, seconds, ended)
         else:
-            raise ValueError(f"kind = {shown(kind)} is none of bound, started, epoch, ended")
+            raise ValueError(f"kind = {shown(kind)} is none of bound, decided, started, epoch, ended")
         if is_new:
             self._result = None
         return is_new
@@ -97,7 +97,7 @@ class Story:
 
 def _epoch(row: Row) -> EpochResult:
     return EpochResult(
-        epoch=_count(row["epoch"], least=1),
+        epoch=count(row["epoch"], least=1),
         train_loss=_real(row["train_loss"]),
         accuracy=_real(row["accuracy"]),
         loss=_real(row["loss"]),
@@ -115,7 +115,12 @@ def text(value: Any) -> str:
     return value
 
 
-def _count(value: Any, least: int = 0) -> int:
+def count(value: Any, least: int = 0) -> int:
+    """A value that must be a whole number.
+
+    Raises:
+        TypeError: it is none, or out of bounds.
+    """
     if type(value) is not int or not least <= value < 2**31:
         raise TypeError(f"{shown(value)} is no whole number from {least} on")
     return value

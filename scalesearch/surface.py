@@ -14,15 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import stats
 
-from scalesearch.samples import Sample
-
-Array = np.ndarray[Any, Any]
+from scalesearch.basis import Array, Basis
+from scalesearch.samples import Sample, Shares
 
 CONFIDENCE = 0.95
 LEAST_ARMS = 10
@@ -41,46 +39,6 @@ HINT_FLOOR = 0.02
 """Hints of a spread below this part of the noise between seeds say nothing."""
 SUSPICION = 0.01
 """A test of the fit whose probability is below it counts as a misfit."""
-CORNERS = np.array([[1, -1, 0], [1, 1, -2]]) / np.sqrt([[2], [6]])
-"""Orthonormal directions within the plane where shares sum to 1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Basis:
-    """Polynomials of the shares, orthonormal over the arms: a coefficient is in points, as its spread over them."""
-
-    centre: Array
-    scale: float
-    mixing: Array
-    """(terms, terms): from plain powers to the orthonormal polynomials."""
-
-    @classmethod
-    def of(cls, shares: Array, degree: int = 2) -> Basis | None:
-        """The polynomials up to `degree` (0: a constant, 3: with cubic terms); None if the arms do not spread enough.
-
-        Args:
-            shares: (arms, 3).
-            degree: of the highest terms.
-        """
-        flat = (shares - 1 / 3) @ CORNERS.T
-        centre = flat.mean(axis=0)
-        scale = float(np.sqrt(((flat - centre) ** 2).sum(axis=1).mean())) or 1.0
-        powers = _powers((flat - centre) / scale, degree)
-        if np.linalg.matrix_rank(powers, tol=1e-6) < powers.shape[1]:
-            return None
-        upper = np.linalg.qr(powers, mode="r")
-        mixing = np.linalg.inv(upper * np.sign(np.diag(upper))[:, None]) * np.sqrt(len(shares))
-        return cls(centre=centre, scale=scale, mixing=mixing)
-
-    def at(self, shares: Array) -> Array:
-        """(points, terms): every polynomial at `shares` (points, 3)."""
-        degree = {1: 0, 6: 2, 10: 3}[len(self.mixing)]
-        return _powers(((shares - 1 / 3) @ CORNERS.T - self.centre) / self.scale, degree) @ self.mixing
-
-
-def _powers(flat: Array, degree: int) -> Array:
-    x, y = flat.T
-    return np.stack([x ** (total - up) * y**up for total in range(degree + 1) for up in range(total + 1)], axis=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -156,9 +114,9 @@ class Surface:
         coefficients = found[pair] + noise[:, None] * steps
         smooth = coefficients @ self.columns.T
         rough = self._ratios[0][pair]
-        seen = rough[:, None] ** 2 * self.counts
-        own = seen / (seen + 1) * (self.means - self._level - smooth)
-        left = noise[:, None] * rough[:, None] / np.sqrt(seen + 1) * random.standard_normal(smooth.shape)
+        seen = self._ratios[0][:, None] ** 2 * self.counts  # few pairs, which many draws share
+        own = (seen / (seen + 1))[pair] * (self.means - self._level - smooth)
+        left = noise[:, None] * rough[:, None] / np.sqrt(seen + 1)[pair] * random.standard_normal(smooth.shape)
         coefficients[:, 0] += self._level
         return Draws(
             accuracies=smooth + own + left + self._level,
@@ -189,12 +147,29 @@ def fit_rungs(
     Returns:
         The posterior at the last length; None if there is too little for one.
     """
-    surface = hint = None
-    for samples in rungs:
-        rows = [places[sample.arm.id] for sample in samples]
-        surface = fit(samples, shares, rows, degree, hint)
-        hint = surface.beyond() if surface and samples is not rungs[-1] else hint
-    return surface
+    known = [tuple((one, places[one.arm.id]) for one in samples) for samples in rungs]
+    if not known:
+        return None
+    *earlier, last = known
+    return _fitted(last, shares, degree, _hint(tuple(earlier), tuple(map(tuple, shares.tolist())), degree))
+
+
+_Placed = tuple[tuple[Sample, int], ...]
+"""Arms with trials, each with its row in `shares`."""
+
+
+@lru_cache(maxsize=8)  # trials of shorter lengths stay as they are from decision to decision
+def _hint(rungs: tuple[_Placed, ...], points: tuple[Shares, ...], degree: int) -> Array | None:
+    """What shorter trainings say of single arms; None if nothing."""
+    hint = None
+    for placed in rungs:
+        surface = _fitted(placed, np.array(points), degree, hint)
+        hint = surface.beyond() if surface else hint
+    return hint
+
+
+def _fitted(placed: _Placed, shares: Array, degree: int, hint: Array | None) -> Surface | None:
+    return fit([sample for sample, _ in placed], shares, [place for _, place in placed], degree, hint)
 
 
 def fit(

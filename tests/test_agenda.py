@@ -1,19 +1,21 @@
 """Claims of the agenda: stage follows stage, by results alone; and of what an outcome says of them."""
 
 import json
+from contextlib import closing
 from functools import cache
 
 import numpy as np
 import pytest
 
-from scalesearch.agenda import NEW_SEEDS, TRAVELLERS, agenda, arms
+from scalesearch.agenda import NEW_SEEDS, TRAVELLERS, agenda, arms, player
+from scalesearch.decision import Ending
 from scalesearch.documents import rank_document
 from scalesearch.errors import PlanError
 from scalesearch.findings import findings
+from scalesearch.journal import NAME, Journal, read_journal
 from scalesearch.levelling import TOLERANCE
 from scalesearch.outcome import conclude
 from scalesearch.plan import ANCHOR
-from scalesearch.policies import Ending
 from scalesearch.recipe import EpochResult
 from scalesearch.request import Request, resolve
 from scalesearch.search import entries, scaled
@@ -67,6 +69,34 @@ def test_what_is_announced_is_not_exceeded(policy):
     search = [result for result in results if result.key.stage == "search"]
     spent = sum(result.key.rung for result in search)
     assert spent <= plan.anchor_epochs + plan.search_epochs(len(layout.trained))
+
+
+@pytest.mark.parametrize("policy", ["fit", "race"])
+def test_a_search_cut_off_at_any_decision_goes_on_to_the_same_whatever_is_left_of_its_row(policy, tmp_path):
+    plan, layout = planned(policy=policy, epochs=4)
+    path, playing, results = tmp_path / NAME, player(plan, layout), {}
+    with closing(Journal(path)) as journal:
+        while (now := agenda(plan, layout, list(results.values()), playing)).stage is not None:
+            journal.decide(playing.decided)
+            for key in now.due:
+                if key not in results:
+                    results[key] = trained(key, plan, layout)
+                    journal.start(key)
+                    for epoch in results[key].epochs:
+                        journal.report(key, epoch)
+                    journal.end(key, results[key].state)
+        journal.decide(playing.decided)
+    content = path.read_bytes()
+    places = [place for place in range(len(content)) if content.startswith(b'{"kind":"decided"', place)]
+    assert len(places) == len(playing.decided) > 1
+    for start in places:
+        end = content.index(b"\n", start) + 1
+        found = []
+        for torn in (content[:start], content[: end - 9], content[:end]):
+            path.write_bytes(torn)
+            record = read_journal(path)
+            found.append(agenda(plan, layout, record.results, player(plan, layout, record.decided)))
+        assert found[0] == found[1] == found[2] == agenda(plan, layout, record.results)
 
 
 def test_the_confirmation_has_new_seeds_the_leaders_the_references_and_the_base():

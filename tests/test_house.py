@@ -69,6 +69,7 @@ FLOORS = {
     "engine": 5,
     "samples": 6,
     "means": 6,
+    "basis": 6,
     "surface": 6,
     "optimum": 6,
     "ranking": 6,
@@ -82,6 +83,7 @@ FLOORS = {
     "findings": 6,
     "journal": 6,
     "story": 6,
+    "decision": 6,
     "study": 6,
     "mirror": 6,
     "prepared": 6,
@@ -115,7 +117,7 @@ DOORS = {
     "pandas": ("tables",),
     "scipy": ("means", "surface"),
     "numpy": (
-        *("means", "surface", "optimum", "ranking", "policies", "fidelity"),
+        *("means", "basis", "surface", "optimum", "ranking", "policies", "fidelity"),
         *(
             "nets.builder",
             "engine.probe",
@@ -146,6 +148,7 @@ SURFACES = ("scipy", "numpy")
 STATISTICS = ("pandas", *SURFACES)
 LOADS = {
     "means": SURFACES,
+    "basis": ("numpy",),
     "surface": SURFACES,
     "optimum": SURFACES,
     "ranking": SURFACES,

@@ -162,6 +162,7 @@ def checked(**row: Any) -> bytes:
 TRIAL = {"proxy": "d1", "seed": 0, "rung": 2, "stage": "search"}
 ENDED = {"kind": "ended", **TRIAL, "state": "complete", "reason": "", "epochs": 0, "seconds": 1.0}
 EPOCH = {"kind": "epoch", **TRIAL, "epoch": 1, "train_loss": 1.0, "accuracy": 1.0, "loss": 1.0, "seconds": 1.0}
+DECIDED = {"kind": "decided", "on": "ab", "arms": ["d1"], "leaves": [], "behind": [], "ending": None}
 TIME = "2026-11-20T12:00:00.000+00:00"
 
 
@@ -184,6 +185,17 @@ TIME = "2026-11-20T12:00:00.000+00:00"
         {"kind": "started", **TRIAL, "seed": 10**30, "time": TIME},
         {"kind": "started", **TRIAL, "stage": "nap", "time": TIME},
         {"kind": "started", **TRIAL, "stage": {}, "time": TIME},
+        {"kind": "decided", "on": "ab"},
+        {**DECIDED, "on": 5},
+        {**DECIDED, "arms": "d1"},
+        {**DECIDED, "arms": []},
+        {**DECIDED, "arms": [1]},
+        {**DECIDED, "behind": None},
+        {**DECIDED, "leaves": [{"arm": "d1", "rung": 1}]},
+        {**DECIDED, "leaves": [{"arm": "d1", "rung": 1, "seeds": "2"}]},
+        {**DECIDED, "leaves": 3},
+        {**DECIDED, "ending": "never"},
+        {**DECIDED, "ending": ["spent"]},
         {**EPOCH, "epoch": "1"},
         {**EPOCH, "epoch": True},
         {**EPOCH, "accuracy": None},
@@ -202,6 +214,14 @@ def test_what_no_run_has_written_is_named_by_its_line_whatever_its_checksum(plac
     with pytest.raises(StudyError, match=rf"{NAME}, line 2: .*; remove line 2") as caught:
         read_journal(place)
     assert "\n" not in str(caught.value)
+
+
+def test_two_decisions_on_the_same_results_are_named_by_the_line_of_the_second(place: Path):
+    place.write_bytes(checked(**DECIDED) * 2)
+    assert list(read_journal(place).decided) == ["ab"]
+    place.write_bytes(checked(**DECIDED) + checked(**{**DECIDED, "arms": ["d2"]}))
+    with pytest.raises(StudyError, match=rf"{NAME}, line 2: another decision .*; remove line 2"):
+        read_journal(place)
 
 
 @pytest.mark.parametrize("body", [b"[1", b"7", b'"a"', b"[" * 5000, b"\xff\xfe", b"1" * 5000])

@@ -1,6 +1,7 @@
 """Claims of the policies: what they train, when they stop, who leaves and who never does, on planted accuracies."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from scalesearch.policies import Ending, Player, Rules, most_trials
+from scalesearch.decision import Ending, Leave
+from scalesearch.errors import JournalError
+from scalesearch.policies import Player, Rules, most_trials
 from scalesearch.policies.allocation import most_telling
 from scalesearch.policies.race import rungs
 from scalesearch.ranking import rank
@@ -81,6 +84,36 @@ def test_an_unfinished_batch_decides_nothing_and_a_new_player_comes_to_the_same(
         assert Player(ARMS, told).standing(shuffled).due == batch
 
 
+@pytest.mark.parametrize("policy", ["fit", "race"])
+def test_what_was_decided_is_believed_on_the_very_results_alone(policy):
+    told, accuracy = rules(policy), planted((0.3, 0.3, 0.4))
+    first = Player(ARMS, told)
+    results = {key: accuracy(key) for key in first.standing({}).due}
+    first.standing(results)
+    [(on, said)] = first.decided.items()
+    other = replace(said, arms=said.arms[:3], leaves=())
+    assert {key.proxy for key in Player(ARMS, told, {on: other}).standing(results).due} >= set(other.arms)
+    assert Player(ARMS, told, {on: other}).standing(results).due != first.standing(results).due
+    changed = results | {next(iter(results)): 50.0}
+    assert Player(ARMS, told, {on: other}).standing(changed) == Player(ARMS, told).standing(changed)
+    wider = replace(told, margin=1.0)
+    assert Player(ARMS, wider, {on: other}).standing(results) == Player(ARMS, wider).standing(results)
+
+
+@pytest.mark.parametrize(
+    "change", [{"arms": ("stranger",)}, {"leaves": (Leave(arm="a00", rung=64, seeds=7),)}, {"arms": ("a10",)}], ids=str
+)
+def test_a_decision_that_its_results_contradict_is_refused_in_a_line(change):
+    accuracy = planted((0.3, 0.3, 0.4))
+    first = Player(ARMS, rules("race"))
+    results = {key: None if key.proxy == "a10" else accuracy(key) for key in first.standing({}).due}
+    first.standing(results)
+    [(on, said)] = first.decided.items()
+    with pytest.raises(JournalError, match=f"{on} of the journal contradicts .*; remove the line") as caught:
+        Player(ARMS, rules("race"), {on: replace(said, **change)}).standing(results)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("policy", ["grid", "fit", "race"])
 def test_failed_arms_are_not_trained_for_ever(policy):
     accuracy = planted((0.3, 0.3, 0.4))
@@ -95,7 +128,7 @@ def test_failed_arms_are_not_trained_for_ever(policy):
 
 @pytest.mark.parametrize("policy", ["fit", "race"])
 def test_few_arms_without_shares_to_fit_are_searched_all_the_same(policy):
-    arms = [Arm(id=name, shares=share) for name, share in zip("abc", np.eye(3).tolist(), strict=True)]
+    arms = [Arm(id=name, shares=share) for name, share in zip("abc", map(tuple, np.eye(3).tolist()), strict=True)]
     values = {"a": 80.0, "b": 82.0, "c": 79.0}
 
     def accuracy(key):

@@ -2,18 +2,32 @@
 
 import json
 import math
+import statistics
 import time
 from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from scalesearch.errors import StudyError
 from scalesearch.ranking import Arm, Ranking, Verdict, rank
+from scalesearch.samples import DIGITS, Tally
 from scalesearch.verdict import out_of_order, verdict
 
 CAVEAT = "Intervals are conditional on this validation split."
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=40))
+def test_a_tally_is_the_exact_mean_and_spread_in_any_order(values):
+    found = Tally(values).sample(Arm(id="a"))
+    rounded = [round(value, DIGITS) for value in values]
+    assert found.mean == round(statistics.mean(rounded), DIGITS)
+    spread = statistics.variance(rounded) if len(values) > 1 else 0.0
+    assert (found.seeds, found.squares) == (len(values), spread * (len(values) - 1))
+    assert found == Tally(sorted(values)).sample(Arm(id="a"))
 
 
 def arms_of(accuracies, off=()):

@@ -8,11 +8,12 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct
 
 from scalesearch import surface as module
+from scalesearch.basis import Basis
 from scalesearch.optimum import optimum
 from scalesearch.ranking import Arm, rank
 from scalesearch.samples import pooled, summed_up
 from scalesearch.scaling import PAPER
-from scalesearch.surface import Basis, excluded, fit, misfit
+from scalesearch.surface import excluded, fit, misfit
 from scalesearch.verdict import shares_line
 
 STEPS = 9

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from scalesearch.surface import Array, Draws
+from scalesearch.basis import Array
+from scalesearch.surface import Draws
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 """Quadrature over a standard normal result."""

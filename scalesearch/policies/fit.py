@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from scalesearch.basis import Array
 from scalesearch.candidates import spread
+from scalesearch.decision import Decision, Ending
 from scalesearch.plan import LEAST_TRIALS
 from scalesearch.policies.allocation import most_telling
 from scalesearch.policies.rules import (
     Batch,
-    Ending,
     Policy,
     Results,
     Rules,
@@ -24,7 +26,7 @@ from scalesearch.policies.rules import (
 )
 from scalesearch.ranking import competitors
 from scalesearch.samples import Arm
-from scalesearch.surface import Array, Draws, excluded
+from scalesearch.surface import Draws, excluded
 from scalesearch.trials import TrialKey
 
 DESIGN = 10
@@ -49,14 +51,14 @@ def fit(arms: Sequence[Arm], rules: Rules) -> Policy:
     while True:
         kept = affordable(keys, rules.most_epochs - rules.epochs * seeds.total())
         seeds.update(key.proxy for key in kept)
-        results = yield Batch(keys=kept)
         if len(kept) < len(keys):
+            yield Batch(keys=kept)
             return Ending.SPENT, ()
         number += 1
-        ending, picks = _decision(arms, rules, results, number)
-        if ending:
-            return ending, ()
-        keys = _numbered(picks, seeds, rules)
+        said = yield Batch(keys=kept, judge=partial(_judged, arms, rules, number))
+        if said.ending:
+            return said.ending, ()
+        keys = _numbered(said.arms, seeds, rules)
 
 
 def _design(arms: Sequence[Arm], rules: Rules) -> tuple[TrialKey, ...]:
@@ -93,49 +95,51 @@ class _Look:
     """(arms,) of booleans: those that may be trained."""
 
 
-def _look(names: Sequence[str], draws: Draws, results: Results) -> _Look:
-    trials = Counter(key.proxy for key, value in results.items() if value is not None)
-    failed = {key.proxy for key, value in results.items() if value is None}
-    counts = np.array([trials[name] for name in names])
+def _look(names: Sequence[str], draws: Draws, results: Results, rung: int) -> _Look:
+    counts = np.array([results.seeds(name, rung) for name in names])
     estimates = draws.accuracies.mean(axis=0)
     leader = int(np.where(counts > 0, estimates, -np.inf).argmax())
     return _Look(
         draws=draws,
         leader=leader,
         trials=counts,
-        open_arms=np.array([name not in failed for name in names]),
+        open_arms=np.array([name not in results.failed for name in names]),
     )
 
 
-def _decision(arms: Sequence[Arm], rules: Rules, results: Results, number: int) -> tuple[Ending | None, list[str]]:
+def _judged(arms: Sequence[Arm], rules: Rules, number: int, results: Results) -> Decision:
     """Whether the search has ended, and else the arms of the next batch."""
     found = draws_at(arms, results, rules.epochs, seed=number)
     if found is None:
-        picks = _more(arms, results)
-        return (None if picks else Ending.COMPLETE), picks
-    names, look = found[0], _look(*found, results)
+        return _going_on(_more(arms, results), Ending.COMPLETE)
+    names, look = found[0], _look(*found, results, rules.epochs)
     rest = ~excluded(look.draws.accuracies, look.leader, rules.margin)
     if rest.sum() < 2:
-        return Ending.SETTLED, []
+        return Decision(ending=Ending.SETTLED)
     if not look.open_arms.any():
-        return Ending.COMPLETE, []
+        return Decision(ending=Ending.COMPLETE)
     if stands_out(look.draws.accuracies, look.leader, rules.margin):
         picks = _proof(look, look.open_arms & rest, rules.margin)
     elif is_good_enough(look.draws.accuracies, look.leader, rules.margin):
         picks = _last_doubts(look, rules.margin)
     elif len(results) >= max(LEAST_TRIALS, len(arms)):
-        return Ending.LIMIT, []
+        return Decision(ending=Ending.LIMIT)
     else:
         picks = most_telling(look.draws, BATCH, look.open_arms)
-    return (None if picks else Ending.SETTLED), [names[index] for index in picks]
+    return _going_on([names[index] for index in picks], Ending.SETTLED)
+
+
+def _going_on(picks: Sequence[str], ending: Ending) -> Decision:
+    """With these arms; where there are none the search has come to that end."""
+    return Decision(arms=tuple(picks), ending=None if picks else ending)
 
 
 def _more(arms: Sequence[Arm], results: Results) -> list[str]:
     """Arms to train where failures left too little for a decision: those with the fewest trials."""
-    failed = {key.proxy for key, value in results.items() if value is None}
-    trials = Counter(key.proxy for key in results)
-    able = [arm.id for arm in competitors(arms) if arm.id not in failed]
-    return sorted(able, key=lambda name: trials[name])[:BATCH] if len(results) < max(LEAST_TRIALS, len(arms)) else []
+    if len(results) >= max(LEAST_TRIALS, len(arms)):
+        return []
+    able = [arm.id for arm in competitors(arms) if arm.id not in results.failed]
+    return sorted(able, key=lambda name: results.trials[name])[:BATCH]
 
 
 def _proof(look: _Look, rivals: Array, margin: float) -> list[int]:

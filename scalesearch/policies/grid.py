@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scalesearch.policies.rules import Batch, Ending, Policy, Rules, affordable, block
+from scalesearch.decision import Ending
+from scalesearch.policies.rules import Batch, Policy, Rules, affordable, block
 from scalesearch.samples import Arm
 
 

@@ -8,12 +8,12 @@ this rung and at the one before. At full length the comparison with the leader d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
+from scalesearch.basis import Array
+from scalesearch.decision import Decision, Ending, Leave
 from scalesearch.policies.rules import (
     Batch,
-    Ending,
-    Leave,
     Policy,
     Results,
     Rules,
@@ -26,7 +26,7 @@ from scalesearch.policies.rules import (
 from scalesearch.ranking import competitors
 from scalesearch.samples import Arm, region
 from scalesearch.scaling import DIMENSIONS
-from scalesearch.surface import Array, excluded
+from scalesearch.surface import excluded
 from scalesearch.trials import TrialKey
 
 RUNGS = 3
@@ -47,44 +47,31 @@ def rungs(epochs: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, epochs // 4**step) for step in range(RUNGS)}))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Judged:
-    """What a block says."""
-
-    alive: list[str]
-    """Arms that stay, the best first."""
-    leaves: tuple[Leave, ...] = ()
-    behind: frozenset[str] = frozenset()
-    """Arms that are shown to be worse than the leader of all, whether they may leave or not."""
-    is_settled: bool = False
-
-
 def race(arms: Sequence[Arm], rules: Rules) -> Policy:
     """Short rungs of one block, then blocks at full length until the rest is settled."""
     rivals = competitors(arms)
     named = [arm.id for arm in arms if arm.references or arm.off_budget or arm.shares is None]
-    judged = _Judged(alive=[arm.id for arm in rivals])
+    said = Decision(arms=tuple(arm.id for arm in rivals))
     lengths = rungs(rules.epochs)
     spent = look = 0
     while True:
         rung, seed = lengths[min(look, len(lengths) - 1)], max(0, look - len(lengths) + 1)
-        keys = _block(judged.alive, rung, seed, rules)
+        keys = _block(said.arms, rung, seed, rules)
         if rung < rules.epochs and spent + rung * len(keys) > rules.most_epochs / 2:
             lengths = lengths[:look] + lengths[-1:]  # what is left is for full length, which alone is ranked
             continue
         if seed == 0:  # the references are seen at every length, whoever has left
-            keys = (*keys, *block([name for name in named if name not in judged.alive], 0, rung))
+            keys = (*keys, *block([name for name in named if name not in said.arms], 0, rung))
         kept = affordable(keys, rules.most_epochs - spent)
         spent += sum(key.rung for key in kept)
-        results = yield Batch(keys=kept, leaves=judged.leaves)
         if kept != keys:
+            yield Batch(keys=kept, leaves=said.leaves)
             return Ending.SPENT, ()
         look += 1
-        judged = _judged(rivals, judged, results, rung, rules, ERROR / 2**look)
-        if not judged.alive:
-            return Ending.COMPLETE, judged.leaves
-        if len(judged.alive) < 2 or (rung == rules.epochs and judged.is_settled):
-            return Ending.SETTLED, judged.leaves
+        judge = partial(_judged, rivals, said, rung=rung, rules=rules, error=ERROR / 2**look)
+        said = yield Batch(keys=kept, leaves=said.leaves, judge=judge)
+        if said.ending:
+            return said.ending, said.leaves
 
 
 def _block(alive: Sequence[str], rung: int, seed: int, rules: Rules) -> tuple[TrialKey, ...]:
@@ -95,19 +82,20 @@ def _block(alive: Sequence[str], rung: int, seed: int, rules: Rules) -> tuple[Tr
     return (*block(alive, 0, rung), *block(repeated, 1, rung))
 
 
-def _judged(rivals: Sequence[Arm], before: _Judged, results: Results, rung: int, rules: Rules, error: float) -> _Judged:
+def _judged(
+    rivals: Sequence[Arm], before: Decision, results: Results, rung: int, rules: Rules, error: float
+) -> Decision:
     """Who stays after a block, by the trials of its length."""
-    failed = {key.proxy for key, value in results.items() if value is None}
-    alive = [name for name in before.alive if name not in failed]
+    alive = [name for name in before.arms if name not in results.failed]
     found = draws_at(rivals, results, rung, seed=len(results))
     if found is None or not alive:
-        return _Judged(alive=alive)
+        return Decision(arms=tuple(alive), ending=_ending(alive))
     names, draws = found
     homes = {arm.id: region(arm) for arm in rivals}
     columns = [names.index(name) for name in alive]
     error = error if rung == rules.epochs else error / 2  # a short rung compares twice: with all, and at home
     behind = {names[index] for index in _worse(draws.accuracies, columns, rules.margin, error)}
-    gone = behind if rung == rules.epochs else behind & before.behind
+    gone = behind if rung == rules.epochs else behind.intersection(before.behind)
     for home in DIMENSIONS if rung < rules.epochs else ():
         local = [index for index in columns if homes[names[index]] == home]
         worse = _worse(draws.accuracies, local, rules.margin, error / len(DIMENSIONS)) if local else ()
@@ -116,12 +104,19 @@ def _judged(rivals: Sequence[Arm], before: _Judged, results: Results, rung: int,
     stay = sorted((name for name in alive if name not in gone), key=lambda name: -estimates[name])
     rest = draws.accuracies[:, columns]
     leader = int(rest.mean(axis=0).argmax())
-    return _Judged(
-        alive=stay,
+    is_settled = is_good_enough(rest, leader, rules.margin) and not stands_out(rest, leader, rules.margin)
+    return Decision(
+        arms=tuple(stay),
         leaves=_leaves(alive, stay, results, rung),
-        behind=frozenset(behind),
-        is_settled=is_good_enough(rest, leader, rules.margin) and not stands_out(rest, leader, rules.margin),
+        behind=tuple(sorted(behind)),
+        ending=_ending(stay, rung == rules.epochs and is_settled),
     )
+
+
+def _ending(alive: Sequence[str], is_settled: bool = False) -> Ending | None:
+    if not alive:
+        return Ending.COMPLETE
+    return Ending.SETTLED if len(alive) < 2 or is_settled else None
 
 
 def _worse(accuracies: Array, columns: Sequence[int], margin: float, error: float) -> list[int]:
@@ -133,5 +128,4 @@ def _worse(accuracies: Array, columns: Sequence[int], margin: float, error: floa
 
 def _leaves(before: Sequence[str], after: Sequence[str], results: Results, rung: int) -> tuple[Leave, ...]:
     gone = sorted(set(before) - set(after))
-    counts = {name: sum(key.proxy == name and key.rung == rung for key in results) for name in gone}
-    return tuple(Leave(arm=name, rung=rung, seeds=counts[name]) for name in gone)
+    return tuple(Leave(arm=name, rung=rung, seeds=results.seeds(name, rung)) for name in gone)

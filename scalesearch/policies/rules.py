@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
+from scalesearch.basis import Array
+from scalesearch.decision import Decision, Ending, Leave
 from scalesearch.presets import PolicyName
 from scalesearch.ranking import competitors
-from scalesearch.samples import Arm, Sample, summed_up
-from scalesearch.surface import Array, Draws, fit_rungs, misfit
+from scalesearch.samples import Arm, Sample, Tally
+from scalesearch.surface import Draws, fit_rungs, misfit
 from scalesearch.trials import TrialKey
 
 DRAWS = 2_000
@@ -22,21 +24,43 @@ LIKELY = 0.5
 """A leader that is the best with this probability, and ahead by the margin, is proven: trials go on until the others
 are excluded."""
 
-Results = Mapping[TrialKey, float | None]
-"""Accuracies of ended trials [%]; None for one that failed."""
 
+class Results:
+    """Ended trials as decisions read them. Only grows: what a decision costs does not rise with the trials before."""
 
-class Ending(StrEnum):
-    """Why a policy asks for no more trials."""
+    def __init__(self) -> None:
+        self.trials: Counter[str] = Counter()
+        """By arm; failed ones count."""
+        self.failed: set[str] = set()
+        """Arms with a failed trial."""
+        self._tallies: dict[int, dict[str, Tally]] = {}
+        """By training length and arm."""
 
-    COMPLETE = "complete"
-    """It trained all that it meant to."""
-    SETTLED = "settled"
-    """More trials are expected to gain less than the margin is worth."""
-    LIMIT = "limit"
-    """It took as many trials as finding the best may take, and is not settled."""
-    SPENT = "spent"
-    """The next batch would not fit into the compute that it was given."""
+    def __len__(self) -> int:
+        return self.trials.total()
+
+    def add(self, key: TrialKey, accuracy: float | None) -> None:
+        """One more; its accuracy is None where it failed [%]."""
+        self.trials[key.proxy] += 1
+        tallies = self._tallies.setdefault(key.rung, {})
+        if accuracy is None:
+            self.failed.add(key.proxy)
+        else:
+            tallies.setdefault(key.proxy, Tally()).add(accuracy)
+
+    def lengths(self, most: int) -> list[int]:
+        """The training lengths up to `most`, from short to long [epochs]."""
+        return sorted(rung for rung in self._tallies if rung <= most)
+
+    def seeds(self, arm: str, rung: int) -> int:
+        """Finished trials of an arm at one length."""
+        tally = self._tallies.get(rung, {}).get(arm)
+        return tally.seeds if tally else 0
+
+    def samples(self, arms: Sequence[Arm], rung: int) -> list[Sample]:
+        """The accuracies of the arms at one length, summed up; failed trials are left out."""
+        tallies = self._tallies[rung]
+        return [tallies[arm.id].sample(arm) for arm in arms if arm.id in tallies]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +79,6 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leave:
-    """An arm that is trained no longer because it was found to be worse."""
-
-    arm: str
-    rung: int
-    """Training length at which it was found to be worse [epochs]."""
-    seeds: int
-    """Trials of it at that length."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Trials up to the next barrier."""
 
@@ -73,10 +86,12 @@ class Batch:
     """In canonical order."""
     leaves: tuple[Leave, ...] = ()
     """Arms that the results before this batch put out."""
+    judge: Callable[[Results], Decision] | None = None
+    """What is to be decided when it has ended, by all results so far; None = nothing."""
 
 
-Policy = Generator[Batch, Results, tuple[Ending, tuple[Leave, ...]]]
-"""Yields batches, is sent all results so far, and ends with its reason and the last arms to leave."""
+Policy = Generator[Batch, Decision, tuple[Ending, tuple[Leave, ...]]]
+"""Yields batches, is sent what was decided on each, and ends with its reason and the last arms to leave."""
 
 
 def block(arms: Sequence[str], seed: int, rung: int) -> tuple[TrialKey, ...]:
@@ -90,15 +105,6 @@ def affordable(keys: Sequence[TrialKey], epochs: int) -> tuple[TrialKey, ...]:
     return tuple(keys[: int(np.searchsorted(ends, epochs, side="right"))])
 
 
-def samples_at(arms: Sequence[Arm], results: Results, rung: int) -> list[Sample]:
-    """The accuracies of the arms at one training length, summed up; failed trials are left out."""
-    accuracies: dict[str, list[float]] = {}
-    for key, value in results.items():  # in any order, which a sum does not show
-        if key.rung == rung and value is not None:
-            accuracies.setdefault(key.proxy, []).append(value)
-    return summed_up(arms, accuracies)
-
-
 def draws_at(arms: Sequence[Arm], results: Results, rung: int, seed: int) -> tuple[list[str], Draws] | None:
     """Draws of the true accuracies at one training length, with the ids of their columns.
 
@@ -106,8 +112,7 @@ def draws_at(arms: Sequence[Arm], results: Results, rung: int, seed: int) -> tup
     """
     rivals = competitors(arms)
     places = {arm.id: index for index, arm in enumerate(rivals)}
-    lengths = sorted({key.rung for key in results if key.rung <= rung})
-    known = [samples_at(rivals, results, length) for length in lengths]
+    known = [results.samples(rivals, length) for length in results.lengths(rung)]
     shares = np.array([arm.shares for arm in rivals])
     surface = fit_rungs(known, shares, places)
     if surface is None or misfit(surface).is_poor:

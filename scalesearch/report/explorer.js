@@ -127,7 +127,7 @@ const Explorer = (() => {
     const found = () => {
       const written = member();
       const point = multipliers();
-      const network = written ? written.network : Scaling.asked(base, given.rounding, state.policy, point, given.step);
+      const network = written ? written.network : Scaling.asked(base, given.rounding, state.policy, point, given.limits);
       return { written, point, network };
     };
 

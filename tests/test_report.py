@@ -91,7 +91,8 @@ def test_every_run_ends_with_a_report_of_all_sections_below_8_megabytes(written:
 
 def test_a_report_needs_nothing_from_outside(written: str):
     assert [link for link in Elements(written).links if not link.startswith("#")] == []
-    assert "default-src 'none'" in html.unescape(written[:2_000])
+    for closed in ("default-src", "base-uri", "form-action"):
+        assert f"{closed} 'none'" in html.unescape(written[:2_000])
 
 
 def test_the_ranking_is_drawn_at_the_numbers_of_ranking_json(finished: tuple[Path, Program], written: str):

@@ -10,6 +10,7 @@ from typing import Any
 from scalesearch.errors import ScaleSearchError
 from scalesearch.levelling import DEPTH_STEPS, REACH, TOLERANCE, WIDTH_STEP
 from scalesearch.outcome import Outcome
+from scalesearch.report.again import base_word, is_file
 from scalesearch.report.facts import Facts
 from scalesearch.scalable import FULL_STEP
 from scalesearch.scaling import PAPER, Coefficients
@@ -36,6 +37,8 @@ def explorer_document(facts: Facts) -> Document | None:
     rules = list(_rules(facts.outcome, plan.space.budget))
     return {
         "base": name,
+        "base_word": base_word(plan),
+        "is_file": is_file(plan),
         "network": network.to_dict(),
         "rounding": asdict(rounding),
         "limits": _limits(),

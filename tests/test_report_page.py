@@ -5,7 +5,7 @@ import random
 import shlex
 from collections.abc import Iterator
 from io import BytesIO
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from base_files import GOOD
 from calling import Call
 from conftest import Program
 from PIL import Image
-from reporting import hilly, planned, stored, trained, write_family
+from reporting import Results, alone, failed, flat, hilly, interrupted, planned, stored, trained, write_family
 from test_report import SECTIONS, hostile_page
 
 from scalesearch.report.page import page
@@ -119,6 +119,16 @@ def test_the_report_of_a_real_run_renders_without_error_or_request(browser, real
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     ground = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
+    opened.page.close()
+
+
+@pytest.mark.parametrize("results", [interrupted, failed, alone, flat])
+def test_every_kind_of_run_renders_on_a_phone_without_error(browser, tmp_path: Path, results: Results):
+    plan, layout = planned()
+    (tmp_path / "report.html").write_text(page(stored(tmp_path, plan, layout, results(plan, layout))))
+    opened = Opened(browser, tmp_path / "report.html", 390)
+    assert opened.faults == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
     opened.page.close()
 
 
@@ -309,7 +319,34 @@ def test_everything_that_can_be_operated_has_a_name_and_headings_descend(b0: Ope
         "[...document.querySelectorAll('main h1, main h2, main h3')].map((one) => +one.tagName[1])"
     )
     assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert b0.page.evaluate("document.querySelectorAll('svg.figure:not([role=img])').length") == 0
+
+
+def test_a_screen_reader_hears_the_name_of_a_figure_once_and_no_marks(b0: Opened):
+    for figure in b0.page.locator("figure").all():
+        title = figure.locator("h3").inner_text()
+        heard = [line.strip(" -'").split()[0] for line in figure.aria_snapshot().splitlines() if title in line]
+        assert heard == ["heading", "button"]  # which says what it zooms
+    assert "▸" not in b0.page.locator("#x-rows").aria_snapshot()
+    assert b0.page.locator("#x-nothing").get_attribute("role") == "status"
+
+
+def overlap(one: dict[str, float], other: dict[str, float]) -> bool:
+    """Whether two boxes share more than an edge."""
+    return all(
+        one[start] < other[start] + other[size] and other[start] < one[start] + one[size]
+        for start, size in (("x", "width"), ("y", "height"))
+    )
+
+
+@pytest.mark.parametrize("width", [320, 390, 700, 1440])
+def test_buttons_of_members_fit_a_finger_and_cover_each_other_under_no_rule(b0: Opened, width: int):
+    b0.page.set_viewport_size({"width": width, "height": 900})
+    for rule in b0.page.locator("[data-rule]").all():
+        rule.click()
+        boxes = [one.bounding_box() for one in b0.page.locator("[data-mark]").all()]
+        assert len(boxes) == 8
+        assert min(size for box in boxes for size in (box["width"], box["height"])) >= 24
+        assert [pair for pair in combinations(boxes, 2) if overlap(*pair)] == []
 
 
 def test_hostile_names_run_no_script(browser, tmp_path: Path):

@@ -52,7 +52,7 @@ def is_file(plan: Plan) -> bool:
 
 
 def base_word(plan: Plan) -> str:
-    """What names a base that is not a builder's on a command line; of a user's file, `NAME.yaml` stands for its path."""
+    """What names a base that no builder makes on a command line; for a user's file `NAME.yaml` stands for its path."""
     return shlex.quote(f"{plan.base.name}.yaml" if is_file(plan) else plan.base.name)
 
 

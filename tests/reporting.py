@@ -20,6 +20,8 @@ from scalesearch.trials import TrialKey, TrialResult, TrialState
 
 Accuracy = Callable[[str, int, int], float]
 """Proxy, seed and epoch to an accuracy [%]."""
+Results = Callable[[Plan, Layout], list[TrialResult]]
+"""What a run has trained of its plan."""
 
 
 def planned(**asked: Any) -> tuple[Plan, Layout]:
@@ -55,6 +57,28 @@ def hilly(plan: Plan, layout: Layout, noise: float = 0.2) -> Accuracy:
         return float(height - 8 * (plan.epochs - epoch) / plan.epochs + random.normal(0, noise))
 
     return accuracy
+
+
+def interrupted(plan: Plan, layout: Layout) -> list[TrialResult]:
+    """The first dozen trials."""
+    return trained(plan, layout, hilly(plan, layout))[:12]
+
+
+def failed(plan: Plan, layout: Layout) -> list[TrialResult]:
+    """Every trial, without a single accuracy."""
+    keys = [result.key for result in trained(plan, layout, hilly(plan, layout))]
+    return [TrialResult(key=key, state=TrialState.FAILED, reason="out of memory") for key in keys]
+
+
+def alone(plan: Plan, layout: Layout) -> list[TrialResult]:
+    """The trials of one candidate."""
+    one = next(name for name in layout.trained if not layout.candidate(name).off_budget)
+    return [result for result in trained(plan, layout, hilly(plan, layout)) if result.key.proxy == one]
+
+
+def flat(plan: Plan, layout: Layout) -> list[TrialResult]:
+    """Every trial at the same accuracy."""
+    return trained(plan, layout, lambda proxy, seed, epoch: 80.0)
 
 
 def stored(folder: Path, plan: Plan, layout: Layout, results: list[TrialResult]) -> Facts:

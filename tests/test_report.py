@@ -15,7 +15,7 @@ import pytest
 import yaml
 from calling import Call
 from conftest import Program
-from reporting import hilly, planned, stored, trained, write_family
+from reporting import alone, failed, flat, hilly, interrupted, planned, stored, trained, write_family
 
 from scalesearch.cli.reporting import reported
 from scalesearch.errors import SearchFailedError
@@ -96,7 +96,8 @@ def test_every_run_ends_with_a_report_of_all_sections_below_8_megabytes(written:
 
 def test_a_report_needs_nothing_from_outside(written: str):
     assert [link for link in Elements(written).links if not link.startswith("#")] == []
-    assert "default-src 'none'" in html.unescape(written[:2_000])
+    for closed in ("default-src", "base-uri", "form-action"):
+        assert f"{closed} 'none'" in html.unescape(written[:2_000])
 
 
 def test_the_ranking_is_drawn_at_the_numbers_of_ranking_json(finished: tuple[Path, Program], written: str):
@@ -182,8 +183,7 @@ def test_a_run_that_has_trained_nothing_says_what_is_missing(tmp_path: Path):
 
 def test_a_run_that_was_interrupted_says_so(tmp_path: Path):
     plan, layout = planned()
-    results = trained(plan, layout, hilly(plan, layout))[:12]
-    facts = stored(tmp_path, plan, layout, results)
+    facts = stored(tmp_path, plan, layout, interrupted(plan, layout))
     words = Elements(page(facts)).words
     assert headline(facts).endswith(", so far.")
     assert "interrupted: the same command goes on" in words
@@ -193,31 +193,27 @@ def test_a_run_that_was_interrupted_says_so(tmp_path: Path):
 
 def test_a_run_whose_trials_failed_names_them_and_why(tmp_path: Path):
     plan, layout = planned(candidates=3)
-    keys = [result.key for result in trained(plan, layout, hilly(plan, layout))]
-    results = [TrialResult(key=key, state=TrialState.FAILED, reason="out of memory") for key in keys]
+    results = failed(plan, layout)
     facts = stored(tmp_path, plan, layout, results)
     words = Elements(page(facts)).words
-    assert headline(facts) == f"All {len(keys)} trials failed: nothing can be ranked."
+    assert headline(facts) == f"All {len(results)} trials failed: nothing can be ranked."
     assert "Why each trial failed stands under Learning curves; tracebacks are in logs/." in words
     assert "No family: nothing was ranked." in words
     assert " yet" not in words.replace("Not known yet", "")
-    assert f"{len(keys)} trials failed" in words
+    assert f"{len(results)} trials failed" in words
     assert "failed: out of memory" in words
 
 
 def test_a_run_with_one_candidate_compares_it_with_nothing(tmp_path: Path):
     plan, layout = planned(candidates=2)
-    one = next(name for name in layout.trained if not layout.candidate(name).off_budget)
-    results = [result for result in trained(plan, layout, hilly(plan, layout)) if result.key.proxy == one]
-    facts = stored(tmp_path, plan, layout, results)
+    facts = stored(tmp_path, plan, layout, alone(plan, layout))
     assert headline(facts) == "One candidate has results: there is nothing to compare it with, so far."
     assert Elements(page(facts)).sections == SECTIONS
 
 
 def test_a_flat_run_shows_no_preference(tmp_path: Path):
     plan, layout = planned()
-    results = trained(plan, layout, lambda proxy, seed, epoch: 80.0)
-    facts = stored(tmp_path, plan, layout, results)
+    facts = stored(tmp_path, plan, layout, flat(plan, layout))
     count = len(facts.outcome.ranking.on_budget)
     assert headline(facts) == f"No preference shown: all {count} candidates are tied."
     assert "these images cannot tell them apart" in Elements(page(facts)).words

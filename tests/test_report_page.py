@@ -5,14 +5,15 @@ import random
 import shlex
 from collections.abc import Iterator
 from io import BytesIO
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
+from base_files import GOOD
 from calling import Call
 from conftest import Program
 from PIL import Image
-from reporting import hilly, planned, stored, trained, write_family
+from reporting import Results, alone, failed, flat, hilly, interrupted, planned, stored, trained, write_family
 from test_report import SECTIONS, hostile
 
 from scalesearch.report.page import page
@@ -24,7 +25,9 @@ SWITCHES = (
     *("--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"),
     *("--no-first-run", "--disable-component-update", "--disable-sync"),
 )
-SETTINGS = 20
+UP = {"alpha": (1, 1.4), "beta": (1, 1.3), "gamma": (1, 1.3), "phi": (0.2, 5)}
+DOWN = {"alpha": (0.7, 1), "beta": (0.8, 1), "gamma": (0.8, 1), "phi": (0.2, 2)}
+BASES = ("resnet18", "resnet50", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "lite0", "mine.yaml")
 
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}"),
@@ -82,6 +85,12 @@ def b0_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
+@pytest.fixture(scope="module")
+def real_file(finished: tuple[Path, Program]) -> Path:
+    """The report that the program wrote of a search of B0 at 0.5x, beside the family that it emitted."""
+    return finished[0] / "report.html"
+
+
 @pytest.fixture
 def b0(browser, b0_file: Path) -> Iterator[Opened]:
     opened = Opened(browser, b0_file)
@@ -101,18 +110,25 @@ def of_scale(call: Call, command: str) -> dict[str, object] | None:
 
 @pytest.mark.parametrize("width", [1440, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_report_of_a_real_run_renders_without_error_or_request(
-    browser, finished: tuple[Path, Program], width: int, scheme: str
-):
-    file = finished[0] / "report.html"
-    opened = Opened(browser, file, width, scheme)
+def test_the_report_of_a_real_run_renders_without_error_or_request(browser, real_file: Path, width: int, scheme: str):
+    opened = Opened(browser, real_file, width, scheme)
     for name in SECTIONS:
         assert opened.page.locator(f"#{name}").bounding_box()["height"] > 50
     assert opened.faults == []
-    assert opened.requests == [file.resolve().as_uri()]
+    assert opened.requests == [real_file.resolve().as_uri()]
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     ground = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
+    opened.page.close()
+
+
+@pytest.mark.parametrize("results", [interrupted, failed, alone, flat])
+def test_every_kind_of_run_renders_on_a_phone_without_error(browser, tmp_path: Path, results: Results):
+    plan, layout = planned()
+    (tmp_path / "report.html").write_text(page(stored(tmp_path, plan, layout, results(plan, layout))))
+    opened = Opened(browser, tmp_path / "report.html", 390)
+    assert opened.faults == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
     opened.page.close()
 
 
@@ -194,31 +210,65 @@ def test_every_figure_zooms_without_a_request(b0: Opened):
     assert len(b0.requests) == 1
 
 
-def test_the_slider_moves_through_the_members_of_the_family(b0: Opened, b0_file: Path):
-    manifest = json.loads((b0_file.parent / "family" / "manifest.json").read_text())
-    for row in manifest["members"]:
-        b0.slide("phi", row["phi"])
-        shown = b0.numbers()
+@pytest.mark.parametrize("report", ["b0_file", "real_file"])
+def test_the_slider_moves_through_the_members_of_the_family(browser, request: pytest.FixtureRequest, report: str):
+    file: Path = request.getfixturevalue(report)
+    opened = Opened(browser, file)
+    for row in json.loads((file.parent / "family" / "manifest.json").read_text())["members"]:
+        opened.slide("phi", row["phi"])
+        shown = opened.numbers()
         assert shown == {name: row[name] for name in shown}
-        assert b0.text("command") == f"family/{row['name']}/config.yaml"
-    b0.slide("phi", 0)
-    assert b0.text("macs") == "385,814,752"
-    assert b0.page.locator("#x-rows tr:nth-child(2) td.number span").first.inner_text() == "10.0 M"
+        assert opened.text("command") == f"family/{row['name']}/config.yaml"
+    opened.slide("phi", 0)
+    assert opened.text("macs") == "385,814,752"
+    assert opened.page.locator("#x-rows tr:nth-child(2) td.number span").first.inner_text() == "10.0 M"
+    opened.page.close()
 
 
-def test_the_page_computes_what_scale_computes(b0: Opened, call: Call):
+def holds_to_scale(opened: Opened, call: Call, settings: int, ends: dict[str, tuple[float, float]]) -> None:
+    """Hold a page to the tool at settings by chance, by running the command that the page shows at each."""
     chance = random.Random(0)
     found = 0
-    for index in range(SETTINGS):
-        b0.page.locator(f"[name=x-policy][value={('level', 'paper')[index % 2]}]").check()
-        for name, low, high in (("alpha", 1, 1.4), ("beta", 1, 1.3), ("gamma", 1, 1.3), ("phi", 0.2, 5)):
-            b0.slide(name, chance.uniform(low, high))
-        expected = of_scale(call, b0.text("command"))
-        assert b0.page.locator("#x-nothing").is_visible() == (expected is None)
+    for index in range(settings):
+        opened.page.locator(f"[name=x-policy][value={('level', 'paper')[index % 2]}]").check()
+        for name, (low, high) in ends.items():
+            opened.slide(name, chance.uniform(low, high))
+        expected = of_scale(call, opened.text("command"))
+        assert opened.page.locator("#x-nothing").is_visible() == (expected is None)
         if expected is not None:
             found += 1
-            assert b0.numbers() == expected
-    assert found > SETTINGS / 2
+            assert opened.numbers() == expected
+    assert found > settings / 2
+    assert opened.faults == []
+    opened.page.close()
+
+
+@pytest.mark.parametrize(("report", "settings", "ends"), [("b0_file", 20, UP), ("real_file", 8, DOWN)])
+def test_the_page_computes_what_scale_computes(
+    browser,
+    call: Call,
+    request: pytest.FixtureRequest,
+    report: str,
+    settings: int,
+    ends: dict[str, tuple[float, float]],
+):
+    holds_to_scale(Opened(browser, request.getfixturevalue(report)), call, settings, ends)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_the_page_computes_what_scale_computes_for_every_kind_of_base(browser, call: Call, tmp_path: Path, base: str):
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    plan, layout = planned(base=base, candidates=3)
+    (tmp_path / "report.html").write_text(page(stored(tmp_path, plan, layout, [])))
+    opened = Opened(browser, tmp_path / "report.html")
+    assert shlex.split(opened.text("command"))[:4] == [
+        "scalesearch",
+        "scale",
+        "--base",
+        plan.base.name + Path(base).suffix,
+    ]
+    assert ("your own base for mine.yaml" in opened.text("source")) == (base == "mine.yaml")
+    holds_to_scale(opened, call, 6, UP | {"phi": (0.2, 2.5)})
 
 
 def test_stages_open_by_click_and_by_keyboard_and_add_up(b0: Opened):
@@ -269,7 +319,34 @@ def test_everything_that_can_be_operated_has_a_name_and_headings_descend(b0: Ope
         "[...document.querySelectorAll('main h1, main h2, main h3')].map((one) => +one.tagName[1])"
     )
     assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert b0.page.evaluate("document.querySelectorAll('svg.figure:not([role=img])').length") == 0
+
+
+def test_a_screen_reader_hears_the_name_of_a_figure_once_and_no_marks(b0: Opened):
+    for figure in b0.page.locator("figure").all():
+        title = figure.locator("h3").inner_text()
+        heard = [line.strip(" -'").split()[0] for line in figure.aria_snapshot().splitlines() if title in line]
+        assert heard == ["heading", "button"]  # which says what it zooms
+    assert "▸" not in b0.page.locator("#x-rows").aria_snapshot()
+    assert b0.page.locator("#x-nothing").get_attribute("role") == "status"
+
+
+def overlap(one: dict[str, float], other: dict[str, float]) -> bool:
+    """Whether two boxes share more than an edge."""
+    return all(
+        one[start] < other[start] + other[size] and other[start] < one[start] + one[size]
+        for start, size in (("x", "width"), ("y", "height"))
+    )
+
+
+@pytest.mark.parametrize("width", [320, 390, 700, 1440])
+def test_buttons_of_members_fit_a_finger_and_cover_each_other_under_no_rule(b0: Opened, width: int):
+    b0.page.set_viewport_size({"width": width, "height": 900})
+    for rule in b0.page.locator("[data-rule]").all():
+        rule.click()
+        boxes = [one.bounding_box() for one in b0.page.locator("[data-mark]").all()]
+        assert len(boxes) == 8
+        assert min(size for box in boxes for size in (box["width"], box["height"])) >= 24
+        assert [pair for pair in combinations(boxes, 2) if overlap(*pair)] == []
 
 
 def test_hostile_names_run_no_script(browser, tmp_path: Path):

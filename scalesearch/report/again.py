@@ -51,6 +51,11 @@ def is_file(plan: Plan) -> bool:
     return isinstance(plan.base, StagedBase) and plan.base.named.family.name == OWN
 
 
+def base_word(plan: Plan) -> str:
+    """What names a base that no builder makes on a command line; for a user's file `NAME.yaml` stands for its path."""
+    return shlex.quote(f"{plan.base.name}.yaml" if is_file(plan) else plan.base.name)
+
+
 def builder_option(plan: Plan) -> str:
     """What names a user's builder on a command line, which alone may do so; empty for other bases."""
     return f" --base {shlex.quote(plan.base.counts.builder)}" if isinstance(plan.base, BuilderBase) else ""

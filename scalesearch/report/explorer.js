@@ -127,12 +127,14 @@ const Explorer = (() => {
     const found = () => {
       const written = member();
       const point = multipliers();
-      const network = written ? written.network : Scaling.asked(base, given.rounding, state.policy, point, given.step);
+      const network = written ? written.network : Scaling.asked(base, given.rounding, state.policy, point, given.limits);
       return { written, point, network };
     };
 
     const command = ({ depth, width, side }) =>
-      `scalesearch scale --base ${given.base} --rounding ${state.policy} --depth ${depth} --width ${width} --resolution ${side}`;
+      `scalesearch scale --base ${given.base_word} --rounding ${state.policy} --depth ${depth} --width ${width} --resolution ${side}`;
+
+    const fromTool = `The same numbers from the tool${given.is_file ? `, with the path of your own base for ${given.base_word}` : ""}:`;
 
     const draw = () => {
       const { written, point, network } = found();
@@ -145,7 +147,7 @@ const Explorer = (() => {
       }
       at("asked").textContent = `${growth.toFixed(2)}×`;
       at("command").textContent = written && written.phi ? `family/${written.name}/config.yaml` : command(point);
-      at("source").textContent = written && written.phi ? `This is ${written.name} as the run wrote it:` : "The same numbers from the tool:";
+      at("source").textContent = written && written.phi ? `This is ${written.name} as the run wrote it:` : fromTool;
       root.querySelectorAll("[data-rule]").forEach((button) => button.setAttribute("aria-pressed", button.dataset.rule === state.rule));
       root.querySelectorAll("[data-mark]").forEach((button) => {
         button.setAttribute("aria-pressed", Math.abs(Number(button.dataset.phi) - state.phi) < 1e-9);

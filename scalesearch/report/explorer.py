@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from scalesearch.errors import ScaleSearchError
+from scalesearch.levelling import DEPTH_STEPS, REACH, TOLERANCE, WIDTH_STEP
 from scalesearch.outcome import Outcome
+from scalesearch.report.again import base_word, is_file
 from scalesearch.report.facts import Facts
 from scalesearch.scalable import FULL_STEP
 from scalesearch.scaling import PAPER, Coefficients
 from scalesearch.space import REFERENCES
-from scalesearch.spec import Network
+from scalesearch.spec import DEEPEST, LARGEST_SIDE, WIDEST, Network
 from scalesearch.yamlfile import read_mapping
 
 Document = dict[str, Any]
@@ -35,13 +37,29 @@ def explorer_document(facts: Facts) -> Document | None:
     rules = list(_rules(facts.outcome, plan.space.budget))
     return {
         "base": name,
+        "base_word": base_word(plan),
+        "is_file": is_file(plan),
         "network": network.to_dict(),
         "rounding": asdict(rounding),
-        "step": FULL_STEP,
+        "limits": _limits(),
         "rules": rules,
         "range": _range(rules, plan.space.budget),
         "marks": marks,
         "farthest": max(round(FARTHEST * max(float(mark["phi"]) for mark in marks), 2), ALONE),
+    }
+
+
+def _limits() -> Document:
+    """What levelling keeps to; the page levels by the same numbers."""
+    return {
+        "step": FULL_STEP,
+        "tolerance": TOLERANCE,
+        "reach": REACH,
+        "depth_steps": DEPTH_STEPS,
+        "width_step": WIDTH_STEP,
+        "widest": WIDEST,
+        "deepest": DEEPEST,
+        "largest_side": LARGEST_SIDE,
     }
 
 

@@ -22,7 +22,7 @@
   addEventListener("afterprint", () => folded.forEach((one) => (one.open = false)));
 
   const tip = document.getElementById("tip");
-  for (const title of document.querySelectorAll("svg.figure :not(svg) > title")) {
+  for (const title of document.querySelectorAll("svg.figure title")) {
     title.parentNode.dataset.tip = title.textContent;
     title.remove();
   }

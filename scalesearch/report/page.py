@@ -114,7 +114,8 @@ def page(facts: Facts) -> str:
         style=Markup((HERE / "page.css").read_text(encoding="utf-8") + STYLE.read_text(encoding="utf-8")),
         script=Markup(script),
         plotly=Markup(plotly),
-        policy=f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; "
+        policy="default-src 'none'; base-uri 'none'; form-action 'none'; "
+        "style-src 'unsafe-inline'; img-src data: blob:; "
         f"script-src {_hash(script)} {_hash(plotly)}",
         data=Markup(_embedded({"figures": every, "explorer": explorer})),
     )

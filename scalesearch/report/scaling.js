@@ -1,5 +1,5 @@
 // The tool's own arithmetic for the page: scaling.py, depths.py, cost.py and levelling.py, rule by rule.
-// Networks are the plain values that config.yaml holds. Tests hold every number to `scalesearch scale --json`.
+// Networks are the plain values that config.yaml holds. Tests hold them to `scalesearch scale --json`, for a base of every kind of block.
 const Scaling = (() => {
   "use strict";
 
@@ -12,8 +12,7 @@ const Scaling = (() => {
   /** The nearest whole number, halves to the even one. */
   const whole = (value) => {
     const low = Math.floor(value);
-    if (value - low !== 0.5) return Math.round(value);
-    return low % 2 ? low + 1 : low;
+    return value - low === 0.5 ? low + (low % 2) : Math.round(value);
   };
 
   // ---- scaling.py
@@ -70,9 +69,7 @@ const Scaling = (() => {
   /** The paper's rounding: depth up to the next whole, channels to the divisor, the side to the pixel. */
   const scale = (network, at, rounding) => {
     const moves = deepens(network, rounding);
-    const depths = network.stages.map((stage, i) =>
-      moves[i] ? Math.ceil(decimals(stage.depth * at.depth, 9)) : stage.depth,
-    );
+    const depths = network.stages.map(({ depth }, i) => (moves[i] ? Math.ceil(decimals(depth * at.depth, 9)) : depth));
     const side = Math.max(1, whole(network.resolution * at.resolution));
     return resize(network, depths, scaleWidths(network, at.width, rounding), side);
   };
@@ -87,12 +84,10 @@ const Scaling = (() => {
     return { stride, work: weights, params: weights + 2 * outputs, activations: outputs };
   };
 
-  const linear = (inputs, outputs) => ({
-    stride: POOLED,
-    work: inputs * outputs,
-    params: inputs * outputs + outputs,
-    activations: outputs,
-  });
+  const linear = (inputs, outputs) => {
+    const weights = inputs * outputs;
+    return { stride: POOLED, work: weights, params: weights + outputs, activations: outputs };
+  };
 
   const hiddenWidth = (network, stage, inputs) => {
     if (stage.block === "bottleneck") return Math.max(1, whole(stage.expansion * stage.width));
@@ -116,11 +111,10 @@ const Scaling = (() => {
     mbconv(network, stage, inputs, before, after) {
       const hidden = hiddenWidth(network, stage, inputs);
       const squeezed = squeezedWidth(network, stage, inputs);
-      const excite = (from, to) => ({ stride: POOLED, work: from * to, params: from * to + to, activations: to });
       return [
         ...(hidden !== inputs ? [conv(before, inputs, hidden)] : []),
         conv(after, hidden, hidden, stage.kernel, hidden),
-        ...(squeezed ? [excite(hidden, squeezed), excite(squeezed, hidden)] : []),
+        ...(squeezed ? [linear(hidden, squeezed), linear(squeezed, hidden)] : []),
         conv(after, hidden, stage.width),
       ];
     },
@@ -222,20 +216,18 @@ const Scaling = (() => {
 
   // ---- levelling.py
 
-  const LIMITS = { tolerance: 0.03, reach: 0.15, depthSteps: 200, widest: 65536, deepest: 4096, largest: 16384 };
-
-  const widthChoices = (base, rounding, [low, high]) => {
+  const widthChoices = (base, rounding, [low, high], { width_step: step, widest }) => {
     const choices = [];
-    const last = Math.floor(decimals(high / 0.001, 6));
-    for (let index = Math.max(1, Math.ceil(decimals(low / 0.001, 6))); index <= last; index++) {
-      const factor = decimals(index * 0.001, 6);
+    const last = Math.floor(decimals(high / step, 6));
+    for (let index = Math.max(1, Math.ceil(decimals(low / step, 6))); index <= last; index++) {
+      const factor = decimals(index * step, 6);
       const widths = scaleWidths(base, factor, rounding);
       const flat = [widths.stem, ...widths.stages, widths.head, widths.hidden];
       const before = choices.at(-1);
       if (before && before.flat.join() === flat.join()) before.high = factor;
       else choices.push({ widths, flat, low: factor, high: factor });
     }
-    return choices.filter((one) => Math.max(...one.flat) <= LIMITS.widest);
+    return choices.filter((one) => Math.max(...one.flat) <= widest);
   };
 
   /** Work per pixel at each cumulative stride, linear in the depths. */
@@ -251,20 +243,20 @@ const Scaling = (() => {
     return { strides, at: (depths) => once.map((work, s) => work + sum(depths.map((d, i) => (d - 1) * repeats[i][s]))) };
   };
 
-  const windowAround = (point, base, rounding, growth, step) => {
-    const [slack, half] = [Math.exp(LIMITS.reach), Math.exp(LIMITS.reach / 2)];
+  const windowAround = (point, base, rounding, growth, limits) => {
+    const [slack, half] = [Math.exp(limits.reach), Math.exp(limits.reach / 2)];
     const clamp = growth >= 1 ? (value) => Math.max(value, 1) : (value) => Math.min(value, 1);
     const around = (value, factor) => [clamp(value / factor), clamp(value * factor)];
     const holds = ([low, high]) => low <= 1 && 1 <= high;
     const [depth, side] = [around(point.depth, slack), around(point.resolution, half)];
     const sides = new Set(holds(side) ? [base.resolution] : []);
-    const first = Math.ceil(decimals((base.resolution * side[0]) / step, 9)) * step;
-    for (let at = first; at <= Math.floor(decimals(base.resolution * side[1], 9)); at += step) sides.add(at);
+    const first = Math.ceil(decimals((base.resolution * side[0]) / limits.step, 9)) * limits.step;
+    for (let at = first; at <= Math.floor(decimals(base.resolution * side[1], 9)); at += limits.step) sides.add(at);
     const moves = deepens(base, rounding);
     const blocks = sum(base.stages.map((stage) => stage.depth));
     const depths = new Set(holds(depth) ? [blocks] : []);
     const least = Math.max(leastDepth(base, moves), Math.ceil(decimals(blocks * depth[0], 9)));
-    const stride = Math.max(1, Math.floor(blocks / LIMITS.depthSteps));
+    const stride = Math.max(1, Math.floor(blocks / limits.depth_steps));
     const most = moves.some(Boolean) ? Math.floor(decimals(blocks * depth[1], 9)) : 0;
     for (let at = least; at <= most; at += stride) depths.add(at);
     return {
@@ -272,7 +264,7 @@ const Scaling = (() => {
       moves,
       widths: around(point.width, half),
       depths: [...depths].sort((a, b) => a - b),
-      sides: [...sides].filter((one) => one >= 1 && one <= LIMITS.largest).sort((a, b) => a - b),
+      sides: [...sides].filter((one) => one >= 1 && one <= limits.largest_side).sort((a, b) => a - b),
     };
   };
 
@@ -283,15 +275,15 @@ const Scaling = (() => {
   };
 
   /** The legal network of `growth` times the compute that is nearest to the point; null where none is near enough. */
-  const level = (base, point, growth, rounding, step) => {
-    const found = windowAround(point, base, rounding, growth, step);
+  const level = (base, point, growth, rounding, limits) => {
+    const found = windowAround(point, base, rounding, growth, limits);
     const asked = growth * count(base).macs;
-    const [least, most] = [asked * (1 - LIMITS.tolerance), asked * (1 + LIMITS.tolerance)];
+    const [least, most] = [asked * (1 - limits.tolerance), asked * (1 + limits.tolerance)];
     const spreads = found.depths
       .map((blocks) => ({ blocks, depths: spread(blocks, base, found.moves) }))
-      .filter((one) => Math.max(...one.depths) <= LIMITS.deepest);
+      .filter((one) => Math.max(...one.depths) <= limits.deepest);
     let best = null;
-    for (const choice of widthChoices(base, rounding, found.widths)) {
+    for (const choice of widthChoices(base, rounding, found.widths, limits)) {
       const work = workOf(base, choice.widths);
       const areas = found.sides.map((side) => work.strides.map((stride) => pixels(side, stride)));
       const width = Math.min(Math.max(point.width, choice.low), choice.high);
@@ -305,7 +297,7 @@ const Scaling = (() => {
             4 * (Math.log(side / base.resolution) - Math.log(point.resolution)) ** 2 +
             Math.log(macs / asked) ** 2 +
             (width === point.width ? 0 : 4 * Math.log(width / point.width) ** 2);
-          if (squared > LIMITS.reach ** 2) return;
+          if (squared > limits.reach ** 2) return;
           const one = { key: [decimals(squared, 12), macs, blocks, side], depths, widths: choice.widths };
           if (!best || before(one, best)) best = one;
         });
@@ -315,12 +307,12 @@ const Scaling = (() => {
   };
 
   /** What `scalesearch scale` makes of multipliers and a side [px]; null where levelling finds no network. */
-  const asked = (base, rounding, policy, { depth, width, side }, step) => {
+  const asked = (base, rounding, policy, { depth, width, side }, limits) => {
     const at = { depth, width, resolution: side / base.resolution };
     if (depth === 1 && width === 1 && side === base.resolution) return base;
     if (policy === "paper") return scale(base, at, rounding);
     const growth = depth * (width * width) * (at.resolution * at.resolution);
-    return level(base, at, growth, rounding, step);
+    return level(base, at, growth, rounding, limits);
   };
 
   return { asked, count, countParts, ceilDiv, hiddenWidth, squeezedWidth, whole };

@@ -86,7 +86,8 @@ def svg(figure: Figure, width: int, *, alone: bool = False) -> str:
     Args:
         figure: what to draw.
         width: of the picture [px].
-        alone: whether it is a file of its own, with its style inside and a white ground.
+        alone: whether it is a file of its own, with its name and its style inside and a white ground; beside the
+            heading and the caption of a page it is silent.
     """
     key = list(_key(figure, width))
     rows = 1 + max((row for row, _ in key), default=-1)
@@ -96,12 +97,12 @@ def svg(figure: Figure, width: int, *, alone: bool = False) -> str:
     body = [*(text for _, text in key), *_axes(frame)]
     body += [text for mark in figure.marks for text in _drawn(mark, frame)]
     head = f'class="figure" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-    if alone:
-        body.insert(0, f"<desc>{_escaped(figure.caption)}</desc>")
-        body.insert(0, f"<style>{_plain_style()}</style>")
-        body.insert(1, f'<rect class="ground" width="{width}" height="{height}"/>')
-        head += ' xmlns="http://www.w3.org/2000/svg"'
-    return f'<svg {head} role="img"><title>{_escaped(figure.title)}</title>{"".join(body)}</svg>'
+    if not alone:
+        return f'<svg {head} aria-hidden="true">{"".join(body)}</svg>'
+    said = f"<title>{_escaped(figure.title)}</title><desc>{_escaped(figure.caption)}</desc>"
+    ground = f'<rect class="ground" width="{width}" height="{height}"/>'
+    head += ' role="img" xmlns="http://www.w3.org/2000/svg"'
+    return f"<svg {head}>{said}<style>{_plain_style()}</style>{ground}{''.join(body)}</svg>"
 
 
 def _plain_style() -> str:

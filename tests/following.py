@@ -65,14 +65,19 @@ def states(folder: Path) -> list[Seen]:
     return stored(f"sqlite:///{folder / 'study.db'}", "scalesearch")
 
 
-def stored(url: str, name: str) -> list[Seen]:
-    """The same of any study."""
+def trials_of(url: str, name: str | None) -> list[optuna.trial.FrozenTrial]:
+    """The trials of a study; without a name of the only one there. No connection stays open."""
     database = optuna.storages.RDBStorage(url)
     try:
-        trials = optuna.load_study(study_name=name, storage=database).trials
+        return optuna.load_study(study_name=name, storage=database).trials
     finally:
         database.remove_session()
         database.engine.dispose()
+
+
+def stored(url: str, name: str) -> list[Seen]:
+    """The same of any study."""
+    trials = trials_of(url, name)
     return [(trial.user_attrs["proxy"], trial.state.name, trial.value) for trial in trials]
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import optuna
 import pytest
+from following import trials_of
 from judging import assert_nothing_ran_again, lines, name_of
 from servers import Server
 
@@ -100,11 +100,10 @@ def ends(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
 def assert_study_is_whole(folder: Path, driver: str | None) -> None:
     """Every trial once, none left running."""
     if driver is None:
-        study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
+        trials = trials_of(f"sqlite:///{folder / 'study.db'}", None)
     else:
         [bound] = {line["value"] for line in lines(folder) if line.get("part") == "study"}
-        study = optuna.load_study(study_name=bound, storage=driver)
-    trials = study.get_trials(deepcopy=False)
+        trials = trials_of(driver, bound)
     names = [name_of(trial.user_attrs) for trial in trials]
     assert sorted(names) == sorted(ends(folder))
     assert all(trial.state.is_finished() for trial in trials)

@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -30,6 +31,7 @@ from scalesearch.report.sources import bibtex
 from scalesearch.request import read_request, resolve
 from scalesearch.runfolder import write_plan
 from scalesearch.stopping import TerminatedError
+from scalesearch.stored import read_run
 from scalesearch.trials import TrialResult, TrialState
 
 SECTIONS = [
@@ -371,6 +373,39 @@ def test_a_live_report_is_written_beside_a_run_when_it_is_asked_for(tmp_path: Pa
             assert time.monotonic() < end
             time.sleep(0.05)
     assert "Nothing is ranked yet." in (tmp_path / "report.html").read_text()
+
+
+def test_a_run_that_is_interrupted_leaves_a_page_that_says_so_and_the_curves_of_its_trials(
+    program: Callable[..., Program], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = tmp_path / "run"
+    more = ("--seeds", 12, "--live", "--log", "tensorboard")  # long enough to be still at work when a page is written
+    run = program("run", *tiny_options, *more, "--out", folder)
+    run.wait_for("1/48 ")
+    end = time.monotonic() + 120
+    while not (folder / "report.html").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    meanwhile = Elements((folder / "report.html").read_text()).words
+    run.interrupt()
+    assert run.wait(60) == 130
+    assert re.search(r"Was running when this was written, [\d: -]+ UTC: \d+ of 48 trials done", meanwhile)
+    assert f"scalesearch report {folder} tells how it stands now" in meanwhile
+    stored = read_run(folder)
+    words = Elements((folder / "report.html").read_text()).words
+    assert f"{stored.standing.capitalize()}, as of " in words
+    assert stored.state == "interrupted"
+    assert "interrupted: the same command goes on" in words
+    assert "was running" not in words.lower()
+    trained = [one for one in stored.results if one.epochs]
+    assert trained
+    for one in trained:
+        curves = accumulator.EventAccumulator(str(folder / "tensorboard" / str(one.key)))
+        curves.Reload()
+        for name in ("accuracy", "loss", "train_loss"):
+            told = [(epoch.epoch, pytest.approx(getattr(epoch, name))) for epoch in one.epochs]
+            assert [(point.step, point.value) for point in curves.Scalars(name)] == told
 
 
 def test_a_live_report_that_cannot_be_written_disturbs_nothing(tmp_path: Path):

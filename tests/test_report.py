@@ -21,6 +21,7 @@ from reporting import hilly, planned, stored, trained, write_family
 from scalesearch.cli.reporting import reported
 from scalesearch.errors import SearchFailedError
 from scalesearch.plan import read_plan
+from scalesearch.report import write_figures
 from scalesearch.report.again import study_file
 from scalesearch.report.figure import Figure, Missing
 from scalesearch.report.kin import PUBLISHED
@@ -129,6 +130,20 @@ def test_report_writes_where_it_is_told_and_every_figure_as_svg_of_its_own(
         text = Path(one).read_text()
         assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
         assert "var(" not in text  # programs that read SVG know no variables
+
+
+def test_a_figure_that_is_missing_by_now_leaves_no_older_file_and_other_files_stay(tmp_path: Path):
+    plan, layout = planned()
+    place = tmp_path / "figures"
+    place.mkdir()
+    drawn = write_figures(stored(tmp_path, plan, layout, trained(plan, layout, hilly(plan, layout))), place)
+    assert place / "simplex.svg" in drawn
+    (place / "mine.svg").write_bytes((place / "simplex.svg").read_bytes())
+    (place / "curves.svg").write_text("<svg/>")
+    (place / "ranking.svg").write_bytes(b"\xff")
+    left = write_figures(stored(tmp_path, plan, layout, []), place)
+    kept = {"mine.svg", "curves.svg", "ranking.svg"}
+    assert {path.name for path in place.iterdir()} == {path.name for path in left} | kept
 
 
 def test_report_of_what_is_no_run_is_refused_in_a_line(call: Call, tmp_path: Path):

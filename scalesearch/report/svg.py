@@ -22,6 +22,8 @@ SIDES: tuple[Side, ...] = ("right", "left", "above", "below")
 HOLLOW = ("untrained", "before")
 """Points that a label may rather cover than full ones."""
 STYLE = Path(__file__).with_name("figures.css")
+HEAD = '<svg class="figure"'
+"""What every figure begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +95,13 @@ def svg(figure: Figure, width: int, *, alone: bool = False) -> str:
     height = round(frame.top + frame.height + below)
     body = [*(text for _, text in key), *_axes(frame)]
     body += [text for mark in figure.marks for text in _drawn(mark, frame)]
-    head = f'class="figure" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    head = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     if alone:
         body.insert(0, f"<desc>{escape(figure.caption)}</desc>")
         body.insert(0, f"<style>{_plain_style()}</style>")
         body.insert(1, f'<rect class="ground" width="{width}" height="{height}"/>')
         head += ' xmlns="http://www.w3.org/2000/svg"'
-    return f'<svg {head} role="img"><title>{escape(figure.title)}</title>{"".join(body)}</svg>'
+    return f'{HEAD} {head} role="img"><title>{escape(figure.title)}</title>{"".join(body)}</svg>'
 
 
 def _plain_style() -> str:

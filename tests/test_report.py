@@ -4,6 +4,8 @@ import html
 import json
 import re
 import shutil
+import signal
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -31,7 +33,7 @@ from scalesearch.report.sentences import headline
 from scalesearch.report.sources import bibtex
 from scalesearch.request import read_request, resolve
 from scalesearch.runfolder import write_plan
-from scalesearch.stopping import TerminatedError
+from scalesearch.stopping import CtrlCError, TerminatedError, raising
 from scalesearch.stored import read_run
 from scalesearch.trials import TrialResult, TrialState
 
@@ -421,6 +423,26 @@ def test_a_run_that_is_interrupted_leaves_a_page_that_says_so_and_the_curves_of_
         for name in ("accuracy", "loss", "train_loss"):
             told = [(epoch.epoch, pytest.approx(getattr(epoch, name))) for epoch in one.epochs]
             assert [(point.step, point.value) for point in curves.Scalars(name)] == told
+
+
+def test_a_second_ctrl_c_waits_for_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    writes, is_over = threading.Event(), threading.Event()
+    monkeypatch.setattr("scalesearch.report.live.write_report", lambda _: writes.set() or is_over.wait(300))
+    main = threading.main_thread().ident
+
+    def press() -> None:
+        writes.wait(60)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    def interrupted() -> None:
+        with LiveReport(tmp_path):
+            threading.Thread(target=press).start()
+            raise CtrlCError
+
+    with raising(), pytest.raises(CtrlCError) as raised:
+        interrupted()
+    assert isinstance(raised.value.__context__, CtrlCError)  # the first; the second has ended the wait
+    is_over.set()
 
 
 def test_a_live_report_that_cannot_be_written_disturbs_nothing(tmp_path: Path):

@@ -1,8 +1,10 @@
 """Curves for TensorBoard, read back by TensorBoard."""
 
+import sys
 from pathlib import Path
 
 import pytest
+from calling import Call
 
 from scalesearch.boards import FOLDER, Boards
 from scalesearch.engine.work import Failed, Finished, Progress, Started
@@ -50,6 +52,18 @@ def test_epochs_that_a_trial_tells_again_stand_once(tmp_path: Path):
             for number in numbers:
                 boards.happened(epoch(number))
     assert curve(tmp_path, "accuracy") == [(1, 40.0), (2, 80.0), (3, 120.0)]
+
+
+def test_curves_without_tensorboard_are_refused_in_a_line_before_anything_is_written(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    told = call("run", "--log", "tensorboard", "--out", tmp_path / "run")
+    assert told.code == 2
+    mend = "install it with `pip install scalesearch[tensorboard]`, or leave --log out"
+    assert told.err == f"scalesearch: --log tensorboard: TensorBoard is not installed; {mend}\n"
+    assert not (tmp_path / "run").exists()
 
 
 def test_curves_that_cannot_be_written_end_no_search(tmp_path: Path):

@@ -4,8 +4,11 @@ import html
 import json
 import re
 import shutil
+import signal
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -31,7 +34,8 @@ from scalesearch.report.sentences import headline
 from scalesearch.report.sources import bibtex
 from scalesearch.request import read_request, resolve
 from scalesearch.runfolder import write_plan
-from scalesearch.stopping import TerminatedError
+from scalesearch.stopping import CtrlCError, TerminatedError, raising
+from scalesearch.stored import read_run
 from scalesearch.trials import TrialResult, TrialState
 
 SECTIONS = [
@@ -133,6 +137,20 @@ def test_report_writes_where_it_is_told_and_every_figure_as_svg_of_its_own(
         text = Path(one).read_text()
         assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
         assert "var(" not in text  # programs that read SVG know no variables
+
+
+def test_a_figure_that_is_missing_by_now_leaves_no_older_file_and_other_files_stay(tmp_path: Path):
+    plan, layout = planned()
+    place = tmp_path / "figures"
+    place.mkdir()
+    drawn = write_figures(stored(tmp_path, plan, layout, trained(plan, layout, hilly(plan, layout))), place)
+    assert place / "simplex.svg" in drawn
+    (place / "mine.svg").write_bytes((place / "simplex.svg").read_bytes())
+    (place / "curves.svg").write_text("<svg/>")
+    (place / "ranking.svg").write_bytes(b"\xff")
+    left = write_figures(stored(tmp_path, plan, layout, []), place)
+    kept = {"mine.svg", "curves.svg", "ranking.svg"}
+    assert {path.name for path in place.iterdir()} == {path.name for path in left} | kept
 
 
 def test_report_of_what_is_no_run_is_refused_in_a_line(call: Call, tmp_path: Path):
@@ -390,6 +408,59 @@ def test_a_live_report_is_written_beside_a_run_when_it_is_asked_for(tmp_path: Pa
             assert time.monotonic() < end
             time.sleep(0.05)
     assert "Nothing is ranked yet." in (tmp_path / "report.html").read_text()
+
+
+def test_a_run_that_is_interrupted_leaves_a_page_that_says_so_and_the_curves_of_its_trials(
+    program: Callable[..., Program], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = tmp_path / "run"
+    more = ("--seeds", 12, "--live", "--log", "tensorboard")  # long enough to be still at work when a page is written
+    run = program("run", *tiny_options, *more, "--out", folder)
+    run.wait_for("1/48 ")
+    end = time.monotonic() + 120
+    while not (folder / "report.html").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    meanwhile = Elements((folder / "report.html").read_text()).words
+    run.interrupt()
+    assert run.wait(60) == 130
+    assert re.search(r"Was running when this was written, [\d: -]+ UTC: \d+ of 48 trials done", meanwhile)
+    assert f"scalesearch report {folder} tells how it stands now" in meanwhile
+    stored = read_run(folder)
+    words = Elements((folder / "report.html").read_text()).words
+    assert f"{stored.standing.capitalize()}, as of " in words
+    assert stored.state == "interrupted"
+    assert "interrupted: the same command goes on" in words
+    assert "was running" not in words.lower()
+    trained = [one for one in stored.results if one.epochs]
+    assert trained
+    for one in trained:
+        curves = accumulator.EventAccumulator(str(folder / "tensorboard" / str(one.key)))
+        curves.Reload()
+        for name in ("accuracy", "loss", "train_loss"):
+            told = [(epoch.epoch, pytest.approx(getattr(epoch, name))) for epoch in one.epochs]
+            assert [(point.step, point.value) for point in curves.Scalars(name)] == told
+
+
+def test_a_second_ctrl_c_waits_for_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    writes, is_over = threading.Event(), threading.Event()
+    monkeypatch.setattr("scalesearch.report.live.write_report", lambda _: writes.set() or is_over.wait(300))
+    main = threading.main_thread().ident
+
+    def press() -> None:
+        writes.wait(60)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    def interrupted() -> None:
+        with LiveReport(tmp_path):
+            threading.Thread(target=press).start()
+            raise CtrlCError
+
+    with raising(), pytest.raises(CtrlCError) as raised:
+        interrupted()
+    assert isinstance(raised.value.__context__, CtrlCError)  # the first; the second has ended the wait
+    is_over.set()
 
 
 def test_a_live_report_that_cannot_be_written_disturbs_nothing(tmp_path: Path):

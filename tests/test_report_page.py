@@ -17,6 +17,7 @@ from reporting import Results, alone, failed, flat, hilly, interrupted, planned,
 from test_report import SECTIONS, hostile
 
 from scalesearch.report.page import page
+from scalesearch.trials import TrialResult, TrialState
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -347,6 +348,24 @@ def test_buttons_of_members_fit_a_finger_and_cover_each_other_under_no_rule(b0: 
         assert len(boxes) == 8
         assert min(size for box in boxes for size in (box["width"], box["height"])) >= 24
         assert [pair for pair in combinations(boxes, 2) if overlap(*pair)] == []
+
+
+def test_a_long_reason_takes_three_lines_and_is_whole_in_its_title(browser, tmp_path: Path):
+    plan, layout = planned(candidates=3)
+    results = trained(plan, layout, hilly(plan, layout))
+    reason = "the worker said: " + 1_000 * "long "
+    results[-1] = TrialResult(key=results[-1].key, state=TrialState.FAILED, reason=reason)
+    (tmp_path / "report.html").write_text(page(stored(tmp_path, plan, layout, results)))
+    opened = Opened(browser, tmp_path / "report.html")
+    opened.page.locator("#curves summary").click()
+    cell = opened.page.locator("#curves td.long").last
+    assert cell.locator("div").get_attribute("title") == f"failed: {reason}"
+    assert cell.bounding_box()["height"] < 4 * opened.page.locator("#curves thead").bounding_box()["height"]
+    heading = opened.page.locator("#curves th", has_text="state")
+    assert heading.bounding_box()["x"] == cell.bounding_box()["x"]
+    aligned = "one => getComputedStyle(one).textAlign"
+    assert heading.evaluate(aligned) == cell.evaluate(aligned) == "left"
+    opened.page.close()
 
 
 def test_hostile_names_run_no_script(browser, tmp_path: Path):

@@ -81,7 +81,7 @@ Checkpoints = Annotated[
     ),
 ]
 OutFolder = Annotated[Path | None, output("--out", help="Run folder; default: runs/<named after the plan>.")]
-Live = Annotated[bool, output("--live", help="Write report.html again after every decision.")]
+Live = Annotated[bool, output("--live", help="Write report.html again after every decision, and when interrupted.")]
 Log = Annotated[
     Literal["tensorboard"] | None, output("--log", help="tensorboard: curves of each trial, in the run folder.")
 ]

@@ -33,7 +33,7 @@ NOBODY = Heard()
 
 @contextmanager
 def reported(folder: Path, *, live: bool, log: str | None) -> Iterator[Heard]:
-    """Write the report of what happens inside, also where all trials fail; an interruption does not wait for one.
+    """Write the report of what happens inside, also where all trials fail; of an interrupted run only with `live`.
 
     Args:
         folder: the run folder.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from scalesearch.errors import StudyError
@@ -11,7 +12,7 @@ from scalesearch.files import Told, write_whole
 from scalesearch.report.facts import Facts, read_facts
 from scalesearch.report.figure import Figure
 from scalesearch.report.page import WIDE, figures, page
-from scalesearch.report.svg import svg
+from scalesearch.report.svg import HEAD, svg
 
 NAME = "report.html"
 
@@ -56,16 +57,27 @@ def figures_folder(place: Path) -> Path:
 
 
 def write_figures(facts: Facts, place: Path) -> list[Path]:
-    """Write each figure of a report as an SVG file that needs nothing else; those that are missing are not.
+    """Write each figure of a report as an SVG file that needs nothing else; an older file of one that is missing goes.
 
     Raises:
         StudyError: the place cannot be written.
     """
-    drawn = [one for group in figures(facts).values() for one in group if isinstance(one, Figure)]
-    paths = [place / f"{one.id}.svg" for one in drawn]
-    for path, one in zip(paths, drawn, strict=True):
-        _write(path, svg(one, WIDE, alone=True) + "\n")
+    paths: list[Path] = []
+    for one in (one for group in figures(facts).values() for one in group):
+        path = place / f"{one.id}.svg"
+        if isinstance(one, Figure):
+            _write(path, svg(one, WIDE, alone=True) + "\n")
+            paths.append(path)
+        else:
+            _remove(path)
     return paths
+
+
+def _remove(path: Path) -> None:
+    """Remove a figure that we have drawn; what somebody else has drawn stays."""
+    with suppress(OSError):
+        if path.read_text(encoding="utf-8", errors="replace").startswith(HEAD):
+            path.unlink()
 
 
 def _write(path: Path, text: str, told: Told | None = None) -> None:

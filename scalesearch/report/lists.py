@@ -16,6 +16,9 @@ from scalesearch.report.training import Step
 from scalesearch.trials import TrialResult
 from scalesearch.verdict import chance
 
+LINE = 40
+"""Most characters of a text that stays on a line."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
@@ -24,6 +27,11 @@ class Table:
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def long(self) -> set[int]:
+        """The columns with a text that is longer than a line: they wrap, and what is longer than three is cut off."""
+        return {column for row in self.rows for column, text in enumerate(row) if len(text) > LINE}
 
 
 def ranking_table(ranking: Ranking, layout: Layout) -> Table:

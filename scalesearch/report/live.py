@@ -13,7 +13,8 @@ from scalesearch.report import write_report
 class LiveReport:
     """Writes a run's report in a thread of its own, at most one at a time and never an outdated one.
 
-    A report that cannot be written, as the run's files change under it, is left to the next one.
+    A report that cannot be written, as the run's files change under it, is left to the next one. An interruption has a
+    last one written, of the run as it then stands; behind every other ending whoever ended the run writes it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,10 +31,9 @@ class LiveReport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._asked:
-            self._is_over = True
+            self._is_over, self._is_due = True, error is not None and not isinstance(error, Exception)
             self._asked.notify()
-        if error is None or isinstance(error, Exception):  # an interruption waits for no page
-            self._thread.join()
+        self._thread.join()
 
     def renew(self) -> None:
         """Have the report written again, soon."""
@@ -45,7 +45,7 @@ class LiveReport:
         while True:
             with self._asked:
                 self._asked.wait_for(lambda: self._is_due or self._is_over)
-                if self._is_over:
+                if not self._is_due:
                     return
                 self._is_due = False
             with suppress(Exception):  # the last report, which the run writes, tells what is wrong

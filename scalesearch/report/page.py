@@ -25,7 +25,17 @@ from scalesearch.report.facts import Facts
 from scalesearch.report.figure import Drawn, Figure
 from scalesearch.report.kin import SOURCE, family_figure, published_networks
 from scalesearch.report.ranked import off_budget, ranking_figure
-from scalesearch.report.sentences import counted, family_note, headline, is_sure, lead, rule_hint, slots, words
+from scalesearch.report.sentences import (
+    counted,
+    family_note,
+    headline,
+    is_sure,
+    lead,
+    rule_hint,
+    slots,
+    standing,
+    words,
+)
 from scalesearch.report.shares import shares_figure
 from scalesearch.report.simplex import simplex_figure
 from scalesearch.report.sources import bibtex
@@ -95,6 +105,7 @@ def page(facts: Facts) -> str:
         status=status_document(facts.run),
         ranking=rank_document(facts.outcome) if facts.outcome else None,
         headline=headline(facts),
+        standing=standing(facts),
         lead=lead(facts),
         is_sure=is_sure(facts.outcome) if facts.outcome else False,
         rule_hint=rule_hint(facts.outcome) if facts.outcome else "",

@@ -49,6 +49,14 @@ def _candidates(outcome: Outcome) -> str:
     return f"{count} trained candidates ({planned} planned)"
 
 
+def standing(facts: Facts) -> str:
+    """How far the run was when the page was written; nothing that is false when it is read later."""
+    run, then = facts.run, facts.written
+    if run.is_live:
+        return f"Was running when this was written, {then}: {run.standing.removeprefix('running: ')}"
+    return f"{run.standing.capitalize() if run.results else 'Not begun'}, as of {then}"
+
+
 def lead(facts: Facts) -> str:
     """What stands in the place of findings."""
     if facts.run.count(TrialState.FAILED):

@@ -24,6 +24,8 @@ HOLLOW = ("untrained", "before")
 STYLE = Path(__file__).with_name("figures.css")
 NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 forbids, even escaped."""
+HEAD = '<svg class="figure"'
+"""What every figure begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +98,13 @@ def svg(figure: Figure, width: int, *, alone: bool = False) -> str:
     height = round(frame.top + frame.height + below)
     body = [*(text for _, text in key), *_axes(frame)]
     body += [text for mark in figure.marks for text in _drawn(mark, frame)]
-    head = f'class="figure" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    head = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     if not alone:
-        return f'<svg {head} aria-hidden="true">{"".join(body)}</svg>'
+        return f'{HEAD} {head} aria-hidden="true">{"".join(body)}</svg>'
     said = f"<title>{_escaped(figure.title)}</title><desc>{_escaped(figure.caption)}</desc>"
     ground = f'<rect class="ground" width="{width}" height="{height}"/>'
     head += ' role="img" xmlns="http://www.w3.org/2000/svg"'
-    return f"<svg {head}>{said}<style>{_plain_style()}</style>{ground}{''.join(body)}</svg>"
+    return f"{HEAD} {head}>{said}<style>{_plain_style()}</style>{ground}{''.join(body)}</svg>"
 
 
 def _plain_style() -> str:

@@ -196,11 +196,12 @@ def _stored_plan(folder: Path, plan: Plan) -> Plan:
             raise StudyError(f"{folder} holds a study without a plan", mend="choose another folder with --out")
         write_plan(folder, plan)
         return plan
-    recorded(folder)
+    record = recorded(folder)
     stored = read_plan(folder)
     if replace(stored, pace=plan.pace) != plan:
+        empty = "" if record.trials else "remove it, which has no trial yet, or "
         raise StudyError(
-            f"{folder} holds another plan: {_difference(stored, plan)}", mend="choose another folder with --out"
+            f"{folder} holds another plan: {_difference(stored, plan)}", mend=f"{empty}choose another folder with --out"
         )
     return replace(plan, pace=stored.pace)  # what a person asked for now, builders included, not what a file says
 

@@ -55,6 +55,13 @@ def test_a_label_with_a_side_keeps_it():
     assert labels(drawn(named("here"), points("tied", (135, 50))))["here"][2] == "start"
 
 
+def test_a_label_stays_within_the_picture():
+    at_the_end = Spots(kind="best", name="", spots=(Spot(x=235, y=50, tip="", label="effnetx-gpu", side=None),))
+    assert labels(drawn(at_the_end))["effnetx-gpu"][2] == "end"
+    held = Spots(kind="best", name="", spots=(Spot(x=235, y=50, tip="", label="effnetx-gpu", side="right"),))
+    assert labels(drawn(held)) == {}
+
+
 def test_labels_never_run_into_each_other():
     close = (Spot(x=100 + 10 * index, y=50, tip="", label=f"B{index}", side="above") for index in range(4))
     assert list(labels(drawn(Spots(kind="ours", name="", spots=tuple(close))))) == ["B0", "B2"]

@@ -7,9 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-from scalesearch.cli.console import console, duration
+from scalesearch.cli.console import console, duration, sentence
 from scalesearch.cli.reporting import NOBODY, Heard
 from scalesearch.cli.show import stamp
 from scalesearch.engine.work import Event, Failed, Kept, Noticed, Started
@@ -38,6 +39,13 @@ MOMENT = 10.0
 """Preparing images is worth a line where there is no terminal if it takes longer [s]."""
 
 
+class _Counted(MofNCompleteColumn):
+    """So many of how many; nothing where that is not known."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is None else super().render(task)
+
+
 class Display:
     """A frame for progress: bars on a terminal, lines elsewhere."""
 
@@ -46,7 +54,7 @@ class Display:
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
-            MofNCompleteColumn(),
+            _Counted(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
@@ -131,7 +139,7 @@ class RunDisplay(Display):
         self.at_most = plan.at_most
         if self.measured is not None:
             self.bars.remove_task(self.measured)
-        self.say(stamp(plan.evidence, plan.base.name))
+        sentence(self.console, stamp(plan.evidence, plan.base.name))
         kept = f", trials done before: {self.done}" if self.done else ""
         what = f"{plan.base.name} at {plan.budget} on {plan.data.name}"
         self.say(f"{what}: policy {plan.policy}, {slots} slots ready{_ways(plan.pace)}{kept}, in {self.folder}")

@@ -50,7 +50,7 @@ def stamp(evidence: str, base: str) -> str:
 
 def heading(evidence: str, base: str, *, as_json: bool) -> None:
     """The stamp, before anything else is said."""
-    terminal(as_json).print(stamp(evidence, base))
+    sentence(terminal(as_json), stamp(evidence, base))
 
 
 def rule_line(rule: Rule) -> str:

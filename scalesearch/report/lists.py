@@ -37,7 +37,8 @@ class Table:
 def ranking_table(ranking: Ranking, layout: Layout) -> Table:
     """Every ranked network, trained or not."""
     return Table(
-        caption="Every ranked candidate; estimates of untrained ones are the surface's.",
+        caption="Every ranked candidate"
+        + ("; estimates of untrained ones are the surface's." if ranking.rests_on_surface else "."),
         columns=(
             "candidate",
             "rank",

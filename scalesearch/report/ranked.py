@@ -132,7 +132,13 @@ def _marks(shown: Sequence[Row], ranking: Ranking, off: Reasons) -> Iterator[Mar
             kind=kind,
             name=name,
             spots=tuple(
-                Spot(x=row.estimate, y=-place, tip=tip(row, off), label="" if intervals else " ".join(row.references))
+                Spot(
+                    x=row.estimate,
+                    y=-place,
+                    tip=tip(row, off),
+                    label="" if intervals else " ".join(row.references),
+                    side=None,
+                )
                 for place, row in own
             ),
         )

@@ -255,7 +255,7 @@ def _line_label(kind: str, line: Line, frame: _Frame) -> str:
 
 
 def _spots(mark: Spots, frame: _Frame) -> Iterator[str]:
-    """Points, then their labels; a label that would run into another one is left to the point's tip."""
+    """Points, then their labels; one that would run into another one, or out of the picture, is left to the tip."""
     yield from (_symbol(mark.kind, frame.x(spot.x), frame.y(spot.y), spot.tip) for spot in mark.spots)
     drawn = [one for one in frame.figure.marks if isinstance(one, Spots)]
     full, hollow = (
@@ -266,7 +266,11 @@ def _spots(mark: Spots, frame: _Frame) -> Iterator[str]:
     for spot in (spot for spot in mark.spots if spot.label):
         sides: tuple[Side, ...] = (spot.side,) if spot.side else SIDES
         boxes = {side: _label_box(spot, side, frame) for side in sides}
-        free: list[Side] = [side for side in sides if not any(map(boxes[side].shared, taken))]
+        free: list[Side] = [
+            side
+            for side in sides
+            if boxes[side].left >= 0 and boxes[side].right <= frame.across and not any(map(boxes[side].shared, taken))
+        ]
         if free:
             side = min(free, key=lambda one: [sum(map(boxes[one].shared, points)) for points in (full, hollow)])
             taken.append(boxes[side])

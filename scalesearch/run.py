@@ -52,7 +52,7 @@ class Observer(Protocol):
     def prepared(self, step: Step, done: int, total: int) -> None:
         """So many images of those that are to be prepared are."""
 
-    def measuring(self) -> None:
+    def measuring(self, plan: Plan) -> None:
         """How trials are trained fastest is about to be measured, for seconds to minutes."""
 
     def started(self, plan: Plan, results: list[TrialResult], slots: int) -> None:
@@ -122,7 +122,7 @@ def run(
         now = agenda(plan, layout, journal.results, player(plan, layout, journal.decided))
         with engine(plan, layout, now, _own_place(cluster, journal)) as workers:
             images, found = _prepared(plan, layout, folder, journal, observer, cache=cache, download=download)
-            ready = workers.arranged(plan, layout, now, folder, _heard(observer), observer.measuring)
+            ready = workers.arranged(plan, layout, now, folder, _heard(observer), partial(observer.measuring, plan))
             _write_environment(folder, ready.slots, observer)
             _tell_of_start(ready, layout, journal.results, found, observer)
             with noting(asked):

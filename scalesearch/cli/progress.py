@@ -123,8 +123,9 @@ class RunDisplay(Display):
         if self.is_told:
             self.say(f"waiting for {total:,} {STEPS[step]}")
 
-    def measuring(self) -> None:
+    def measuring(self, plan: Plan) -> None:
         """The pace is about to be measured: a line, and on a terminal a bar that moves until training begins."""
+        self._stamp(plan)
         self.say(MEASURING)
         self.measured = self.add("measuring", None)
 
@@ -137,13 +138,17 @@ class RunDisplay(Display):
         """Training begins; `results` hold what earlier runs of the plan did."""
         self.done, self.start = sum(result.has_ended for result in results), time.monotonic()
         self.at_most = plan.at_most
-        if self.measured is not None:
+        if self.measured is None:
+            self._stamp(plan)
+        else:
             self.bars.remove_task(self.measured)
-        sentence(self.console, stamp(plan.evidence, plan.base.name))
         kept = f", trials done before: {self.done}" if self.done else ""
         what = f"{plan.base.name} at {plan.budget} on {plan.data.name}"
         self.say(f"{what}: policy {plan.policy}, {slots} slots ready{_ways(plan.pace)}{kept}, in {self.folder}")
         self.overall = self.add("all trials", 0, self.done)
+
+    def _stamp(self, plan: Plan) -> None:
+        sentence(self.console, stamp(plan.evidence, plan.base.name))
 
     def planned(self, now: Agenda) -> None:
         """A batch of trials is due."""

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -176,7 +176,7 @@ class _Batch:
         self._waiting = deque(waiting)
         self._ended = ended
         self._groups = {key: group for group in waiting for key in group}
-        self._work = cache(work)
+        self._work = work
         self._forget = forget
         self._epochs = epochs
         self._journal = journal
@@ -200,8 +200,6 @@ class _Batch:
                 if not (executor.busy or self._waiting):  # what waits may wait for a slot that is to come
                     return True
                 self._write(())
-                if self._waiting:
-                    self._work(self._waiting[0])  # made while others train, it is at hand when a slot is idle
                 events = executor.events()
                 if not late():
                     self.fill(executor)

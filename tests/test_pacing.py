@@ -61,9 +61,8 @@ def test_probes_are_counted_while_all_of_them_run():
         executor.arrange([SLOT, late])
         start = time.monotonic()
         both = executor.measure(replace(PROBE, seconds=0.5), [SLOT, late])
-        took = time.monotonic() - start
-        assert took > 0.5
-        assert both > alone * 0.5 / took  # what one would come to whose waiting counted
+        assert time.monotonic() - start > 0.5
+        assert both > alone / 2
         assert executor.measure(replace(PROBE, seconds=0.1), [SLOT]) > 0  # nothing is left in the pipes
     finally:
         executor.close()

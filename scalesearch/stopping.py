@@ -5,6 +5,8 @@ A signal that is ignored when the program starts stays ignored, as `nohup` and a
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -49,8 +51,7 @@ class Asked:
 def raising() -> Iterator[None]:
     """Inside, such a signal raises wherever it meets the program: CtrlCError, or TerminatedError.
 
-    One that meets the import of torch is heard behind it. After the block, one that comes while the program ends kills
-    it without a word.
+    One that meets the import of torch is heard behind it.
     """
 
     def strike(number: int, frame: FrameType | None) -> None:
@@ -68,6 +69,20 @@ def raising() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is signal.default_int_handler else handler)
+
+
+def end_with(code: int) -> None:
+    """From here on such a signal ends the program at once, with the code that its work has come to.
+
+    While Python takes its modules apart, where no handler runs any more, signals are ignored.
+    """
+    heard = _handled(lambda *_: os._exit(code))
+
+    def ignore() -> None:
+        for number in heard:
+            signal.signal(number, signal.SIG_IGN)
+
+    atexit.register(ignore)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from io import TextIOWrapper
 
 from scalesearch.cli.console import plain, silence
 from scalesearch.errors import CostMismatchError, EmitError, EngineError, ScaleSearchError, SearchFailedError
-from scalesearch.stopping import TerminatedError, raising
+from scalesearch.stopping import TerminatedError, end_with, raising
 from scalesearch.storage import redacted, redacted_argument
 
 USAGE, INSIDE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="replace")  # where a terminal or a file has no α, a ? stands
     arguments = sys.argv[1:] if arguments is None else arguments
     code = _code(arguments)
+    end_with(code)
     try:
         sys.stdout.flush()
     except OSError:  # its disk is full, or nobody reads any more

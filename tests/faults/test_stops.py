@@ -119,6 +119,31 @@ def test_ctrl_c_while_the_program_loads_its_libraries_ends_it_as_anywhere(
         assert stopped(one, signal.SIGINT, command, whole_group=True) == 130
 
 
+@pytest.mark.parametrize("arguments", [["schema"], ["scale", "--base", "nothing"]], ids=["done", "refused"])
+@pytest.mark.parametrize("held", ["atexit.register(hold)", "sys.held = type('Held', (), {'__del__': hold})()"])
+@pytest.mark.parametrize("number", list(CODES))
+def test_a_signal_while_python_winds_down_changes_nothing_that_the_program_came_to(
+    program: Callable[..., Any], held: str, arguments: list[str], number: signal.Signals
+):
+    code = f"""
+import atexit, os, sys, time
+def hold(*_, write=os.write, wait=time.sleep):
+    write(1, b"winding down")
+    wait(1)
+    write(1, b", done")
+{held}
+from scalesearch.cli import main
+main()
+"""
+    undisturbed = program(*arguments)
+    one = program(*arguments, entry=("-c", code))
+    one.wait_for("winding down")
+    os.killpg(one.process.pid, number)
+    assert one.wait(60) == undisturbed.wait() == (0 if arguments == ["schema"] else 2)
+    assert one.out.read_text().partition("winding down")[0] == undisturbed.out.read_text()
+    assert one.err.read_text() == undisturbed.err.read_text()
+
+
 def in_training(folder: Path) -> set[tuple[str, int]]:
     """Trials that have told of an epoch."""
     journal = folder / "journal.jsonl"

@@ -47,10 +47,11 @@ def plain(plan: Plan, folder: Path, device: torch.device) -> Iterator[float]:
     training, norms, validation = loaders(plan, open_images(folder / "data"), network.resolution)
     module = module_of(network, recipe, 0).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loop = Loop(module, recipe, steps=plan.epochs * len(training))
-    for _ in range(plan.epochs):
+    for epoch in range(plan.epochs):
         loop.train(moved(training, device))
         accuracy, _ = loop.evaluate((images for images, _ in moved(norms, device)), moved(validation, device))
-        torch.save(loop.state(), folder / "plain.pt")
+        if epoch + 1 == plan.epochs:
+            torch.save(loop.state(), folder / "plain.pt")
         yield accuracy
 
 
@@ -78,7 +79,7 @@ def loaders(plan: Plan, images: Images, side: int) -> tuple[DataLoader[Any], Dat
             Pictures(train, images.train_labels, moving), recipe.batch_size, shuffle=True, drop_last=True, **common
         ),
         DataLoader(chosen, 1000, **common),
-        DataLoader(Pictures(held, images.validation_labels, still), 1000, **common),
+        DataLoader(Pictures(held, images.validation_labels, still), recipe.batch_size, **common),
     )
 
 

@@ -5,14 +5,15 @@ Command:
     python benchmarks/same_accuracy.py
 
 The unscaled base of `scalesearch run --base b0 --budget 2x --preset quick`, on the images of this plan and by its
-recipe. Ours: a trial in a spawned worker, as a search trains it (layers in the form for a CPU, channels_last, its heap
-and its average); each seed alone, and several seeds stacked as one network. Theirs: what a user would write (plain.py),
-in NCHW. A seed has the same weights at the start and the same batches everywhere; sums are taken in other orders, which
-training makes grow, so that accuracies differ by chance.
+recipe. Ours: a trial in a spawned worker, as a search trains it (on a CPU: layers in the form for it, channels_last,
+its heap; with `--device cuda`: bf16, our kernels, its graph), each seed alone, and several seeds stacked as one
+network. Theirs: what a user would write (plain.py), in NCHW, on a GPU in bf16 autocast. A seed has the same weights at
+the start and the same batches everywhere; sums are taken in other orders, which training makes grow, so that accuracies
+differ by chance.
 
 First, both are trained for a few steps and have to agree in every loss. Then every seed is trained in each way, one
 thread each, and the pairs of final accuracies are put to two one-sided paired t tests: the mean difference lies within
-the margin. Exit code 0: it does for both of ours. 1: that is not proven. Progress goes to stderr. A GPU is not used.
+the margin. Exit code 0: it does for both of ours. 1: that is not proven. Progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from cpu_trials import TOLERANCE, Sizes, accuracies_of, first_steps_apart, plain_accuracy, work_of
+from cpu_trials import Sizes, accuracies_of, first_steps_apart, plain_accuracy, work_of
 from measuring import Row, setting, table, told, write
-from plain import refusal
+from plain import TOLERANCE, refusal
 from scipy import stats
 
 from scalesearch.engine.local import LocalExecutor, Slot, processor_name
@@ -90,22 +91,23 @@ def equivalence(ours: Sequence[float], theirs: Sequence[float]) -> Equivalence:
 class Trials:
     """The trainings of one network, in every way."""
 
-    def __init__(self, plan: Plan, images: Images, folder: Path) -> None:
+    def __init__(self, plan: Plan, images: Images, folder: Path, device: torch.device) -> None:
         """Train the unscaled base of a plan on the images that lie in a folder."""
         network = plan.proxy_base.network
         assert isinstance(network, Network)
         self.network, self._recipe, self._images, self._folder = network, plan.recipe, images, folder
+        self.device = device
 
     def disagreement(self) -> float:
         """The largest relative difference of a loss in the first steps."""
-        return first_steps_apart(self.network, self._recipe, self._images)
+        return first_steps_apart(self.network, self._recipe, self._images, self.device)
 
     def accuracies(self, executor: LocalExecutor, keys: tuple[TrialKey, ...]) -> dict[str, list[float]]:
         """Of each way, the last one of each seed [%]."""
         found = {
             OURS: self._by_engine(executor, keys, 1),
             STACKED: self._by_engine(executor, keys, STACK),
-            PLAIN: [plain_accuracy(key, self.network, self._recipe, self._images, NCHW) for key in keys],
+            PLAIN: [plain_accuracy(key, self.network, self._recipe, self._images, NCHW, self.device) for key in keys],
         }
         for way, values in found.items():
             print(f"seeds {keys[0].seed}–{keys[-1].seed}: {way}: {values}", file=sys.stderr, flush=True)
@@ -121,7 +123,7 @@ class Trials:
 def all_accuracies(trials: Trials, keys: Sequence[TrialKey]) -> dict[str, list[float]]:
     """Of each way, the last one of each seed [%]; the ways in turn."""
     found: dict[str, list[float]] = {way: [] for way in (OURS, STACKED, PLAIN)}
-    with closing(LocalExecutor([Slot(device="cpu", name=processor_name())])) as executor:
+    with closing(LocalExecutor([Slot(device=str(trials.device), name=processor_name())])) as executor:
         for group in grouped(keys, STACK):
             for way, values in trials.accuracies(executor, group).items():
                 found[way] += values
@@ -147,15 +149,15 @@ def shortfalls(seeds: int, found: Mapping[str, Equivalence]) -> Iterator[str]:
             yield f"NOT MET: {way}: a difference of {MARGIN:g} points is not excluded (p = {one.p:.2g}): {one}"
 
 
-def compare(sizes: Sizes, out: Path | None) -> int:
+def compare(sizes: Sizes, device: torch.device, out: Path | None) -> int:
     """Compare, print, and say whether the requirement is met."""
     where, (plan, layout) = setting("torch", "scipy", "scalesearch"), sizes.planned()
     keys = [TrialKey(proxy=ANCHOR, seed=seed, rung=sizes.epochs) for seed in range(sizes.seeds)]
     with TemporaryDirectory() as folder:
         images = prepare_images(plan, layout, Path(folder), lambda *_: None).images
-        trials = Trials(plan, images, Path(folder))
+        trials = Trials(plan, images, Path(folder), device)
         difference = trials.disagreement()
-        if wrong := refusal(difference, TOLERANCE):
+        if wrong := refusal(difference, TOLERANCE[device.type]):
             print(wrong)
             return 1
         accuracies = all_accuracies(trials, keys)
@@ -165,8 +167,14 @@ def compare(sizes: Sizes, out: Path | None) -> int:
     print(f"{counts}; two one-sided paired t tests of ±{MARGIN:g} points; {told(where)}")
     print(f"losses of the first steps differ by {difference:.2g} at most")
     tests = {way: asdict(one) for way, one in found.items()}
-    record = {"sizes": asdict(sizes), "margin": MARGIN, "disagreement": difference, "accuracies": accuracies}
-    write(out, {**where, **record, "tests": tests})
+    record = {
+        "device": device.type,
+        "sizes": asdict(sizes),
+        "margin": MARGIN,
+        "disagreement": difference,
+        "accuracies": accuracies,
+    }
+    write(out, {**where, **record, "accuracies": accuracies, "tests": tests})
     faults = list(shortfalls(sizes.seeds, found))
     print("\n".join(faults) or f"requirement met: mean accuracies differ by less than {MARGIN:g} points")
     return 1 if faults else 0
@@ -179,11 +187,13 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=2, help="of each training (default 2)")
     parser.add_argument("--images", type=int, help="training images (default: as many as the plan takes)")
     parser.add_argument("--validation", type=int, help="validation images (default: as many as the plan takes)")
+    parser.add_argument("--device", choices=TOLERANCE, default="cpu", help="where all are trained (default cpu)")
     parser.add_argument("--out", type=Path, help="write every accuracy to this JSON file too")
     given = parser.parse_args()
     torch.set_num_threads(1)
     counts = {name: getattr(given, name) for name in ("seeds", "epochs", "images", "validation")}
-    return compare(Sizes(candidates=1, threads=1, **counts), given.out)
+    device = torch.device("cuda:0" if given.device == "cuda" else "cpu")
+    return compare(Sizes(candidates=1, threads=1, **counts), device, given.out)
 
 
 if __name__ == "__main__":

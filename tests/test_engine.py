@@ -513,9 +513,9 @@ def test_slots_share_the_cores_that_the_process_may_use(threads: int):
     assert len(arranged(slots, Pace(threads=threads))) == max(1, cores // threads)
 
 
-def test_packed_gpus_are_slots_several_times_over():
+def test_packed_gpus_are_slots_several_times_over_and_few_works_go_to_all_of_them():
     slots = [Slot(device=f"cuda:{index}", name="gpu") for index in range(2)]
-    assert [slot.device for slot in arranged(slots, Pace(packed=2))] == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
+    assert [slot.device for slot in arranged(slots, Pace(packed=2))] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

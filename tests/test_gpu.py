@@ -17,7 +17,6 @@ import torch
 from scalesearch.engine.trial import module_of
 from scalesearch.errors import TrialDivergedError
 from scalesearch.proxy.device import DeviceImages, on_device
-from scalesearch.proxy.draws import draw
 from scalesearch.proxy.images import Images
 from scalesearch.proxy.train import Training, finite
 from scalesearch.recipe import EpochResult, Recipe
@@ -133,16 +132,14 @@ def test_dropout_differs_from_step_to_step_of_a_graph_and_is_the_same_for_a_seed
 
 def test_an_epoch_waits_for_the_device_nowhere():
     one = training(epochs=2)
-    iterator = one.results()
-    next(iterator)  # captures
-    draws = draw([0], 1, images=256, side=16, recipe=RECIPE)
-    labels = one._data.train_labels[draws.order.to(GPU)]
-    shifts, mirrored = draws.shifts.to(GPU), draws.mirrored.to(GPU)
+    steps = one.steps()
+    while not one.epoch:
+        next(steps)  # captures
+    assert next(steps) is None  # what is drawn for the epoch is moved before its first step
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for step, pixels in enumerate(one._data.train.feed(draws.order.flatten(1))):
-            one.state.advance(8 + step, 16)
-            one._step(pixels, labels[step], shifts[step], mirrored[step])
+        while one.step < 16:
+            assert next(steps) is None
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -159,11 +159,9 @@ class Trainer:
             yield Report(events=events, is_over=is_over, trace=trace)
 
     def _bench(self) -> Shelf:
-        import torch
-
         from scalesearch.proxy.device import Shelf
 
-        self._shelf = self._shelf or Shelf(torch.device(self._device))
+        self._shelf = self._shelf or Shelf.opened(self._device)
         return self._shelf
 
     def _checkpoint(self, work: Work) -> Path:

@@ -62,7 +62,7 @@ def arranged(slots: Sequence[Slot], pace: Pace) -> list[Slot]:
     """The slots of a pace: GPUs several times over where trials are packed, as many on a CPU as its cores have room."""
     if slots[0].device == "cpu":
         return list(slots[: max(1, len(slots) // pace.threads)])
-    return [slot for slot in slots for _ in range(pace.packed)]
+    return [slot for _ in range(pace.packed) for slot in slots]  # works go to the first idle ones: to every GPU in turn
 
 
 def _counts(cores: int, threads: int | None) -> list[int]:

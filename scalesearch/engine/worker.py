@@ -82,14 +82,9 @@ def serve(pipe: Connection, device_name: str, signs: Signs) -> None:
 
 def _opened(device_name: str) -> Shelf:
     keep_freed_memory()
-    import torch
-
     from scalesearch.proxy.device import Shelf
 
-    device = torch.device(device_name)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    return Shelf(device)
+    return Shelf.opened(device_name)
 
 
 def _give_back(device: torch.device) -> None:

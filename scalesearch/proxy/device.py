@@ -243,6 +243,18 @@ class Shelf:
         self.device = device
         self._kept: dict[tuple[str, int, int], tuple[int, DeviceImages]] = {}
 
+    @classmethod
+    def opened(cls, name: str) -> Shelf:
+        """On `cpu` or `cuda:<index>`, which is this process's own from now on.
+
+        cuDNN tries its algorithms on every shape that it meets: those of a proxy's steps never change.
+        """
+        device = torch.device(name)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            torch.backends.cudnn.benchmark = True
+        return cls(device)
+
     def images(self, images: Images, *, resolution: int, memory: int) -> DeviceImages:
         """See `on_device`. What is kept for later takes at most a quarter of the memory; the oldest leaves first."""
         key = images.fingerprint, resolution, memory

@@ -8,6 +8,7 @@ import fcntl
 import os
 import random
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -70,7 +71,7 @@ def ext4(tmp_path: Path) -> Iterator[Disk]:
     disk = Disk(tmp_path / "image", tmp_path / "ext4")
     disk.place.mkdir()
     with disk.image.open("wb") as file:
-        file.truncate(256 * 2**20)
+        file.truncate(512 * 2**20)
     try:
         subprocess.run(["mkfs.ext4", "-qF", disk.image], check=True)
         disk.mount()
@@ -139,6 +140,7 @@ def test_a_loss_of_power_at_any_moment_takes_nothing_that_was_told_of_and_change
         last = program("run", *tiny_options, "--out", folder)
         assert last.wait() == 0, last.err.read_text()
         assert_same_answers(folder, finished[0])
+        shutil.rmtree(folder)
 
 
 def test_a_disk_that_turns_read_only_ends_the_run_in_a_line_and_loses_nothing(

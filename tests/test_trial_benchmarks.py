@@ -220,7 +220,7 @@ def test_final_accuracies_are_compared_pair_by_pair(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "tolerance", "options"),
     [
-        ("same_accuracy", -1.0, "--seeds 2 --epochs 1 --images 256 --validation 100"),
+        ("same_accuracy", {"cpu": -1.0, "cuda": -1.0}, "--seeds 2 --epochs 1 --images 256 --validation 100"),
         ("cpu_trials", -1.0, "--candidates 1 --images 256 --validation 100 --threads 1"),
         ("proxy_trial", {"cpu": -1.0, "cuda": -1.0}, "--images 256 --side 12 --batch 128"),
     ],

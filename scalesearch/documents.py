@@ -213,6 +213,7 @@ def repair_document(folder: Path, found: Repaired) -> Document:
         "storage": found.storage,
         "study": found.study,
         "damaged_lines": list(found.damaged),
+        "is_torn": found.is_torn,
         "trials": found.trials,
         "added": found.added,
         "changed": found.changed,

@@ -12,7 +12,7 @@ from scalesearch.errors import ScaleSearchError, StudyError
 from scalesearch.files import write_whole
 from scalesearch.journal import NAME, Journal, is_whole
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
-from scalesearch.runfolder import bind_storage, held, placed, recorded
+from scalesearch.runfolder import bind_storage, held, is_torn, placed, recorded
 from scalesearch.search import entries
 from scalesearch.storage import Storage
 from scalesearch.study import Study, is_damage, reason, try_out
@@ -29,6 +29,8 @@ class Repaired:
     """Name of the study there."""
     damaged: tuple[int, ...]
     """Lines of the journal that were left out, counted from 1."""
+    is_torn: bool
+    """Whether the end of the journal was cut off, or all of it was gone."""
     trials: int
     """Trials of the study now."""
     added: int
@@ -52,6 +54,7 @@ def repair(folder: Path, url: str | None = None) -> Repaired:
     plan = read_plan(folder)
     recorded(folder)
     with held(folder):
+        torn = is_torn(folder, recorded(folder))
         damaged, aside = _mended(folder)
         place = placed(folder, url)
         with closing(Journal(folder / NAME)) as journal:
@@ -73,6 +76,7 @@ def repair(folder: Path, url: str | None = None) -> Repaired:
         storage=place.shown,
         study=place.study,
         damaged=damaged,
+        is_torn=torn,
         trials=trials,
         added=added,
         changed=changed,

@@ -167,6 +167,13 @@ def recorded(folder: Path) -> Record:
     return read_journal(folder / NAME)
 
 
+def is_torn(folder: Path, record: Record) -> bool:
+    """Whether the last line of a journal that nobody writes is cut off, or all of it is gone from beside an answer."""
+    journal = folder / NAME
+    size = journal.stat().st_size if journal.is_file() else 0
+    return size > record.whole or (not size and (folder / "ranking.json").exists())
+
+
 def _refuse_foreign(folder: Path) -> None:
     if not folder.is_dir() or (folder / "plan.yaml").is_file():
         return

@@ -9,11 +9,11 @@ from typing import cast
 
 from scalesearch.agenda import Agenda, agenda, in_order, player
 from scalesearch.errors import JournalError, ScaleSearchError, StudyError
-from scalesearch.journal import NAME, Record
+from scalesearch.journal import Record
 from scalesearch.jsonfile import read_object
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
-from scalesearch.runfolder import is_live, recorded
+from scalesearch.runfolder import is_live, is_torn, recorded
 from scalesearch.trials import TrialResult, TrialState
 
 
@@ -139,13 +139,8 @@ def read_run(folder: Path) -> StoredRun:
         results=tuple(in_order(now.planned, record.results)),
         now=now,
         is_live=is_held,
-        damaged=len(record.damaged) + (not is_held and _is_torn(folder / NAME, record)),
+        damaged=len(record.damaged) + (not is_held and is_torn(folder, record)),
     )
-
-
-def _is_torn(journal: Path, record: Record) -> bool:
-    """Whether the last line of a journal is cut off."""
-    return journal.is_file() and journal.stat().st_size > record.whole
 
 
 def _understood(plan: Plan, record: Record, path: Path) -> tuple[Layout, Agenda]:

@@ -495,8 +495,8 @@ def test_a_disk_without_room_is_refused_before_anything_is_decoded(
     with pytest.raises(DataError) as caught:
         decoded(choice, tmp_path / "run")
     assert str(caught.value) == (
-        f"decoded images need 0.05 GB beside 0.20 GB that stay free, but {tmp_path} has 0.25 GB free; "
-        "take fewer with --images N, or name another disk with --cache DIR"
+        f"decoded images need 46.1 MB beside 200.0 MB that stay free, but {tmp_path} has 246.1 MB free; "
+        "make room, take fewer with --images N, or name another disk with --cache DIR"
     )
     assert not (tmp_path / "run").exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed + RESERVE))

@@ -42,6 +42,26 @@ def test_an_output_without_greek_letters_has_question_marks(tmp_path: Path):
     assert "the paper's rule for B0 is ? 1.2 ? 1.1 ? 1.15" in done.stdout
 
 
+def test_a_current_folder_that_is_gone_is_named(tmp_path: Path):
+    (tmp_path / "gone").mkdir()
+    script = f'cd gone; rmdir ../gone; exec "{sys.executable}" -m scalesearch scale --base b0'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "scalesearch: the current folder is gone; cd to one that exists\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", [("scale", "--base", "b0"), ("status", "nothing")])
+def test_a_document_that_finds_no_room_is_a_line_on_stderr(arguments: tuple[str, ...], tmp_path: Path):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "scalesearch", *arguments, "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("scalesearch: ")
+    assert "; " in line
+
+
 def test_an_error_is_one_line_on_stderr_and_exit_code_2(tmp_path: Path):
     done = ran("-m", "scalesearch", "plan", "--budget", "1x", "--json", cwd=tmp_path)
     assert done.returncode == 2

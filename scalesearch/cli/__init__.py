@@ -9,6 +9,7 @@ import shlex
 import sys
 import traceback
 from io import TextIOWrapper
+from pathlib import Path
 
 from scalesearch.cli.console import plain, silence
 from scalesearch.errors import CostMismatchError, EmitError, EngineError, ScaleSearchError, SearchFailedError
@@ -59,6 +60,7 @@ def _run(arguments: list[str]) -> int:
     try:
         from scalesearch.cli.commands import app
 
+        _refuse_nowhere()
         code = typer.main.get_command(app).main(arguments, prog_name="scalesearch", standalone_mode=False)
         return _tell(_interruption(arguments), arguments, code) if code == INTERRUPTED else code or 0
     except typer.TyperException as error:
@@ -84,6 +86,14 @@ def _run(arguments: list[str]) -> int:
         return _tell(failure, arguments, INSIDE)
 
 
+def _refuse_nowhere() -> None:
+    """Libraries end the process with words of their own where the current folder is gone."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise ScaleSearchError("the current folder is gone", mend="cd to one that exists") from None
+
+
 def _interruption(arguments: list[str]) -> ScaleSearchError:
     line = shlex.join(["scalesearch", *map(redacted_argument, arguments)])
     if next((one for one in arguments if not one.startswith("-")), "") == "run":
@@ -97,6 +107,9 @@ def _tell(error: ScaleSearchError, arguments: list[str], code: int) -> int:
     if "--json" in arguments:
         from scalesearch.documents import error_document
 
-        print(redacted(json.dumps(error_document(error), indent=1)))
+        try:
+            print(redacted(json.dumps(error_document(error), indent=1)), flush=True)
+        except OSError:  # as in `main`
+            silence(sys.stdout)
     print(f"scalesearch: {plain(redacted(str(error)))}", file=sys.stderr)
     return code

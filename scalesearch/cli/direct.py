@@ -124,6 +124,9 @@ def emit(
 
 
 def _outcome(folder: Path) -> Outcome:
-    from scalesearch.stored import read_outcome
+    from scalesearch.cli import plots
+    from scalesearch.stored import ranked, read_run
 
-    return read_outcome(folder)
+    stored = read_run(folder)
+    plots.damage(stored)
+    return ranked(stored)

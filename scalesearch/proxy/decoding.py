@@ -218,8 +218,8 @@ def _refuse_full(folder: Path, needed: int) -> None:
     if needed + RESERVE > free:
         needs = f"decoded images need {_size(needed)} beside {_size(RESERVE)} that stay free"
         fault = f"{needs}, but {place} has {_size(free)} free"
-        raise DataError(fault, mend="take fewer with --images N, or name another disk with --cache DIR")
+        raise DataError(fault, mend="make room, take fewer with --images N, or name another disk with --cache DIR")
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB"
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

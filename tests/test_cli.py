@@ -1,5 +1,7 @@
 """The command line as a whole: its frozen surface, its documents, and nonsense answered in one line with the mend."""
 
+import os
+import shutil
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -399,6 +401,19 @@ def test_emit_of_a_run_takes_its_evidence_and_the_rule_of_a_candidate(run_folder
         1.15,
     )
     assert plan.budget == "0.5x"
+
+
+@pytest.mark.parametrize("command", [("rank",), ("emit", "--growth", 0.5)])
+def test_what_rests_on_a_torn_journal_says_so(
+    command: tuple[object, ...], run_folder: Path, call: Call, tmp_path: Path
+):
+    torn = tmp_path / "torn"
+    shutil.copytree(run_folder, torn)
+    os.truncate(torn / NAME, (torn / NAME).stat().st_size - 1)
+    told = call(command[0], torn, *command[1:], "--json")
+    assert told.code == 0
+    said = "1 line of the journal is damaged: what rests on it counts as not trained"
+    assert told.err.splitlines()[0] == f"{said}; `scalesearch repair {torn}` mends the file"
 
 
 def test_a_family_of_another_rule_is_not_replaced(call: Call, tmp_path: Path):

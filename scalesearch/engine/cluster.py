@@ -16,7 +16,7 @@ from scalesearch.engine.afar import Afar
 from scalesearch.engine.head import Head
 from scalesearch.engine.local import SILENCE, UNBORN, Slot
 from scalesearch.engine.node import Place, Report
-from scalesearch.engine.seats import Kind, Seat, compare
+from scalesearch.engine.seats import Kind, Seat, other_versions
 from scalesearch.engine.tidings import Tidings
 from scalesearch.engine.watch import Looks
 from scalesearch.engine.work import Cluster, Event, Failed, Finished, Noticed, Work
@@ -70,6 +70,9 @@ class ClusterExecutor:
         self._found = Tidings()
         self._tell(self._afar.sweep() if self._afar else None)
         self._unborn = 0
+        """Seats that ended one after another before they could take up work."""
+        self._resting = 0.0
+        """Until when no room is asked for."""
         self._end: float | None = None
         """When works that were told to stop are ended."""
         self._patience, self._looks = patience, Looks(2 * MOMENT)
@@ -146,6 +149,8 @@ class ClusterExecutor:
             return
         while self._spent:
             remove_placement_group(self._spent.pop())
+        if time.monotonic() < self._resting:
+            return
         while len(self._seats) < min(self._most, self._rooms() + 1):
             self._seats.append(self._kind.seat(self._silence))
 
@@ -167,8 +172,7 @@ class ClusterExecutor:
         if isinstance(answer, str):
             self._gather(seat, answer)
         elif isinstance(answer, Place):
-            compare(answer)
-            seat.place, self._unborn = answer, 0
+            self._hear_place(seat, answer, is_first=True)
         elif isinstance(answer, Report):
             self._hear(seat, answer)
         elif answer is False:
@@ -183,9 +187,31 @@ class ClusterExecutor:
             raise error.cause from None
         reason = f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
         if seat.place is None or seat.work is None:
-            raise ClusterError(f"a node cannot train: {reason}") from None
+            self._end_unborn(seat, f"a node of the Ray cluster cannot train: {reason}")
+            return
         _log(seat.work, str(error))
         self._dismiss(seat, f"worker on {seat.place.host} failed: {reason}", counts=True)
+
+    def _hear_place(self, seat: Seat, place: Place, *, is_first: bool) -> None:
+        """Hear of a trainer that lives; where its node is unlike ours, only others can train."""
+        if fault := other_versions(place):
+            self._end_unborn(seat, fault, mend="install the same everywhere", may_pass=False)
+            return
+        seat.place = place if is_first else seat.place
+        if seat.is_idle:
+            self._unborn = 0
+
+    def _end_unborn(self, seat: Seat, fault: str, mend: str = "see Ray's logs of it", *, may_pass: bool = True) -> None:
+        """Replace a seat that cannot take up work; give up where nobody else can either, and it was not bad luck."""
+        self._dismiss(seat, "", counts=False)
+        self._unborn += 1
+        is_bad_luck = may_pass and self._unborn < UNBORN
+        if not is_bad_luck and not any(other.place for other in self._seats):
+            raise ClusterError(fault, mend=mend)
+        if not is_bad_luck:
+            self._tell(Noticed(f"{fault}; the others go on"))
+        if self._unborn >= UNBORN:
+            self._unborn, self._resting = 0, time.monotonic() + PATIENCE
 
     def _gather(self, seat: Seat, address: str) -> None:
         """Have the trainers of a seat meet."""
@@ -195,7 +221,7 @@ class ClusterExecutor:
 
     def _hear_other(self, seat: Seat, other: Any, answer: Any) -> None:
         if isinstance(answer, Place):
-            compare(answer)
+            self._hear_place(seat, answer, is_first=False)
         elif answer is False and seat.work is not None:
             images = open_images(seat.work.data)
             asked = other.follow.remote(seat.work, images.fingerprint, self._in_store(images))
@@ -232,11 +258,10 @@ class ClusterExecutor:
         """Give up a trainer that is no more, or cannot be reached."""
         text = str(error)
         is_nodes_fault = isinstance(error, ActorUnavailableError) or NODE_DIED in text
-        if seat.place is None:
-            self._unborn += not is_nodes_fault
-            if self._unborn >= UNBORN:
-                last = text.strip().splitlines()[-1].strip()
-                raise ClusterError(f"trainers on the Ray cluster end before they take up work: {last}")
+        if seat.place is None and not is_nodes_fault:
+            last = text.strip().splitlines()[-1].strip()
+            self._end_unborn(seat, f"trainers on the Ray cluster end before they take up work: {last}")
+        elif seat.place is None:
             self._dismiss(seat, "", counts=False)
         elif is_nodes_fault:
             self._dismiss(seat, f"node {seat.place.host} is lost", counts=False)

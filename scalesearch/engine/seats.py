@@ -14,7 +14,6 @@ from scalesearch.engine.afar import Afar
 from scalesearch.engine.node import Place, Trainer, versions
 from scalesearch.engine.watch import Watch
 from scalesearch.engine.work import Work
-from scalesearch.errors import ClusterError
 from scalesearch.trials import TrialKey
 
 
@@ -99,11 +98,9 @@ class Kind:
         return Seat(trainer, others, group, deque([trainer.open_here.remote(self.ranks)]), answers, watch)
 
 
-def compare(place: Place) -> None:
-    """Refuse a node with other versions of what decides bits."""
+def other_versions(place: Place) -> str:
+    """Of which libraries that decide bits a node has other versions, in a line; empty if of none."""
     ours = versions()
     wrong = [f"{name} {place.versions[name]} there, {ours[name]} here" for name in ours
              if place.versions[name] != ours[name]]  # fmt: skip
-    if wrong:
-        fault = f"node {place.host} of the Ray cluster has other versions: {', '.join(wrong)}"
-        raise ClusterError(fault, mend="install the same everywhere")
+    return f"node {place.host} of the Ray cluster has other versions: {', '.join(wrong)}" if wrong else ""

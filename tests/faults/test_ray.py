@@ -327,17 +327,21 @@ MEETING = """
 import os, time
 from pathlib import Path
 
-meet, met = node.Trainer.meet, Path({met!r})
+meet, place = node.Trainer.meet, Path({place!r})
 
 def stay(self, address, rank, count):
-    if rank == 0 and not met.exists():
-        met.write_text(str(os.getppid()))
+    from scalesearch.proxy import ranks
+
+    there = place / str(rank)
+    is_first = not there.exists()
+    there.write_text(str(os.getppid()))
+    if rank == 0 and is_first:
         time.sleep(600)
     return meet(self, address, rank, count)
 
 node.Trainer.meet = stay
 """
-"""Has the first trainer of the first trial tell its node, and not arrive where the others meet it."""
+"""Has the trainers of a trial tell their nodes, and the first one not arrive, the first time, where they meet."""
 
 
 def test_a_node_lost_while_the_trainers_of_a_trial_meet_costs_them_their_places_and_no_run(
@@ -345,19 +349,18 @@ def test_a_node_lost_while_the_trainers_of_a_trial_meet_costs_them_their_places_
 ):
     while cluster.nodes:
         cluster.kill(0)
-    place, met = tmp_path / "place", tmp_path / "met"
+    place = tmp_path / "place"
     place.mkdir()
-    (place / "sitecustomize.py").write_text(WITHOUT_GPUS + MEETING.format(met=str(met)))
+    (place / "sitecustomize.py").write_text(WITHOUT_GPUS + MEETING.format(place=str(place)))
     cluster.add(place, gpus=1)
     cluster.add(place, gpus=1)
     options = ("run", *tiny_options, *on(cluster), "--gpus-per-trial", "2", "--cpus-per-trial", "2")
     run = program(*options, "--out", tmp_path / "run")
-    while not (met.exists() and met.read_text()):
+    while not all((place / rank).exists() for rank in ("0", "1")):
         assert run.process.poll() is None, run.err.read_text()
         time.sleep(0.1)
-    time.sleep(10)  # by when the other one waits for it
-    cluster.kill(cluster.nodes.index(int(met.read_text())))
-    time.sleep(10)  # by when the other one has told of it
+    time.sleep(5)  # by when the other one waits for the first
+    cluster.kill(cluster.nodes.index(int((place / "0").read_text())))
     cluster.add(place, gpus=1)
     assert run.wait() == 0, run.err.read_text()
     while cluster.nodes:

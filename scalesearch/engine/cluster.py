@@ -78,8 +78,8 @@ class ClusterExecutor:
         self._patience, self._looks = patience, Looks(2 * MOMENT)
         self._roomy = self._looks.last
         """When there was a slot."""
-        if most and cluster.address is None and not self._rooms():
-            raise self._no_room("has")
+        if most and cluster.address is None and not self._head.rooms(needs):
+            raise self._head.no_room(self._kind.wanted, "has")
         while most and not self.idle:
             self._pass()
         self._patience *= 10
@@ -136,10 +136,6 @@ class ClusterExecutor:
             time.sleep(MOMENT)
         self._look()
 
-    def _rooms(self) -> int:
-        """Trials that the cluster would hold if it were empty and one machine."""
-        return int(min(self._head.total(name) / amount for name, amount in self._kind.needs.items() if amount))
-
     def _ask_for_room(self) -> None:
         """Have a trainer for each place that the cluster has in all, and one more for a node that may join.
 
@@ -151,7 +147,7 @@ class ClusterExecutor:
             remove_placement_group(self._spent.pop())
         if time.monotonic() < self._resting:
             return
-        while len(self._seats) < min(self._most, self._rooms() + 1):
+        while len(self._seats) < min(self._most, self._head.rooms(self._kind.needs) + 1):
             self._seats.append(self._kind.seat(self._silence))
 
     def _receive(self, seat: Seat, asked: Any) -> None:
@@ -187,8 +183,7 @@ class ClusterExecutor:
             raise error.cause from None
         reason = f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
         if seat.place is None or seat.work is None:
-            self._end_unborn(seat, f"a node of the Ray cluster cannot train: {reason}")
-            return
+            return self._end_unborn(seat, f"a node of the Ray cluster cannot train: {reason}")
         _log(seat.work, str(error))
         self._dismiss(seat, f"worker on {seat.place.host} failed: {reason}", counts=True)
 
@@ -291,20 +286,9 @@ class ClusterExecutor:
         if not self._most or any(seat.place for seat in self._seats):
             self._roomy = now
         elif now - self._roomy > self._patience:
-            raise self._no_room(f"within {self._patience:.0f} s has had")
+            raise self._head.no_room(self._kind.wanted, f"within {self._patience:.0f} s has had")
         elif now - self._roomy > PATIENCE / 6:
-            self._found.add(Noticed(f"no node of the Ray cluster has {self._wanted()} free; waiting for one"))
-
-    def _no_room(self, when: str) -> ClusterError:
-        nodes = self._head.resources
-        found = sorted({f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in nodes})
-        return ClusterError(
-            f"no node of the Ray cluster {when} {self._wanted()} free ({len(nodes)} nodes, of {', '.join(found)})",
-            mend="add nodes, wait for others to end, or ask for less with --cpus-per-trial and --gpus-per-trial",
-        )
-
-    def _wanted(self) -> str:
-        return " and ".join(f"{amount:g} {name}" for name, amount in self._kind.needs.items() if amount)
+            self._found.add(Noticed(f"no node of the Ray cluster has {self._kind.wanted} free; waiting for one"))
 
     def forget(self, work: Work) -> None:
         """See `Executor`."""

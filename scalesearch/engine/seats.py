@@ -81,6 +81,11 @@ class Kind:
     afar: Afar | None
     """Where checkpoints are kept, if not in the run folder."""
 
+    @property
+    def wanted(self) -> str:
+        """What a trial takes, in words."""
+        return " and ".join(f"{amount:g} {name}" for name, amount in self.needs.items() if amount)
+
     def seat(self, silence: float) -> Seat:
         """The wish for a seat; one that says nothing for so long [s] hangs."""
         each = {name: amount / self.ranks for name, amount in self.needs.items()}

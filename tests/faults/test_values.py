@@ -99,7 +99,8 @@ def naming(command: tuple[str, ...], option: str, value: str) -> tuple[str, ...]
     key = option.removeprefix("--")
     starts = [key, key.replace("-", "_")]
     if option in ("--base", "--data"):
-        starts += [text[:200] for text in (value, str(Path(value)), os.path.abspath(value)) if text]
+        places = (value, str(Path(value)), os.path.abspath(value), os.path.expanduser(value))
+        starts += [place[:200] for place in places if place]
     texts = {"--base": [f"unknown base {value[:40]!r}"[:-1]], "--data": ["the dataset's name"]}.get(option, [])
     if command is GIVEN:
         texts.append("no member can be reached")  # the value is taken

@@ -87,7 +87,8 @@ def candidates(space: Space, base: Scalable, proxy_base: Scalable, limits: Limit
     excluded = [one for one in outcomes if isinstance(one, Exclusion)]
     if not found:
         reason = f"for example {grid[0].text}: {excluded[0].reason}"
-        raise SpaceError("no candidate is left", mend=f"{reason}{_smallest(space, base)}")
+        mend = "give another --budget, or more by --max-params, --max-activations or --max-memory"
+        raise SpaceError("no candidate is left", mend=f"{reason}{_smallest(space, base)}; {mend}")
     merged = _merged(found, space)
     return Candidates(nominal_points=len(grid), candidates=tuple(merged), excluded=tuple(excluded))
 

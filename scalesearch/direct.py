@@ -96,7 +96,7 @@ def _levelled(start: Scalable, asked: Multipliers, growth: float) -> Scaled:
         end = f"; the smallest network of this base costs {least.growth:.3g}x" if least and is_below else ""
         raise ScalingError(
             f"no network within {TOLERANCE:.0%} of {growth:.4g}x lies within {REACH} of these multipliers{end}",
-            mend="use --rounding paper for the plain rounding, or move the multipliers",
+            mend="use --rounding paper for the plain rounding, or change --budget, --depth, --width or --resolution",
         )
     return levelled
 
@@ -211,7 +211,10 @@ def _given_rule(text: str, budget: str | None, base: Base) -> Rule:
     values = _numbers("--coefficients", text)
     if len(values) != 3:
         raise PlanError(f"--coefficients {text!r}", mend="give three numbers: ALPHA,BETA,GAMMA")
-    given = Coefficients(alpha=values[0], beta=values[1], gamma=values[2])
+    try:
+        given = Coefficients(alpha=values[0], beta=values[1], gamma=values[2])
+    except ScalingError as error:
+        raise error.within("--coefficients") from None
     if abs(given.nominal - 1) <= TOLERANCE:
         raise ScalingError(f"--coefficients {text} scale nothing", mend="alpha·beta²·gamma² must differ from 1")
     growth = parse_budget(budget, base.full().cost.macs) if budget else given.nominal

@@ -172,7 +172,7 @@ def ranked(stored: StoredRun) -> Outcome:
     """
     if not stored.is_ranked:
         mend = "wait for its first trial to end" if stored.is_live else "run the same command to go on"
-        raise StudyError(f"{stored.folder} has no finished trial yet", mend=mend)
+        raise StudyError(f"{stored.folder / NAME} has no finished trial yet", mend=mend)
     return outcome_of(stored)
 
 

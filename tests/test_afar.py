@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         fsspec.filesystem("memory").store.clear()
 
 
+def sealed(content: bytes) -> bytes:
+    """The file of a checkpoint."""
+    return sha256(content).hexdigest().encode() + b"\n" + content
+
+
 def names(url: str) -> list[str]:
     system, root = fsspec.core.url_to_fs(url)
     return sorted(path.rpartition("/")[2] for path in system.find(root))
@@ -60,17 +66,30 @@ def test_a_file_comes_back_in_two_generations_and_goes(url: str, tmp_path: Path)
     afar.fetch(here)
     assert [path.exists() for path in generations(here)] == [False, False]
     for content in (b"first", b"second", b"third"):
-        here.write_bytes(content)
+        here.write_bytes(sealed(content))
         afar.send(here)
     other = tmp_path / "elsewhere" / here.name
     other.parent.mkdir()
     afar.fetch(other)
-    assert [path.read_bytes() for path in generations(other)] == [b"third", b"second"]
+    assert [path.read_bytes() for path in generations(other)] == [sealed(b"third"), sealed(b"second")]
     afar.drop(here.name)
     afar.drop(here.name)
     afar.fetch(tmp_path / "new")
     assert not (tmp_path / "new").exists()
     assert names(url) == []
+
+
+@pytest.mark.parametrize("damaged", [b"", b"0" * 64, sealed(b"second")[:-1], sealed(b"second")[:-1] + b"\0"])
+def test_a_damaged_file_is_not_kept_over_a_whole_one(damaged: bytes, tmp_path: Path):
+    there, here = tmp_path / "there", tmp_path / "a-s0-e2.safetensors"
+    afar = Afar(there.as_uri())
+    for content in (b"first", b"second"):
+        here.write_bytes(sealed(content))
+        assert afar.send(here) is None
+    (there / here.name).write_bytes(damaged)
+    here.write_bytes(sealed(b"third"))
+    assert afar.send(here) is None
+    assert [path.read_bytes() for path in generations(there / here.name)] == [sealed(b"third"), sealed(b"first")]
 
 
 def test_a_store_that_is_away_is_told_of_and_breaks_nothing(tmp_path: Path):

@@ -1,5 +1,6 @@
 """What a trainer leaves on its node: nothing of a trial that has ended, nothing of a trainer that was killed."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from scalesearch.engine.afar import Afar
 from scalesearch.engine.node import Trainer
 from scalesearch.engine.work import Failed, Finished, Kept, Work
 from scalesearch.proxy.images import open_images
+from scalesearch.proxy.train import Training
 
 
 @pytest.fixture
@@ -54,6 +56,18 @@ def test_a_trainers_copies_of_checkpoints_go_with_their_trial(place: Path, tmp_p
         assert isinstance(trained(trainer, work)[-1], Finished)
         assert [path for path in place.rglob("*") if path.is_file()] == []
     assert len(list(store.iterdir())) == 2 if is_afar else not store.exists()
+
+
+def test_nothing_of_a_training_is_held_when_it_is_told_to_be_over(place: Path, tmp_path: Path):
+    trainer = Trainer(uses_gpu=False)
+    work = smallest_work(smallest_images(tmp_path / "data"), tmp_path, micro_batch=16)
+    with trainer._own:
+        assert trainer.begin(work, open_images(work.data).fingerprint)
+        for is_over in (False, True):
+            while (report := trainer.advance()) and report.is_over != is_over:
+                pass
+            assert report
+            assert any(type(one) is Training for one in gc.get_objects()) != is_over
 
 
 LIFE = """

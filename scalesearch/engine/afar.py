@@ -33,7 +33,8 @@ class Afar:
     def send(self, path: Path) -> Noticed | None:
         """Take a file there; the one before is kept as its older generation.
 
-        A reader finds one of the two in whole, whenever the writer is killed.
+        A reader finds one of the two in whole, whenever the writer is killed. Of files, one that was damaged since is
+        not kept over a whole one; other storage would have to be read back for that.
         """
         return self._tried(lambda: self._send(path), "written to", "training goes on without")
 
@@ -70,7 +71,9 @@ class Afar:
         newest, before = (f"{root}/{generation.name}" for generation in generations(path))
         system.makedirs(root, exist_ok=True)
         if isinstance(system, LocalFileSystem):
-            with whole_file(Path(newest), before=Path(before)) as file:
+            from scalesearch.proxy.checkpoint import is_whole
+
+            with whole_file(Path(newest), before=Path(before) if is_whole(Path(newest)) else None) as file:
                 file.write(path.read_bytes())
             return
         unfinished = f"{root}/.{path.name}.{secrets.token_hex(4)}"

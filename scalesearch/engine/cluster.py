@@ -16,7 +16,7 @@ from scalesearch.engine.afar import Afar
 from scalesearch.engine.head import Head
 from scalesearch.engine.local import SILENCE, UNBORN, Slot
 from scalesearch.engine.node import Place, Report
-from scalesearch.engine.seats import Kind, Seat, compare
+from scalesearch.engine.seats import Kind, Seat, other_versions
 from scalesearch.engine.tidings import Tidings
 from scalesearch.engine.watch import Looks
 from scalesearch.engine.work import Cluster, Event, Failed, Finished, Noticed, Work
@@ -70,13 +70,16 @@ class ClusterExecutor:
         self._found = Tidings()
         self._tell(self._afar.sweep() if self._afar else None)
         self._unborn = 0
+        """Seats that ended one after another before they could take up work."""
+        self._resting = 0.0
+        """Until when no room is asked for."""
         self._end: float | None = None
         """When works that were told to stop are ended."""
         self._patience, self._looks = patience, Looks(2 * MOMENT)
         self._roomy = self._looks.last
         """When there was a slot."""
-        if most and cluster.address is None and not self._rooms():
-            raise self._no_room("has")
+        if most and cluster.address is None and not self._head.rooms(needs):
+            raise self._head.no_room(self._kind.wanted, "has")
         while most and not self.idle:
             self._pass()
         self._patience *= 10
@@ -133,10 +136,6 @@ class ClusterExecutor:
             time.sleep(MOMENT)
         self._look()
 
-    def _rooms(self) -> int:
-        """Trials that the cluster would hold if it were empty and one machine."""
-        return int(min(self._head.total(name) / amount for name, amount in self._kind.needs.items() if amount))
-
     def _ask_for_room(self) -> None:
         """Have a trainer for each place that the cluster has in all, and one more for a node that may join.
 
@@ -146,7 +145,9 @@ class ClusterExecutor:
             return
         while self._spent:
             remove_placement_group(self._spent.pop())
-        while len(self._seats) < min(self._most, self._rooms() + 1):
+        if time.monotonic() < self._resting:
+            return
+        while len(self._seats) < min(self._most, self._head.rooms(self._kind.needs) + 1):
             self._seats.append(self._kind.seat(self._silence))
 
     def _receive(self, seat: Seat, asked: Any) -> None:
@@ -167,8 +168,7 @@ class ClusterExecutor:
         if isinstance(answer, str):
             self._gather(seat, answer)
         elif isinstance(answer, Place):
-            compare(answer)
-            seat.place, self._unborn = answer, 0
+            self._hear_place(seat, answer, is_first=True)
         elif isinstance(answer, Report):
             self._hear(seat, answer)
         elif answer is False:
@@ -183,9 +183,30 @@ class ClusterExecutor:
             raise error.cause from None
         reason = f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
         if seat.place is None or seat.work is None:
-            raise ClusterError(f"a node cannot train: {reason}") from None
+            return self._end_unborn(seat, f"a node of the Ray cluster cannot train: {reason}")
         _log(seat.work, str(error))
         self._dismiss(seat, f"worker on {seat.place.host} failed: {reason}", counts=True)
+
+    def _hear_place(self, seat: Seat, place: Place, *, is_first: bool) -> None:
+        """Hear of a trainer that lives; where its node is unlike ours, only others can train."""
+        if fault := other_versions(place):
+            self._end_unborn(seat, fault, mend="install the same everywhere", may_pass=False)
+            return
+        seat.place = place if is_first else seat.place
+        if seat.is_idle:
+            self._unborn = 0
+
+    def _end_unborn(self, seat: Seat, fault: str, mend: str = "see Ray's logs of it", *, may_pass: bool = True) -> None:
+        """Replace a seat that cannot take up work; give up where nobody else can either, and it was not bad luck."""
+        self._dismiss(seat, "", counts=False)
+        self._unborn += 1
+        is_bad_luck = may_pass and self._unborn < UNBORN
+        if not is_bad_luck and not any(other.place for other in self._seats):
+            raise ClusterError(fault, mend=mend)
+        if not is_bad_luck:
+            self._tell(Noticed(f"{fault}; the others go on"))
+        if self._unborn >= UNBORN:
+            self._unborn, self._resting = 0, time.monotonic() + PATIENCE
 
     def _gather(self, seat: Seat, address: str) -> None:
         """Have the trainers of a seat meet."""
@@ -195,7 +216,7 @@ class ClusterExecutor:
 
     def _hear_other(self, seat: Seat, other: Any, answer: Any) -> None:
         if isinstance(answer, Place):
-            compare(answer)
+            self._hear_place(seat, answer, is_first=False)
         elif answer is False and seat.work is not None:
             images = open_images(seat.work.data)
             asked = other.follow.remote(seat.work, images.fingerprint, self._in_store(images))
@@ -232,11 +253,10 @@ class ClusterExecutor:
         """Give up a trainer that is no more, or cannot be reached."""
         text = str(error)
         is_nodes_fault = isinstance(error, ActorUnavailableError) or NODE_DIED in text
-        if seat.place is None:
-            self._unborn += not is_nodes_fault
-            if self._unborn >= UNBORN:
-                last = text.strip().splitlines()[-1].strip()
-                raise ClusterError(f"trainers on the Ray cluster end before they take up work: {last}")
+        if seat.place is None and not is_nodes_fault:
+            last = text.strip().splitlines()[-1].strip()
+            self._end_unborn(seat, f"trainers on the Ray cluster end before they take up work: {last}")
+        elif seat.place is None:
             self._dismiss(seat, "", counts=False)
         elif is_nodes_fault:
             self._dismiss(seat, f"node {seat.place.host} is lost", counts=False)
@@ -266,20 +286,9 @@ class ClusterExecutor:
         if not self._most or any(seat.place for seat in self._seats):
             self._roomy = now
         elif now - self._roomy > self._patience:
-            raise self._no_room(f"within {self._patience:.0f} s has had")
+            raise self._head.no_room(self._kind.wanted, f"within {self._patience:.0f} s has had")
         elif now - self._roomy > PATIENCE / 6:
-            self._found.add(Noticed(f"no node of the Ray cluster has {self._wanted()} free; waiting for one"))
-
-    def _no_room(self, when: str) -> ClusterError:
-        nodes = self._head.resources
-        found = sorted({f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in nodes})
-        return ClusterError(
-            f"no node of the Ray cluster {when} {self._wanted()} free ({len(nodes)} nodes, of {', '.join(found)})",
-            mend="add nodes, wait for others to end, or ask for less with --cpus-per-trial and --gpus-per-trial",
-        )
-
-    def _wanted(self) -> str:
-        return " and ".join(f"{amount:g} {name}" for name, amount in self._kind.needs.items() if amount)
+            self._found.add(Noticed(f"no node of the Ray cluster has {self._kind.wanted} free; waiting for one"))
 
     def forget(self, work: Work) -> None:
         """See `Executor`."""

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from scalesearch.engine.watch import Looks
+from scalesearch.errors import ClusterError
 
 PAUSE = 1.0
 """Between two questions [s]."""
@@ -43,6 +44,19 @@ class Head:
     def total(self, name: str) -> float:
         """How much of a resource the cluster has."""
         return sum(node.get(name, 0.0) for node in self.resources)
+
+    def rooms(self, needs: dict[str, float]) -> int:
+        """Trials that the cluster would hold if it were empty and one machine."""
+        return int(min(self.total(name) / amount for name, amount in needs.items() if amount))
+
+    def no_room(self, wanted: str, when: str) -> ClusterError:
+        """The fault of a cluster that has no room for a trial."""
+        nodes = self.resources
+        found = sorted({f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in nodes})
+        return ClusterError(
+            f"no node of the Ray cluster {when} {wanted} free ({len(nodes)} nodes, of {', '.join(found)})",
+            mend="add nodes, wait for others to end, or ask for less with --cpus-per-trial and --gpus-per-trial",
+        )
 
     def is_gone(self) -> bool:
         """Whether it has been silent for too long; to be asked again and again."""

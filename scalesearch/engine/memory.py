@@ -1,4 +1,4 @@
-"""Memory of the host: a heap that keeps what is freed, and the processes that the kernel ended for want of memory."""
+"""Memory: a heap that keeps what is freed, a GPU's that others need, and the processes that ended for want of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import ctypes
 import platform
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Parameters of mallopt(3): bytes at the top of the heap that are given back; blocks that are mapped for themselves."""
@@ -22,6 +26,14 @@ def keep_freed_memory() -> None:
     library = ctypes.CDLL(None)
     library.mallopt(MMAP_MAX, 0)
     library.mallopt(TRIM_THRESHOLD, -1)  # never
+
+
+def give_back(device: torch.device) -> None:
+    """Free what others on a GPU may need: what was of a work that is over."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def out_of_memory_kills(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesearch.engine.afar import Afar
-from scalesearch.engine.memory import keep_freed_memory
+from scalesearch.engine.memory import give_back, keep_freed_memory
 from scalesearch.engine.work import Event, Failed, Kept, Work
 from scalesearch.engine.worker import answers
 from scalesearch.errors import DataError
@@ -115,6 +115,7 @@ class Trainer:
         if images is None and not _is_here(work.data, fingerprint):
             return False
         follow_trials(work, self._bench(), self._ranks, images)
+        give_back(self._bench().device)
         return True
 
     def begin(self, work: Work, fingerprint: str, images: Images | None = None) -> bool:
@@ -141,12 +142,14 @@ class Trainer:
         self._stopping.set()
 
     def _train(self, work: Work, images: Images | None) -> Iterator[Report]:
+        """The last report comes when the memory of the training is free again."""
         log = self._folder / "trace.txt"
         log.unlink(missing_ok=True)
         work = replace(work, log=log, checkpoint=self._checkpoint(work))
         fault = self._afar.fetch(work.checkpoint) if self._afar else None
         if fault:
             yield Report(events=[fault])
+        last: list[Report] = []
         for answer in answers(work, self._bench(), self._stopping.is_set, images, self._ranks):
             if isinstance(answer, DataError):
                 raise answer
@@ -156,7 +159,13 @@ class Trainer:
             if is_over and not any(isinstance(event, Failed) and not event.final for event in events):
                 self._forget(work.checkpoint)
             trace = log.read_text(encoding="utf-8") if is_over and log.exists() else ""
-            yield Report(events=events, is_over=is_over, trace=trace)
+            report = Report(events=events, is_over=is_over, trace=trace)
+            if is_over:
+                last = [report]
+            else:
+                yield report
+        give_back(self._bench().device)
+        yield from last
 
     def _bench(self) -> Shelf:
         from scalesearch.proxy.device import Shelf

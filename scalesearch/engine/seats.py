@@ -14,7 +14,6 @@ from scalesearch.engine.afar import Afar
 from scalesearch.engine.node import Place, Trainer, versions
 from scalesearch.engine.watch import Watch
 from scalesearch.engine.work import Work
-from scalesearch.errors import ClusterError
 from scalesearch.trials import TrialKey
 
 
@@ -82,6 +81,11 @@ class Kind:
     afar: Afar | None
     """Where checkpoints are kept, if not in the run folder."""
 
+    @property
+    def wanted(self) -> str:
+        """What a trial takes, in words."""
+        return " and ".join(f"{amount:g} {name}" for name, amount in self.needs.items() if amount)
+
     def seat(self, silence: float) -> Seat:
         """The wish for a seat; one that says nothing for so long [s] hangs."""
         each = {name: amount / self.ranks for name, amount in self.needs.items()}
@@ -99,11 +103,9 @@ class Kind:
         return Seat(trainer, others, group, deque([trainer.open_here.remote(self.ranks)]), answers, watch)
 
 
-def compare(place: Place) -> None:
-    """Refuse a node with other versions of what decides bits."""
+def other_versions(place: Place) -> str:
+    """Of which libraries that decide bits a node has other versions, in a line; empty if of none."""
     ours = versions()
     wrong = [f"{name} {place.versions[name]} there, {ours[name]} here" for name in ours
              if place.versions[name] != ours[name]]  # fmt: skip
-    if wrong:
-        fault = f"node {place.host} of the Ray cluster has other versions: {', '.join(wrong)}"
-        raise ClusterError(fault, mend="install the same everywhere")
+    return f"node {place.host} of the Ray cluster has other versions: {', '.join(wrong)}" if wrong else ""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from scalesearch.engine.memory import keep_freed_memory
+from scalesearch.engine.memory import give_back, keep_freed_memory
 from scalesearch.engine.watch import Signs
 from scalesearch.engine.work import Event, Failed, Finished, Probe, Work
 from scalesearch.errors import DataError
@@ -77,7 +77,7 @@ def serve(pipe: Connection, device_name: str, signs: Signs) -> None:
             stop.is_busy = False
             if leaves:
                 return
-        _give_back(shelf.device)
+        give_back(shelf.device)
 
 
 def _opened(device_name: str) -> Shelf:
@@ -85,14 +85,6 @@ def _opened(device_name: str) -> Shelf:
     from scalesearch.proxy.device import Shelf
 
     return Shelf.opened(device_name)
-
-
-def _give_back(device: torch.device) -> None:
-    """Free what others on a GPU may need."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def _die_with_parent() -> None:

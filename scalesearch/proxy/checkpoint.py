@@ -57,7 +57,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: str) -> None:
     text = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
     content = save({ABOUT: text, **packed})
     newest, before = generations(path)
-    with whole_file(newest, before=before if _content(newest) else None) as file:  # no damaged one over a whole one
+    with whole_file(newest, before=before if is_whole(newest) else None) as file:  # no damaged one over a whole one
         file.write(_seal(content))
         file.write(content)
 
@@ -85,7 +85,12 @@ def _read(path: Path, identity: str) -> Checkpoint | None:
 
 def damaged(path: Path) -> list[Path]:
     """Files of a checkpoint that are there and not whole."""
-    return [one for one in generations(path) if one.is_file() and _content(one) is None]
+    return [one for one in generations(path) if one.is_file() and not is_whole(one)]
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of a checkpoint is there, to the last bit."""
+    return _content(path) is not None
 
 
 def _result(*, epoch: int, train_loss: float, accuracy: float, loss: float) -> EpochResult:

@@ -51,8 +51,8 @@ def listing(folder: Path) -> dict[str, str]:
     return found
 
 
-def complaint(told: Told, named: str) -> str:
-    """What is wrong with the way an input was met; empty if nothing is."""
+def complaint(told: Told, *named: str) -> str:
+    """What is wrong with the way an input was met; empty if nothing is. A refusal names one of what is given."""
     if told.code not in (0, 2):
         return f"exit code {told.code}: {told.err[-300:]}"
     if "Traceback" in told.out + told.err:
@@ -62,8 +62,8 @@ def complaint(told: Told, named: str) -> str:
     lines = told.err.splitlines()
     if len(lines) != 1 or plain(lines[0]) != lines[0]:
         return f"{len(lines)} lines: {told.err[-300:]!r}"
-    if plain(named) not in lines[0]:
-        return f"does not name {named}: {lines[0][-300:]}"
+    if not any(plain(name) in lines[0] for name in named):
+        return f"does not name {' or '.join(named)[:200]}: {lines[0][-300:]}"
     return "" if "; " in lines[0] else f"no mend: {lines[0][-300:]}"
 
 
@@ -74,7 +74,7 @@ class Harness:
     call: Call
     folder: Path
 
-    def met(self, named: str, *arguments: object) -> str:
+    def met(self, named: str | tuple[str, ...], *arguments: object) -> str:
         """What is wrong with the way a command met an input; a refusal must leave everything as it was."""
         before = listing(self.folder)
         try:
@@ -82,7 +82,7 @@ class Harness:
                 told = self.call(*arguments)
         except TooLongError as error:
             return str(error)
-        wrong = complaint(told, named)
+        wrong = complaint(told, *([named] if isinstance(named, str) else named))
         if not wrong and told.code == 2 and listing(self.folder) != before:
             changed = {name for name, _ in listing(self.folder).items() ^ before.items()}
             return f"refused, but changed {sorted(changed)[:3]}"

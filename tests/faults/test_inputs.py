@@ -50,8 +50,6 @@ class Kind:
     many: int
     around: Callable[[pytest.FixtureRequest, Path], None] = lambda request, folder: None
     """Lays what has to lie beside it."""
-    named: str = ""
-    """What a refusal has to name; empty = the file."""
 
 
 def plan_text(_: pytest.FixtureRequest) -> bytes:
@@ -106,7 +104,7 @@ def pth(_: pytest.FixtureRequest) -> bytes:
 KINDS = (
     Kind("study.yaml", lambda _: yaml.safe_dump(STUDY).encode(), ("plan", "--study", "study.yaml"), 30, 1500),
     Kind("net.yaml", lambda _: GOOD.encode(), ("scale", "--base", "net.yaml"), 40, 1500),
-    Kind("plan.yaml", plan_text, ("status", "run"), 30, 1500, named="run/plan.yaml"),
+    Kind("plan.yaml", plan_text, ("status", "run"), 30, 1500),
     Kind("tiny.npz", tiny, ("plan", "--data", "tiny.npz", "--step", "0.2"), 30, 1200),
     Kind("w.safetensors", safetensors, (*EMIT, "--from-weights", "w.safetensors"), 30, 1000,
          lambda _, folder: base(folder)),
@@ -114,31 +112,32 @@ KINDS = (
 )  # fmt: skip
 STORED = (
     Kind("config.yaml", member_config, ("scale", "--base", "config.yaml"), 10, 600),
-    Kind("plan.yaml", of_run("plan.yaml"), ("rank", "run"), 10, 400, laid_run, "run/plan.yaml"),
-    Kind("scan.json", of_run("scan.json"), ("rank", "run"), 5, 100, laid_run, "run"),
-    Kind("journal.jsonl", of_run("journal.jsonl"), ("status", "run"), 20, 800, laid_run, "run/journal.jsonl"),
-    Kind("journal.jsonl", of_run("journal.jsonl"), ("rank", "run"), 5, 200, laid_run, "run"),
-    Kind("study.db", of_run("study.db"), ("repair", "run"), 3, 100, laid_run, "run"),
-    Kind("ranking.json", of_run("ranking.json"), ("status", "run"), 3, 30, laid_run, "run"),
-    Kind("candidates.csv", of_run("candidates.csv"), ("status", "run"), 3, 30, laid_run, "run"),
-    Kind("environment.json", of_run("environment.json"), ("report", "run"), 5, 60, laid_run, "run"),
-    Kind("family/manifest.json", of_run("family/manifest.json"), ("report", "run"), 10, 300, laid_run, "run"),
-    Kind("scan.json", of_run("scan.json"), ("report", "run"), 3, 60, laid_run, "run"),
+    Kind("plan.yaml", of_run("plan.yaml"), ("rank", "run"), 10, 400, laid_run),
+    Kind("scan.json", of_run("scan.json"), ("rank", "run"), 5, 100, laid_run),
+    Kind("journal.jsonl", of_run("journal.jsonl"), ("status", "run"), 20, 800, laid_run),
+    Kind("journal.jsonl", of_run("journal.jsonl"), ("rank", "run"), 5, 200, laid_run),
+    Kind("study.db", of_run("study.db"), ("repair", "run"), 3, 100, laid_run),
+    Kind("ranking.json", of_run("ranking.json"), ("status", "run"), 3, 30, laid_run),
+    Kind("candidates.csv", of_run("candidates.csv"), ("status", "run"), 3, 30, laid_run),
+    Kind("environment.json", of_run("environment.json"), ("report", "run"), 5, 60, laid_run),
+    Kind("family/manifest.json", of_run("family/manifest.json"), ("report", "run"), 10, 300, laid_run),
+    Kind("scan.json", of_run("scan.json"), ("report", "run"), 3, 60, laid_run),
 )
 
 
 def spoil(kind: Kind, harness: Harness, request: pytest.FixtureRequest, record: Callable[[str, object], None]) -> None:
     kind.around(request, harness.folder)
     valid = kind.content(request)
-    place = harness.folder / "run" / kind.name if "run" in kind.command[1:2] else harness.folder / kind.name
+    named = f"run/{kind.name}" if "run" in kind.command[1:2] else kind.name
+    place = harness.folder / named
     place.parent.mkdir(exist_ok=True)
     place.write_bytes(valid)
-    assert harness.met(kind.named or kind.name, *kind.command) == "", "the valid file"
+    assert harness.met(named, *kind.command) == "", "the valid file"
     count = kind.many if FULL else kind.few
     found = []
     for seed in range(count):
         place.write_bytes(spoiled(valid, seed))
-        found.append((f"seed {seed}", harness.met(kind.named or kind.name, *kind.command)))
+        found.append((f"seed {seed}", harness.met(named, *kind.command)))
         shutil.rmtree(harness.folder / "family", ignore_errors=True)
     judge(found, record, count)
 

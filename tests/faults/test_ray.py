@@ -68,6 +68,11 @@ class Raylets:
         for pid in [worker for raylet in self.nodes for worker in children(raylet)]:
             os.kill(pid, signal.SIGSTOP)
 
+    def thaw(self) -> None:
+        """Have it train on."""
+        for pid in [worker for raylet in self.nodes for worker in children(raylet)]:
+            os.kill(pid, signal.SIGCONT)
+
     def lose_head(self) -> None:
         [head] = [pid for pid in children(self.process.pid) if "gcs_server" in os.readlink(f"/proc/{pid}/exe")]
         os.kill(head, signal.SIGKILL)
@@ -209,20 +214,78 @@ def test_a_machine_without_room_for_a_trial_is_one_line(
     assert "no node of the Ray cluster has 1 CPU and 1 GPU free" in line
 
 
-def test_a_node_with_another_version_is_refused_by_name(
-    cluster: Raylets, program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+def with_another_version(place: Path) -> None:
+    described = place / "scalesearch-0.0.9.dist-info"
+    described.mkdir(parents=True)
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: scalesearch\nVersion: 0.0.9\n")
+
+
+BROKEN_GPU = """
+from scalesearch.engine import node
+
+def place(self):
+    raise RuntimeError("CUDA error: no device")
+
+node.Trainer.place = place
+"""
+
+
+def with_a_broken_gpu(place: Path) -> None:
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(BROKEN_GPU)
+
+
+WRONG: dict[Callable[[Path], None], str] = {
+    with_another_version: "has other versions: scalesearch 0.0.9 there",
+    with_a_broken_gpu: "cannot train: RuntimeError: CUDA error: no device",
+}
+"""Nodes that cannot train, and what is said of them."""
+wrong_nodes = pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)
+
+
+@wrong_nodes
+def test_a_cluster_without_any_node_that_can_train_is_refused_by_name(
+    wrong: Callable[[Path], None],
+    cluster: Raylets,
+    program: Callable[..., Any],
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
 ):
     while cluster.nodes:
         cluster.kill(0)
-    described = tmp_path / "place" / "scalesearch-0.0.9.dist-info"
-    described.mkdir(parents=True)
-    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: scalesearch\nVersion: 0.0.9\n")
-    cluster.add(described.parent)
+    wrong(tmp_path / "place")
+    cluster.add(tmp_path / "place")
     run = program("run", *tiny_options, "--out", tmp_path / "run", *on(cluster))
     assert run.wait() == 2, run.err.read_text()
     [line] = run.err.read_text().splitlines()
-    assert "scalesearch 0.0.9 there" in line
+    assert WRONG[wrong] in line
     cluster.kill(0)
+
+
+@wrong_nodes
+def test_a_node_that_joins_and_cannot_train_is_told_of_and_the_others_go_on(
+    wrong: Callable[[Path], None],
+    cluster: Raylets,
+    program: Callable[..., Any],
+    finished: tuple[Path, Any],
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+):
+    while cluster.nodes:
+        cluster.kill(0)
+    cluster.add()
+    run = program("run", *tiny_options, "--out", tmp_path / "run", *on(cluster))
+    run.wait_for("1/8 ", 300)
+    cluster.freeze()
+    wrong(tmp_path / "place")
+    cluster.add(tmp_path / "place")
+    run.wait_for(WRONG[wrong])
+    cluster.thaw()
+    assert run.wait() == 0, run.err.read_text()
+    assert run.out.read_text().count(WRONG[wrong]) == 1
+    assert same_answer(tmp_path / "run", finished[0])
+    while cluster.nodes:
+        cluster.kill(0)
 
 
 WITHOUT_GPUS = """
@@ -256,6 +319,50 @@ def test_a_trial_over_two_gpus_of_two_nodes_shares_its_batches_and_goes_on_when_
     pace = yaml.safe_load((tmp_path / "run" / "plan.yaml").read_text())["pace"]
     recipe = yaml.safe_load((tmp_path / "run" / "plan.yaml").read_text())["recipe"]
     assert pace["micro_batch"] == recipe["batch_size"] / 2
+    while cluster.nodes:
+        cluster.kill(0)
+
+
+MEETING = """
+import os, time
+from pathlib import Path
+
+meet, place = node.Trainer.meet, Path({place!r})
+
+def stay(self, address, rank, count):
+    from scalesearch.proxy import ranks
+
+    there = place / str(rank)
+    is_first = not there.exists()
+    there.write_text(str(os.getppid()))
+    if rank == 0 and is_first:
+        time.sleep(600)
+    return meet(self, address, rank, count)
+
+node.Trainer.meet = stay
+"""
+"""Has the trainers of a trial tell their nodes, and the first one not arrive, the first time, where they meet."""
+
+
+def test_a_node_lost_while_the_trainers_of_a_trial_meet_costs_them_their_places_and_no_run(
+    cluster: Raylets, program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    while cluster.nodes:
+        cluster.kill(0)
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(WITHOUT_GPUS + MEETING.format(place=str(place)))
+    cluster.add(place, gpus=1)
+    cluster.add(place, gpus=1)
+    options = ("run", *tiny_options, *on(cluster), "--gpus-per-trial", "2", "--cpus-per-trial", "2")
+    run = program(*options, "--out", tmp_path / "run")
+    while not all((place / rank).exists() for rank in ("0", "1")):
+        assert run.process.poll() is None, run.err.read_text()
+        time.sleep(0.1)
+    time.sleep(5)  # by when the other one waits for the first
+    cluster.kill(cluster.nodes.index(int((place / "0").read_text())))
+    cluster.add(place, gpus=1)
+    assert run.wait() == 0, run.err.read_text()
     while cluster.nodes:
         cluster.kill(0)
 

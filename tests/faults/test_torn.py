@@ -1,11 +1,14 @@
 """Files cut short or ended in zeros, as a loss of power leaves them: the same command recovers, or refuses with a mend.
 
-SCALESEARCH_FAULTS=full tries every offset; without it a spread of them.
+SCALESEARCH_FAULTS=full tries every offset of what is read back; without it a spread of them. Of a study.db it tries
+those of the first two pages, and every 64th behind them. What nothing reads back (tables, the ranking, reports,
+figures, sources) is only written again, whatever is there: a few offsets are enough.
 """
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -15,16 +18,27 @@ from judging import FULL, limited
 from preparing import load
 
 import scalesearch
+from scalesearch.agenda import agenda, player
+from scalesearch.cli.progress import RunDisplay
 from scalesearch.dataset import describe
 from scalesearch.emit.weights import weights_digest
+from scalesearch.engine.local import Slot
 from scalesearch.errors import DataError, ScaleSearchError, StudyError
 from scalesearch.journal import NAME, Journal, read_journal
-from scalesearch.plan import read_plan
+from scalesearch.plan import lay_out, read_plan
 from scalesearch.proxy.images import ARRAYS, open_images
+from scalesearch.repair import _with_room
+from scalesearch.report.facts import _document, _is_environment, _is_manifest
 from scalesearch.request import Request, resolve
-from scalesearch.runfolder import write_plan
+from scalesearch.run import _write_environment
+from scalesearch.runfolder import _holder, held, placed, write_plan
+from scalesearch.stored import _remarks
 
 FilesOf = Callable[[Path], dict[str, str]]
+
+
+PAGE = 4096
+"""Of SQLite [B]."""
 
 
 def torn(content: bytes, few: int = 25, many: int = 10**9) -> Iterator[bytes]:
@@ -91,7 +105,52 @@ def test_a_torn_journal_is_told_of_by_status_and_gone_on_with_by_the_same_comman
         assert (folder / name).read_bytes() == (finished[0] / name).read_bytes()
 
 
-OUTPUTS = ("candidates.csv", "trials.csv", "ranking.json", "scan.json", "environment.json", "family/manifest.json")
+READ: dict[str, Callable[[Path], object]] = {
+    "scan.json": _remarks,
+    "environment.json": lambda path: _document(path, _is_environment),
+    "family/manifest.json": lambda path: _document(path, _is_manifest),
+    ".holder": lambda path: _holder(path.parent),
+}
+"""Small files of a run folder that are read back, and by what."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READ)
+def test_a_torn_document_of_a_run_is_read_as_one_that_is_not_there(
+    name: str, finished: tuple[Path, object], tmp_path: Path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    scan = json.loads((folder / "scan.json").read_bytes())
+    (folder / "scan.json").write_text(json.dumps({**scan, "remarks": ["twice the same image"]}, indent=1) + "\n")
+    with held(folder):
+        path, read = folder / name, READ[name]
+        content, whole = path.read_bytes(), read(path)
+        path.unlink()
+        missing = read(path)
+        assert missing != whole
+        for damaged in torn(content):
+            path.write_bytes(damaged)
+            assert read(path) == (whole if damaged == content.rstrip(b"\n") else missing)
+
+
+def test_of_a_torn_environment_a_run_notes_its_own_alone(tmp_path: Path):
+    def note() -> list[object]:
+        _write_environment(tmp_path, [Slot(device="cpu", name="a processor")], display)
+        return json.loads(path.read_bytes())["before"]
+
+    path, display = tmp_path / "environment.json", RunDisplay(tmp_path, quiet=True, on_stderr=False)
+    assert [len(note()) for _ in range(2)] == [0, 1]
+    content = path.read_bytes()
+    for damaged in torn(content):
+        path.write_bytes(damaged)
+        assert len(note()) == (2 if damaged == content.rstrip(b"\n") else 0)
+
+
+OUTPUTS = (
+    *("candidates.csv", "trials.csv", "ranking.json", "scan.json", "environment.json", "family/manifest.json"),
+    "report.html",
+)
 MEMBER = ("config.yaml", "network.py")
 
 
@@ -112,6 +171,7 @@ def test_torn_results_and_images_are_written_again_by_the_same_command(
         told = call("run", *tiny_options, "--out", folder, "--quiet")
         assert told.code == 0, told.err
         after = files_of(folder)
+        assert (folder / "report.html").read_bytes().endswith(b"</html>")
         changed = {name for name in before if before[name] != after.get(name)}
         assert changed <= {"environment.json", "report.html", "study.db", ".holder"}
 
@@ -129,6 +189,38 @@ def test_a_torn_study_is_made_anew_from_the_journal(finished: tuple[Path, object
             assert call("repair", folder).code == 0
             for aside in folder.glob("study.damaged-*"):
                 aside.unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_a_torn_study_is_kept_aside_wherever_it_is_cut(finished: tuple[Path, object], tmp_path: Path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    plan, place = read_plan(folder), placed(folder, None)
+    layout = lay_out(plan)
+    with closing(Journal(folder / NAME)) as journal:
+        results = journal.results
+        now = agenda(plan, layout, results, player(plan, layout, journal.decided))
+    content = (folder / "study.db").read_bytes()
+    every = [*range(2, 2 * PAGE), *range(2 * PAGE, len(content), 64)]  # one of less than two bytes is a new one
+    for end in every if FULL else every[::211]:
+        for damaged in {content[:end], content[:end] + bytes(len(content) - end)} - {content}:
+            (folder / "study.db").write_bytes(damaged)
+            _, [aside] = _with_room(place, now, results)
+            assert aside.read_bytes() == damaged, end
+            aside.unlink()
+
+
+@pytest.mark.slow
+def test_torn_figures_are_drawn_again(finished: tuple[Path, object], call: Call, tmp_path: Path):
+    command = ("report", finished[0], "--out", tmp_path / "page.html", "--figures", tmp_path / "figures")
+    assert call(*command).code == 0
+    for path in sorted((tmp_path / "figures").iterdir())[:1]:
+        content = path.read_bytes()
+        for damaged in torn(content, few=2, many=10):
+            path.write_bytes(damaged)
+            assert call(*command).code == 0
+            assert path.read_bytes() == content
 
 
 @pytest.fixture

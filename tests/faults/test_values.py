@@ -94,6 +94,19 @@ OPTIONS: dict[tuple[str, ...], str] = {
 }
 
 
+def naming(command: tuple[str, ...], option: str, value: str) -> tuple[str, ...]:
+    """What a refusal of a value has to have one of: the option, its key at the beginning, or the place it points at."""
+    key = option.removeprefix("--")
+    starts = [key, key.replace("-", "_")]
+    if option in ("--base", "--data"):
+        places = (value, str(Path(value)), os.path.abspath(value), os.path.expanduser(value))
+        starts += [place[:200] for place in places if place]
+    texts = {"--base": [f"unknown base {value[:40]!r}"[:-1]], "--data": ["the dataset's name"]}.get(option, [])
+    if command is GIVEN:
+        texts.append("no member can be reached")  # the value is taken
+    return (option, *texts, *(f"scalesearch: {start}" for start in starts))
+
+
 @pytest.fixture
 def harness(call: Call, tmp_path: Path) -> Harness:
     (tmp_path / "net.yaml").write_text(GOOD)
@@ -106,7 +119,10 @@ def test_every_option_takes_or_refuses_whatever_is_typed(
 ):
     every = [(option, value) for option in OPTIONS[command].split() for value in VALUES]
     asked = every if FULL else every[:: 13 if command is PLAN else 7]
-    found = [(f"{option} {value!r}"[:80], harness.met("", *command, option, value)) for option, value in asked]
+    found = [
+        (f"{option} {value!r}"[:80], harness.met(naming(command, option, value), *command, option, value))
+        for option, value in asked
+    ]
     judge(found, record_property, len(asked))
 
 

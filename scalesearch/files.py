@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -18,7 +19,7 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 PAUSE = 1.0
 """Between looks at a full disk [s]."""
 
-UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}")
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
 """Names of files that are being written, or that a killed writer left behind."""
 
 Told = Callable[[str], None]
@@ -76,26 +77,45 @@ def generations(path: Path) -> tuple[Path, Path]:
 def whole_file(path: Path, *, before: Path | None = None) -> Generator[IO[bytes]]:
     """A new file under a name of its own beside `path`, which takes that place when all is written.
 
-    An exception inside leaves `path` as it was and removes the new file; a killed process leaves the new file behind.
+    An exception inside leaves `path` as it was and removes the new file; a killed process leaves the new file behind,
+    for `sweep`.
 
     Args:
         path: of the file.
         before: where the old file is kept; a process killed between leaves it there and none at `path`.
     """
-    # another for every writer, on any machine; see UNFINISHED
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    unfinished, file = _begun(path)
     try:
-        with unfinished.open("xb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if before is not None:
-            with suppress(FileNotFoundError):
-                os.replace(path, before)
-        os.replace(unfinished, path)
+            if before is not None:
+                with suppress(FileNotFoundError):
+                    os.replace(path, before)
+            os.replace(unfinished, path)
         _settle(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _begun(path: Path) -> tuple[Path, IO[bytes]]:
+    """An empty file beside `path`, see UNFINISHED, that is locked until it has its place: `sweep` leaves it alone."""
+    while True:
+        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # another for every writer, on any machine
+        file = unfinished.open("xb")
+        with suppress(OSError):  # a file system without locks, where nobody sweeps either
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if unfinished.exists():  # not swept before it was locked
+            return unfinished, file
+        file.close()
+
+
+def sweep(unfinished: Path) -> None:
+    """Remove a file that a killed writer left behind; one that is being written stays."""
+    with suppress(OSError), unfinished.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        unfinished.unlink()
 
 
 def _settle(folder: Path) -> None:

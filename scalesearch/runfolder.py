@@ -19,7 +19,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from scalesearch.errors import StudyError
-from scalesearch.files import FULL, UNFINISHED, Told, write_whole
+from scalesearch.files import FULL, UNFINISHED, Told, sweep, write_whole
 from scalesearch.journal import NAME, Journal, Record, read_journal
 from scalesearch.jsonfile import read_object
 from scalesearch.plan import Plan, read_plan
@@ -27,8 +27,6 @@ from scalesearch.storage import Storage, in_folder, on_server
 
 OURS = frozenset({"checkpoints", "logs", "data", "study.db", NAME, ".lock", ".holder"})
 """What a run makes before it writes down its plan, or that may be put there for it."""
-ANYBODYS = frozenset({"report.html"})
-"""Files that are written without holding the folder."""
 NETWORKS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "davfs"}
     | {"wekafs", "panfs", "pvfs2", "orangefs", "gfs2", "ocfs2", "vboxsf"}
@@ -84,11 +82,10 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed holders of the folder left half written."""
+    """Remove what killed writers left half written, whether they held the folder or, as of a report, did not."""
     for path in [*folder.iterdir(), *folder.glob("family/**/.*")]:
-        unfinished = UNFINISHED.fullmatch(path.name)
-        if unfinished and unfinished["name"] not in ANYBODYS and path.is_file():
-            path.unlink()
+        if UNFINISHED.fullmatch(path.name) and path.is_file():
+            sweep(path)
 
 
 def _ourselves() -> dict[str, object]:

@@ -30,6 +30,7 @@ TINY_OPTIONS = (
 """8 trials of a second each, and a family of two small members; bits are the same in every run."""
 
 ENTRY = ("-m", "scalesearch")
+RECORDING = Path(__file__).parent / "faults" / "recording"
 
 
 class Program:
@@ -95,6 +96,16 @@ def children(parent: int) -> list[int]:
         if int(ppid) == parent and state != "Z":
             found.append(int(entry.parent.name))
     return sorted(found)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file in which workers of programs note what they begin to train, see `recording`."""
+    file = tmp_path_factory.mktemp("begun") / "begun.jsonl"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", str(RECORDING), prepend=os.pathsep)
+        environment.setenv("BEGUN_IN", str(file))
+        yield file
 
 
 @pytest.fixture

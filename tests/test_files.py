@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalesearch.files import whole_file, write_whole
+from scalesearch.files import sweep, whole_file, write_whole
 
 OLD, NEW = b"old" * 40_000, b"newer" * 40_000
 
@@ -123,8 +123,11 @@ with whole_file(Path({str(path)!r})) as file:
         writer.kill()
     assert writer.returncode == -signal.SIGKILL
     assert path.read_bytes() == OLD
-    write_whole(path, NEW)  # what the dead one left is in nobody's way
+    write_whole(path, NEW)  # what the dead one left is in nobody's way, and can be swept
     assert path.read_bytes() == NEW
+    [left] = path.parent.glob(".*")
+    sweep(left)
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_reader_sees_one_content_or_another_while_many_write(path):
@@ -137,4 +140,14 @@ def test_a_reader_sees_one_content_or_another_while_many_write(path):
     assert [writer.exception() for writer in writers] == [None] * len(writers)
     assert seen <= contents | {OLD}
     assert path.read_bytes() in contents
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_sweeper_that_never_rests_stands_in_no_writers_way(path):
+    with ThreadPoolExecutor() as pool:
+        writers = [pool.submit(write_whole, path, NEW) for _ in range(300)]
+        while not all(writer.done() for writer in writers):
+            for unfinished in path.parent.glob(".*"):
+                sweep(unfinished)
+    assert [writer.exception() for writer in writers] == [None] * len(writers)
     assert list(path.parent.iterdir()) == [path]

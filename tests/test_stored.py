@@ -15,6 +15,7 @@ from filelock import FileLock
 from scalesearch.agenda import agenda
 from scalesearch.documents import rank_document, status_document
 from scalesearch.errors import StudyError
+from scalesearch.files import UNFINISHED, whole_file
 from scalesearch.journal import NAME, Journal
 from scalesearch.plan import ANCHOR, Layout, Plan
 from scalesearch.recipe import EpochResult
@@ -159,8 +160,15 @@ def test_what_a_killed_coordinator_left_half_written_is_swept_and_holds_up_nobod
     for name in (*left, ".report.html.01234567"):
         (folder / name).write_text("{")
     with claimed(folder, plan[0]):
-        assert not [name for name in left if (folder / name).exists()]
-        assert (folder / ".report.html.01234567").exists()  # which another program may be writing now
+        assert not [path for path in folder.rglob(".*") if UNFINISHED.fullmatch(path.name)]
+
+
+def test_a_report_that_somebody_is_writing_is_not_swept(folder: Path, plan: tuple[Plan, Layout]):
+    with whole_file(folder / "report.html") as file:
+        file.write(b"half")
+        with claimed(folder, plan[0]):
+            pass
+    assert (folder / "report.html").read_bytes() == b"half"
 
 
 @pytest.mark.parametrize("content", ["[1, 2", "- 1\n", "seeds: 2\n", "", "\0"], ids=repr)

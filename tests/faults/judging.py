@@ -1,4 +1,4 @@
-"""How a command met a malformed input, and whether a journal shows a trial twice: what is right, and what is not."""
+"""How a command met a malformed input, and whether a trial was trained twice: what is right, and what is not."""
 
 import hashlib
 import json
@@ -108,11 +108,10 @@ def name_of(line: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(line[name] for name in ("proxy", "seed", "rung", "stage"))
 
 
-def assert_nothing_ran_again(folder: Path) -> None:
-    """After a trial's end the journal says nothing more of it."""
-    over: set[tuple[Any, ...]] = set()
-    for line in lines(folder):
-        if line["kind"] in ("started", "epoch", "ended"):
-            assert name_of(line) not in over, line
-            if line["kind"] == "ended":
-                over.add(name_of(line))
+def assert_nothing_ran_again(folder: Path, begun: Path) -> None:
+    """No worker took up a trial that had ended, and one noted that it took up each that has; see `recording`."""
+    rows = [row for row in map(json.loads, begun.read_text().splitlines()) if row["folder"] == str(folder)]
+    again = [row for row in rows if row["is_over"]]
+    assert not again, again
+    noted = {tuple(trial) for row in rows for trial in row["trials"]}
+    assert noted >= {name_of(line) for line in lines(folder) if line["kind"] == "ended"}

@@ -35,7 +35,7 @@ def stand_in(
     """In the place of `train_trials`: the same events, checkpoints at every step, next to no work."""
     import torch
 
-    from scalesearch.engine.work import Failed, Finished, Kept, Progress
+    from scalesearch.engine.work import Failed, Finished, Kept, Noticed, Progress
     from scalesearch.proxy.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
     from scalesearch.proxy.images import open_images
     from scalesearch.recipe import EpochResult
@@ -57,8 +57,11 @@ def stand_in(
             events += [Progress(key, result) for key, result in zip(work.keys, results[-1], strict=True)]
         is_stopped = stopping() and len(results) < work.keys[0].rung
         checkpoint = Checkpoint(tensors={"steps": torch.tensor(step)}, results=results, step=step)
-        write_checkpoint(work.checkpoint, checkpoint, identity)
-        events += [Kept(key, step) for key in work.keys]
+        try:
+            write_checkpoint(work.checkpoint, checkpoint, identity)
+            events += [Kept(key, step) for key in work.keys]
+        except OSError as error:  # as `Keeper` has it
+            events.append(Noticed(f"no checkpoint can be written: {error.strerror}"))
         if is_stopped:
             yield [*events, *(Failed(key, "stopped", final=False, counts=False) for key in work.keys)]
             return

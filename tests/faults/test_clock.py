@@ -25,6 +25,7 @@ def library() -> Path:
 
 def test_a_clock_that_jumps_by_years_changes_no_byte(
     library: Path,
+    begun: Path,
     program: Callable[..., Any],
     call: Call,
     finished: tuple[Path, Any],
@@ -44,5 +45,5 @@ def test_a_clock_that_jumps_by_years_changes_no_byte(
     assert all(0 < line["seconds"] < 300 for line in lines(folder) if "seconds" in line)
     for name in ("ranking.json", "trials.csv", "candidates.csv", "family/manifest.json"):
         assert (folder / name).read_bytes() == (finished[0] / name).read_bytes(), name
-    assert_nothing_ran_again(folder)
+    assert_nothing_ran_again(folder, begun)
     assert call("status", folder, "--json").done

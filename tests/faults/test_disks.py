@@ -1,17 +1,21 @@
 """Full and read-only disks, as real small file systems: what waits, what is refused, and nothing half written."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from judging import FULL
 from servers import Server
+from test_kills import SEARCHES, STANDING_IN, TINY, Run, assert_is_whole, contents
 
 from scalesearch import emit
 from scalesearch.bases import find
@@ -21,18 +25,31 @@ from scalesearch.limits import Limits
 from scalesearch.members import published
 
 ROOM = 2**20
+FILLINGS = 60 if FULL else 4
+"""Of the disk of runs."""
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a megabyte."""
+def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of a megabyte, or as many bytes as a test asks for."""
     place = tmp_path / "disk"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={getattr(request, 'param', ROOM)}", "tmpfs", str(place)]
     if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("a file system can be mounted by root alone")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(ballast: Path) -> None:
+    """Have a file take what room there is."""
+    with ballast.open("ab") as file:
+        for size in (4096, 1):
+            while True:
+                try:
+                    os.write(file.fileno(), b"\0" * size)
+                except OSError:
+                    break
 
 
 class Filler:
@@ -41,23 +58,14 @@ class Filler:
     def __init__(self, disk: Path) -> None:
         self.ballast = disk / "ballast"
         self.heard: list[str] = []
-        self.fill()
-
-    def fill(self) -> None:
-        with self.ballast.open("ab") as file:
-            for size in (4096, 1):
-                while True:
-                    try:
-                        os.write(file.fileno(), b"\0" * size)
-                    except OSError:
-                        break
+        fill(self.ballast)
 
     def __call__(self, text: str) -> None:
         self.heard.append(text)
         if text.endswith("waiting for room on the disk"):
             self.ballast.unlink()
         else:
-            self.fill()
+            fill(self.ballast)
 
 
 def test_a_file_that_finds_no_room_is_a_fault_and_leaves_nothing(disk: Path):
@@ -137,6 +145,83 @@ def test_a_family_is_whole_though_every_write_of_it_finds_the_disk_full(disk: Pa
     for path in (tmp_path / "family").rglob("*"):
         if path.is_file():
             assert (disk / "family" / path.relative_to(tmp_path / "family")).read_bytes() == path.read_bytes()
+
+
+WAITING, GOING_ON = "; waiting for room on the disk", " is written; going on"
+"""How a program tells that it waits for a disk, and that it has room."""
+
+
+def told(one: Any, text: str) -> int:
+    """How often a program has told something."""
+    return sum(path.read_text().count(text) for path in (one.out, one.err))
+
+
+def let_begin(one: Any) -> None:
+    while "trials in all" not in one.out.read_text() and one.process.poll() is None:
+        time.sleep(0.02)
+
+
+def fill_until_done(run: Run, folder: Path, chance: random.Random) -> tuple[Any, int]:
+    """Fill a disk whole at random, each time until it is waited for or the program ends.
+
+    Returns:
+        The program that came to the end, and how many fillings were met.
+    """
+    met, ballast = 0, folder.with_name("ballast")
+    going = run.start(folder)
+    if chance.random() < 0.5:
+        let_begin(going)
+    while going.process.poll() is None:
+        time.sleep(chance.random())
+        before = told(going, WAITING)
+        while told(going, WAITING) == before and going.process.poll() is None:
+            fill(ballast)
+            time.sleep(0.005)
+        ballast.unlink()
+        met += told(going, WAITING) > before
+        while told(going, GOING_ON) < told(going, WAITING) and going.process.poll() is None:
+            time.sleep(0.005)
+    if going.process.returncode:
+        assert_names_the_disk(going, folder)
+        last, more = fill_until_done(run, folder, chance)
+        return last, met + 1 + more
+    return going, met
+
+
+def assert_names_the_disk(one: Any, folder: Path) -> None:
+    """A program that the full disk ended has told so in a line."""
+    *_, line = one.err.read_text().splitlines() or [""]
+    assert one.process.returncode == 2, one.err.read_text()
+    assert "Traceback" not in one.err.read_text()
+    assert str(folder) in line
+    assert "No space left on device" in line
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("disk", [16 * ROOM], indirect=True)
+def test_a_disk_that_is_full_at_random_moments_is_waited_for_or_named_and_changes_no_byte(
+    disk: Path, begun: Path, program: Callable[..., Any], tiny_npz: Path, tmp_path: Path
+):
+    options = ["--data", tiny_npz, *TINY.replace("--quiet", "").split(), *SEARCHES["grid"].split()]
+    options += ["--cache", tmp_path / "cache"]  # images are decoded only where much stays free
+
+    def start(folder: Path) -> Any:
+        return program("run", *options, "--out", folder, entry=STANDING_IN)
+
+    assert start(tmp_path / "undisturbed").wait() == 0
+    run = Run(start=start, answers=contents(tmp_path / "undisturbed"), driver=None, begun=begun)
+    chance, met, number = random.Random(2), 0, 0
+    while met < FILLINGS:
+        number += 1
+        folder = disk / f"run-{number}"
+        last, fillings = fill_until_done(run, folder, chance)
+        met += fillings
+        if told(last, f"is behind; `scalesearch repair {folder}` brings it up"):
+            assert program("repair", folder).wait() == 0
+        assert_is_whole(run, folder)
+        shutil.rmtree(folder)
+    print(f"{met} times full in {number} runs")
 
 
 def test_a_read_only_folder_is_refused_in_one_line(disk: Path, call: Callable[..., Any], tiny_options: tuple[str, ...]):

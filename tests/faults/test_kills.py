@@ -46,6 +46,8 @@ class Run(NamedTuple):
     """Of the undisturbed run."""
     driver: str | None
     """The server of its study, for SQLAlchemy; None = a file."""
+    begun: Path
+    """What its workers note in."""
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +71,7 @@ def searches(tiny_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
 @pytest.fixture
 def disturbed(
+    begun: Path,
     program: Callable[..., Any],
     tiny_npz: Path,
     searches: Callable[[str], dict[str, bytes]],
@@ -84,6 +87,7 @@ def disturbed(
             ),
             answers=searches(policy),
             driver=server.driver if server else None,
+            begun=begun,
         )
 
     return prepared
@@ -127,7 +131,7 @@ def test_random_kills_lose_nothing_run_nothing_again_and_change_no_byte(
         folder = tmp_path / f"{policy}-{storage}-{number}"
         killed += kill_until_done(run, folder, chance, KILLS - killed)
         assert contents(folder) == run.answers
-        assert_nothing_ran_again(folder)
+        assert_nothing_ran_again(folder, run.begun)
         assert_study_is_whole(folder, run.driver)
         assert list((folder / "checkpoints").iterdir()) == []
 
@@ -207,5 +211,5 @@ def assert_is_whole(run: Run, folder: Path) -> None:
     """A run that was disturbed has the answers of one that was not, and left nothing half done."""
     assert contents(folder) == run.answers, folder
     assert not [path for path in folder.rglob(".*") if UNFINISHED.fullmatch(path.name)], folder
-    assert_nothing_ran_again(folder)
+    assert_nothing_ran_again(folder, run.begun)
     assert_study_is_whole(folder, run.driver)

@@ -60,6 +60,7 @@ def group() -> Iterator[Group]:
 
 def test_a_worker_ended_for_want_of_memory_is_named_and_costs_no_byte(
     group: Group,
+    begun: Path,
     program: Callable[..., Any],
     finished: tuple[Path, Any],
     tiny_options: tuple[str, ...],
@@ -74,6 +75,6 @@ def test_a_worker_ended_for_want_of_memory_is_named_and_costs_no_byte(
     group.hunger()
     assert run.wait() == 0, run.err.read_text()
     assert "worker killed by the kernel: out of memory (host)" in run.out.read_text()
-    assert_nothing_ran_again(folder)
+    assert_nothing_ran_again(folder, begun)
     for name in ("ranking.json", "trials.csv"):
         assert (folder / name).read_bytes() == (finished[0] / name).read_bytes()

@@ -108,16 +108,20 @@ def assert_ends_by_itself(one: Any, fault: str, place: Path) -> None:
     assert "; " in line
 
 
-def assert_same_answers(folder: Path, undisturbed: Path) -> None:
+def assert_same_answers(folder: Path, undisturbed: Path, begun: Path) -> None:
     for name in ANSWERS:
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
-    assert_nothing_ran_again(folder)
+    assert_nothing_ran_again(folder, begun)
     assert list((folder / "checkpoints").iterdir()) == []
 
 
 @pytest.mark.timeout(3600)
 def test_a_loss_of_power_at_any_moment_takes_nothing_that_was_told_of_and_changes_no_byte(
-    program: Callable[..., Any], ext4: Disk, finished: tuple[Path, Any], tiny_options: tuple[str, ...]
+    begun: Path,
+    program: Callable[..., Any],
+    ext4: Disk,
+    finished: tuple[Path, Any],
+    tiny_options: tuple[str, ...],
 ):
     chance, lost, number = random.Random(1), 0, 0
     while lost < LOSSES:
@@ -139,12 +143,16 @@ def test_a_loss_of_power_at_any_moment_takes_nothing_that_was_told_of_and_change
             assert kept(folder) >= told
         last = program("run", *tiny_options, "--out", folder)
         assert last.wait() == 0, last.err.read_text()
-        assert_same_answers(folder, finished[0])
+        assert_same_answers(folder, finished[0], begun)
         shutil.rmtree(folder)
 
 
 def test_a_disk_that_turns_read_only_ends_the_run_in_a_line_and_loses_nothing(
-    program: Callable[..., Any], ext4: Disk, finished: tuple[Path, Any], tiny_options: tuple[str, ...]
+    begun: Path,
+    program: Callable[..., Any],
+    ext4: Disk,
+    finished: tuple[Path, Any],
+    tiny_options: tuple[str, ...],
 ):
     folder = ext4.place / "run"
     going = program("run", *tiny_options, "--out", folder)
@@ -156,4 +164,4 @@ def test_a_disk_that_turns_read_only_ends_the_run_in_a_line_and_loses_nothing(
     assert kept(folder) >= told
     again = program("run", *tiny_options, "--out", folder)
     assert again.wait() == 0, again.err.read_text()
-    assert_same_answers(folder, finished[0])
+    assert_same_answers(folder, finished[0], begun)

@@ -83,8 +83,8 @@ class Raylets:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Raylets]:
-    """A cluster, without any node yet that trains."""
+def cluster(begun: Path) -> Iterator[Raylets]:
+    """A cluster, without any node yet that trains. Its nodes inherit where to note what they begin."""
     raylets = Raylets()
     yield raylets
     raylets.end()
@@ -114,6 +114,7 @@ def same_answer(folder: Path, other: Path) -> bool:
 
 def test_a_stop_a_node_killed_and_one_that_joins_change_no_byte_and_no_trial_runs_twice(
     nodes: Raylets,
+    begun: Path,
     program: Callable[..., Any],
     finished: tuple[Path, Any],
     tiny_options: tuple[str, ...],
@@ -137,14 +138,18 @@ def test_a_stop_a_node_killed_and_one_that_joins_change_no_byte_and_no_trial_run
     nodes.add()
     assert second.wait() == 0, second.err.read_text()
     assert same_answer(folder, finished[0])
-    assert_nothing_ran_again(folder)
+    assert_nothing_ran_again(folder, begun)
     assert "Traceback" not in first.out.read_text() + second.out.read_text() + second.err.read_text()
     assert list(store.iterdir()) == [others]
     assert {path.name: path.read_bytes() for path in others.iterdir()} == kept
 
 
 def test_of_a_run_whose_head_is_lost_all_is_kept_and_ctrl_c_is_heard(
-    program: Callable[..., Any], finished: tuple[Path, Any], tiny_options: tuple[str, ...], tmp_path: Path
+    begun: Path,
+    program: Callable[..., Any],
+    finished: tuple[Path, Any],
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
 ):
     commands = [("run", *tiny_options, "--out", tmp_path / name) for name in ("left", "interrupted")]
     clusters = [Raylets() for _ in commands]
@@ -168,7 +173,7 @@ def test_of_a_run_whose_head_is_lost_all_is_kept_and_ctrl_c_is_heard(
     again = program(*commands[0])
     assert again.wait() == 0, again.err.read_text()
     assert same_answer(tmp_path / "left", finished[0])
-    assert_nothing_ran_again(tmp_path / "left")
+    assert_nothing_ran_again(tmp_path / "left", begun)
 
 
 JOBS = """
@@ -370,7 +375,7 @@ def test_a_node_lost_while_the_trainers_of_a_trial_meet_costs_them_their_places_
 @pytest.mark.skipif(not FULL, reason="takes ten minutes; set SCALESEARCH_FAULTS=full")
 @pytest.mark.timeout(3600)
 def test_twenty_nodes_killed_in_runs_of_sixty_trials_lose_nothing_and_run_nothing_twice(
-    cluster: Raylets, program: Callable[..., Any], tiny_npz: Path, tmp_path: Path
+    cluster: Raylets, begun: Path, program: Callable[..., Any], tiny_npz: Path, tmp_path: Path
 ):
     tiny = "--budget 0.5x --preset quick --policy grid --candidates 14 --seeds 4 --epochs 2 --images 256"
     options = ("--data", str(tiny_npz), *f"{tiny} --proxy-resolution 12 --threads 1 --together 1".split())
@@ -391,6 +396,6 @@ def test_twenty_nodes_killed_in_runs_of_sixty_trials_lose_nothing_and_run_nothin
                 killed += 1
         assert run.wait() == 0, run.err.read_text()
         assert same_answer(folder, plain)
-        assert_nothing_ran_again(folder)
+        assert_nothing_ran_again(folder, begun)
         assert json.loads((folder / "ranking.json").read_text())["failed"] == []
     print(f"nodes killed: {killed}")

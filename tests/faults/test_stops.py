@@ -5,10 +5,11 @@ import os
 import random
 import shlex
 import signal
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -19,11 +20,12 @@ pytestmark = [
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 IS_FULL = os.environ.get("SCALESEARCH_FAULTS") == "full"
-TURNS = [
-    pytest.param(list(CODES), 1, id="each signal"),
+STOPS = [
+    pytest.param(list(CODES), 3, 3, id="each signal"),
     pytest.param(
         [signal.SIGINT] * 3,
-        34,
+        100,
+        9,  # long enough that most meet it at work
         id="a hundred times Ctrl-C",
         marks=pytest.mark.skipif(not IS_FULL, reason="takes half an hour; set SCALESEARCH_FAULTS=full"),
     ),
@@ -59,8 +61,16 @@ def group_is_gone(group: int, within: float = 60.0) -> bool:
     return False
 
 
-def stopped(one: Any, number: int, command: list[str], *, whole_group: bool) -> int:
-    """Send a signal and hold the program to what it promises; returns its exit code."""
+class Stop(NamedTuple):
+    """How a program ended behind a signal."""
+
+    code: int
+    """0 if it was done before."""
+    seconds: float
+
+
+def stopped(one: Any, number: int, command: list[str], *, whole_group: bool) -> Stop:
+    """Send a signal and hold the program to what it promises."""
     begun = time.monotonic()
     (os.killpg if whole_group else os.kill)(one.process.pid, number)
     code = one.wait(120)
@@ -74,32 +84,37 @@ def stopped(one: Any, number: int, command: list[str], *, whole_group: bool) -> 
     if code:
         [line] = printed.splitlines()
         assert shlex.split(line[line.index("scalesearch run") :]) == ["scalesearch", *command]
-    return code
+    return Stop(code, took)
 
 
-@pytest.mark.parametrize(("signals", "turns"), TURNS)
+@pytest.mark.parametrize(("signals", "times", "epochs"), STOPS)
 def test_a_run_stopped_again_and_again_at_random_comes_to_the_bytes_of_an_undisturbed_one(
     program: Callable[..., Any],
-    finished: tuple[Path, Any],
     tiny_options: tuple[str, ...],
     tmp_path: Path,
     signals: list[int],
-    turns: int,
+    times: int,
+    epochs: int,
 ):
-    chance = random.Random(turns)
-    for turn in range(turns):
-        folder = tmp_path / f"run-{turn}"
-        command = ["run", *tiny_options, "--out", str(folder)]
+    options = ["run", *tiny_options, "--epochs", str(epochs)]
+    assert program(*options, "--out", tmp_path / "undisturbed").wait() == 0
+    chance, tried, met = random.Random(times), 0, list[float]()
+    while len(met) < times:
+        folder = tmp_path / f"run-{tried}"
+        command = [*options, "--out", str(folder)]
         for number in chance.sample(signals, 3):
             one = listening(program, *command)
             time.sleep(chance.random() * 8)
             # Ctrl-C and Slurm reach the whole group, a spot machine's notice may reach the program alone
-            stopped(one, number, command, whole_group=number == signal.SIGINT or chance.random() < 0.5)
+            stop = stopped(one, number, command, whole_group=number == signal.SIGINT or chance.random() < 0.5)
+            tried += 1
+            met += [stop.seconds] if stop.code else []
         last = program(*command)
         assert last.wait() == 0, last.err.read_text()
         for name in ("ranking.json", "trials.csv", "family/manifest.json"):
-            assert (folder / name).read_bytes() == (finished[0] / name).read_bytes(), name
+            assert (folder / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes(), name
         assert list((folder / "checkpoints").iterdir()) == []
+    print(f"{len(met)} of {tried} met it at work: median {statistics.median(met):.2f} s, longest {max(met):.2f} s")
 
 
 def test_ctrl_c_while_the_program_loads_its_libraries_ends_it_as_anywhere(
@@ -111,12 +126,12 @@ def test_ctrl_c_while_the_program_loads_its_libraries_ends_it_as_anywhere(
     begun = time.monotonic()
     one.wait_for("8 trials in all")
     loading = time.monotonic() - begun
-    assert stopped(one, signal.SIGINT, command, whole_group=True) == 130
+    assert stopped(one, signal.SIGINT, command, whole_group=True).code == 130
     times = 60 if IS_FULL else 6
     for turn in range(times):
         one = listening(program, *command)
         time.sleep(loading * turn / times)
-        assert stopped(one, signal.SIGINT, command, whole_group=True) == 130
+        assert stopped(one, signal.SIGINT, command, whole_group=True).code == 130
 
 
 @pytest.mark.parametrize("arguments", [["schema"], ["scale", "--base", "nothing"]], ids=["done", "refused"])
@@ -164,7 +179,7 @@ def test_sigterm_in_the_middle_of_training_leaves_a_checkpoint_of_every_running_
         assert time.monotonic() < end, one.err.read_text()
         time.sleep(0.05)
     begun = in_training(folder)
-    assert stopped(one, signal.SIGTERM, command, whole_group=whole_group) == 143
+    assert stopped(one, signal.SIGTERM, command, whole_group=whole_group).code == 143
     kept = {path.name.partition("-e200")[0] for path in (folder / "checkpoints").iterdir()}
     assert kept == {f"{proxy}-s{seed}" for proxy, seed in begun}
     assert "stopping: each running trial writes a checkpoint behind its next step" in one.out.read_text()
@@ -183,4 +198,4 @@ def test_a_second_ctrl_c_kills_at_once_and_the_folder_goes_on(
     assert "Traceback" not in one.err.read_text()
     again = program(*command)
     again.wait_for("1/8 ")
-    assert stopped(again, signal.SIGUSR1, command, whole_group=False) == 143
+    assert stopped(again, signal.SIGUSR1, command, whole_group=False).code == 143

@@ -1,0 +1,90 @@
+"""A server that is restarted, killed and frozen under a run at work: no byte of the answer hangs on it, nor the study."""
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from judging import FULL, lines
+from servers import IS_THERE, Server
+from test_kills import SEARCHES, STANDING_IN, TINY, Run, assert_is_whole, searches
+
+__all__ = ["searches"]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not IS_THERE, reason="needs a PostgreSQL server's binaries")]
+pytest.importorskip("psycopg")
+
+DISTURBANCES = 30 if FULL else 4
+POLICY = "grid"
+STEP = "0.1"
+"""Slower than in other tests, so that a run lasts for some disturbances [s]."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """One that no other test needs."""
+    found = Server()
+    yield found
+    found.freeze(signal.SIGCONT)
+    found.stop("immediate")
+    found.remove()
+
+
+def restart(server: Server, _: random.Random) -> None:
+    server.stop()
+    server.start()
+
+
+def end_at_once(server: Server, _: random.Random) -> None:
+    server.stop("immediate")
+    server.start()
+
+
+def kill(server: Server, _: random.Random) -> None:
+    server.kill()
+    server.start()
+
+
+def freeze(server: Server, chance: random.Random) -> None:
+    server.freeze(signal.SIGSTOP)
+    time.sleep(chance.uniform(0.5, 5))
+    server.freeze(signal.SIGCONT)
+
+
+WAYS = (restart, freeze, kill, end_at_once)
+
+
+@pytest.mark.timeout(3600)
+def test_a_server_that_is_restarted_killed_and_frozen_costs_no_byte_and_no_trial_of_the_study(
+    server: Server,
+    program: Callable[..., Any],
+    tiny_npz: Path,
+    searches: Callable[[str], dict[str, bytes]],
+    tmp_path: Path,
+):
+    def start(folder: Path) -> Any:
+        options = [*TINY.split(), *SEARCHES[POLICY].split(), "--storage", server.url, "--out", folder]
+        return program("run", "--data", tiny_npz, *options, entry=STANDING_IN, STEP_SECONDS=STEP)
+
+    run, chance, done, number = Run(start, searches(POLICY), server.driver), random.Random(0), 0, 0
+    while done < DISTURBANCES:
+        number += 1
+        done += disturb_until_done(server, run, tmp_path / f"run-{number}", chance, done)
+        assert_is_whole(run, tmp_path / f"run-{number}")
+
+
+def disturb_until_done(server: Server, run: Run, folder: Path, chance: random.Random, before: int) -> int:
+    """Disturb the server at random until a run has come to its end or enough is done; returns the disturbances."""
+    done, going = 0, run.start(folder)
+    while going.process.poll() is None and not [line for line in lines(folder) if line.get("part") == "storage"]:
+        time.sleep(0.05)  # at first it has to be there
+    while before + done < DISTURBANCES:
+        time.sleep(chance.uniform(0.1, 2))
+        if going.process.poll() is not None:
+            break
+        WAYS[(before + done) % len(WAYS)](server, chance)
+        done += 1
+    assert going.wait() == 0, going.err.read_text()
+    return done

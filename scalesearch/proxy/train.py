@@ -22,6 +22,9 @@ from scalesearch.proxy.state import State
 from scalesearch.proxy.step import Step
 from scalesearch.recipe import EpochResult, Recipe
 
+PLACE = "epoch and step"
+"""Name of the tensor that tells them, beside those of a training."""
+
 
 class _Over(Exception):
     """The first rank has ended."""
@@ -106,8 +109,9 @@ class Training:
         """Have every rank where the first one is, behind which all train the same steps."""
         if self._ranks.count == 1:
             return
-        tensors = {name: value.cpu() for name, value in self.tensors().items()} if not self._ranks.rank else {}
-        tensors, epoch, step = self._ranks.told((tensors, self.epoch, self.step))
+        here = {PLACE: torch.tensor([self.epoch, self.step])}
+        tensors = self._ranks.told(self.tensors() | here)
+        epoch, step = tensors.pop(PLACE).tolist()
         if self._ranks.rank:
             self.restore(tensors, epoch=epoch, step=step)
 

@@ -1,4 +1,4 @@
-"""A server that is restarted, killed and frozen under a run at work: it costs no byte of the answer, nor of the study."""
+"""A server that is restarted, killed and frozen under a run at work costs no byte of the answer, nor of the study."""
 
 import random
 import signal

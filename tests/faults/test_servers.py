@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judging import FULL, lines
+from judging import FULL
 from servers import IS_THERE, Server
-from test_kills import SEARCHES, STANDING_IN, TINY, Run, assert_is_whole, searches
+from test_kills import SEARCHES, STANDING_IN, TINY, Run, assert_is_whole, ends, searches
 
 __all__ = ["searches"]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not IS_THERE, reason="needs a PostgreSQL server's binaries")]
@@ -32,18 +32,23 @@ def server() -> Iterator[Server]:
     found.remove()
 
 
-def restart(server: Server, _: random.Random) -> None:
+def restart(server: Server, chance: random.Random) -> None:
     server.stop()
-    server.start()
+    come_back(server, chance)
 
 
-def end_at_once(server: Server, _: random.Random) -> None:
+def end_at_once(server: Server, chance: random.Random) -> None:
     server.stop("immediate")
-    server.start()
+    come_back(server, chance)
 
 
-def kill(server: Server, _: random.Random) -> None:
+def kill(server: Server, chance: random.Random) -> None:
     server.kill()
+    come_back(server, chance)
+
+
+def come_back(server: Server, chance: random.Random) -> None:
+    time.sleep(chance.uniform(0, 2))
     server.start()
 
 
@@ -78,8 +83,8 @@ def test_a_server_that_is_restarted_killed_and_frozen_costs_no_byte_and_no_trial
 def disturb_until_done(server: Server, run: Run, folder: Path, chance: random.Random, before: int) -> int:
     """Disturb the server at random until a run has come to its end or enough is done; returns the disturbances."""
     done, going = 0, run.start(folder)
-    while going.process.poll() is None and not [line for line in lines(folder) if line.get("part") == "storage"]:
-        time.sleep(0.05)  # at first it has to be there
+    while going.process.poll() is None and not ends(folder):
+        time.sleep(0.05)  # at first it has to be there, and what it misses has to be more than a plan
     while before + done < DISTURBANCES:
         time.sleep(chance.uniform(0.1, 2))
         if going.process.poll() is not None:

@@ -23,7 +23,7 @@ from scalesearch.files import FULL, UNFINISHED, Told, sweep, write_whole
 from scalesearch.journal import NAME, Journal, Record, read_journal
 from scalesearch.jsonfile import read_object
 from scalesearch.plan import Plan, read_plan
-from scalesearch.storage import Storage, in_folder, on_server
+from scalesearch.storage import Storage, in_folder, is_plain, on_server, redacted_argument
 
 OURS = frozenset({"checkpoints", "logs", "data", "study.db", NAME, ".lock", ".holder"})
 """What a run makes before it writes down its plan, or that may be put there for it."""
@@ -128,14 +128,9 @@ def placed(folder: Path, url: str | None) -> Storage:
         StudyError: no such place can be used.
     """
     bound = read_journal(folder / NAME).bound
-    if not url and "storage" in bound and "PGPASSWORD" in os.environ:
-        raise StudyError(
-            f"{folder} keeps its study in {bound['storage']}; PGPASSWORD is sent to no server that a file names",
-            mend="name it with --storage, or keep the password in ~/.pgpass",
-        )
-    if url or "storage" in bound:
-        name = bound.get("study") or f"{folder.resolve().name}-{secrets.token_hex(4)}"
-        return on_server(url or bound["storage"], name)
+    url = url or _believed(folder, bound.get("storage"))
+    if url:
+        return on_server(url, bound.get("study") or f"{folder.resolve().name}-{secrets.token_hex(4)}")
     mounts = Path("/proc/mounts")
     kind = network_of(folder.resolve(), mounts.read_text(encoding="utf-8")) if mounts.is_file() else None
     if kind:
@@ -144,6 +139,24 @@ def placed(folder: Path, url: str | None) -> Storage:
             mend="keep it on a server with --storage postgresql://user@host/database, or use a local --out",
         )
     return in_folder(folder)
+
+
+def _believed(folder: Path, url: str | None) -> str | None:
+    """The URL that a run folder names for its study: a stranger may have written it, who gets no password by it."""
+    if url is None:
+        return None
+    keeps = f"{folder} keeps its study in {redacted_argument(url)}"
+    if not is_plain(url):
+        raise StudyError(
+            f"{keeps}; of a file no more is believed than user@host:port/database?sslmode=…",
+            mend="name it anew with --storage",
+        )
+    if "PGPASSWORD" in os.environ:
+        raise StudyError(
+            f"{keeps}; PGPASSWORD is sent to no server that a file names",
+            mend="name it with --storage, or keep the password in ~/.pgpass",
+        )
+    return url
 
 
 def bind_storage(journal: Journal, place: Storage) -> None:

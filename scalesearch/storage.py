@@ -15,6 +15,8 @@ _OTHER = re.compile(r"(\w[\w+.-]*://[^\s:@/?]*):\S*@")
 """The URL of anything else, where a user has a password."""
 _SECRETS = re.compile(r"([?&])(?:ssl)?password=([^&]*)&?")
 _HIDDEN = "…"
+_PLAIN = re.compile(r"(?:[^\s@:/?#]+@)?(?:[\w.-]*|\[[\da-fA-F:.]+\])(?::\d+)?(?:/[\w.-]*)?(?:\?sslmode=[a-z-]+)?")
+"""What may follow the scheme of a URL that a file names."""
 
 
 def redacted(text: str) -> str:
@@ -88,6 +90,18 @@ class Storage:
 def in_folder(folder: Path) -> Storage:
     """The file of a run folder."""
     return Storage(url="sqlite:///study.db", study="scalesearch", file=folder / "study.db")
+
+
+def is_plain(url: str) -> bool:
+    """Whether a URL names no more than a user, a server, a database there and `sslmode`.
+
+    Anything else may have a password that is kept for one server sent to another one: `hostaddr`, say.
+
+    >>> is_plain("postgresql://me@host:5432/db?sslmode=require"), is_plain("postgresql://me@host/db?hostaddr=10.0.0.1")
+    (True, False)
+    """
+    scheme, mark, place = url.partition("://")
+    return scheme + mark in SCHEMES and _PLAIN.fullmatch(place) is not None
 
 
 def on_server(url: str, study: str) -> Storage:

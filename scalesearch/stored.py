@@ -9,7 +9,7 @@ from typing import cast
 
 from scalesearch.agenda import Agenda, agenda, in_order, player
 from scalesearch.errors import JournalError, ScaleSearchError, StudyError
-from scalesearch.journal import Record
+from scalesearch.journal import NAME, Record
 from scalesearch.jsonfile import read_object
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan, lay_out, read_plan

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ class Server:
         return [first, *map(int, children)]
 
     def kill(self) -> None:
+        self.freeze(signal.SIGSTOP)  # so that none comes or goes meanwhile
         pids = self.processes()
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
@@ -82,7 +83,8 @@ class Server:
 
     def freeze(self, how: signal.Signals) -> None:
         for pid in self.processes():
-            os.kill(pid, how)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, how)
 
     def remove(self) -> None:
         shutil.rmtree(self.place, ignore_errors=True)

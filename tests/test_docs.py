@@ -25,7 +25,7 @@ def written_commands() -> list[tuple[str, str]]:
     """Every `scalesearch ...` of the documents, with the document it stands in."""
     found = []
     for name in DOCUMENTS:
-        text = (ROOT / name).read_text(encoding="utf-8")
+        text = re.sub(r"\s*\\\n\s*", " ", (ROOT / name).read_text(encoding="utf-8"))  # lines that go on are one
         found += [(name, line) for line in re.findall(WRITTEN, text)]
     return [(name, line.strip()) for name, line in found if line.split()[0] in COMMANDS]
 

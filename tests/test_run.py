@@ -14,6 +14,7 @@ import pandas
 import pytest
 import torch
 import yaml
+from calling import Call
 from conftest import Program
 from PIL import Image
 
@@ -111,6 +112,28 @@ def test_the_environment_names_versions_and_slots(finished: Finished):
     assert {"torch", "optuna", "scalesearch"} <= set(found["versions"])
     assert [slot["device"] for slot in found["slots"]] == ["cpu"] * len(found["slots"])
     assert 1 <= len(found["slots"]) <= 2
+
+
+def test_other_versions_than_at_the_last_time_are_told_of_once_and_change_nothing_that_is_trained(
+    finished: Finished, tiny_options: tuple[str, ...], call: Call, tmp_path: Path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    place, journal = folder / "environment.json", (folder / "journal.jsonl").read_bytes()
+    now = json.loads(place.read_text())
+    then = {**now, "versions": {**now["versions"], "torch": "1.0", "scalesearch": "0.0.1"}}
+    place.write_text(json.dumps(then))
+    changed = [f"{name} {then['versions'][name]} → {now['versions'][name]}" for name in ("scalesearch", "torch")]
+    notice = f"other versions than when this folder was last at work: {', '.join(changed)}"
+    told = [call("run", *tiny_options, "--out", folder) for _ in range(2)]
+    assert [one.code for one in told] == [0, 0]
+    assert [notice in one.out.splitlines() for one in told] == [True, False]
+    found = json.loads(place.read_text())
+    assert found["versions"] == now["versions"]
+    assert [one["versions"] for one in found["before"]] == [now["versions"], then["versions"]]
+    assert (folder / "journal.jsonl").read_bytes() == journal
+    for name in ("ranking.json", "trials.csv"):
+        assert (folder / name).read_bytes() == (finished[0] / name).read_bytes()
 
 
 def test_the_family_of_a_run_says_what_it_rests_on(finished: Finished):

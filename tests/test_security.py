@@ -1,14 +1,17 @@
-"""What a file may not do: run code, name a place outside its folder, steer a terminal, open a port."""
+"""What a file may not do: run code, name a place outside its folder, get a password, steer a terminal, open a port."""
 
 import ast
 import os
+import re
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, BinaryIO
 
 import pytest
 import yaml
@@ -18,9 +21,10 @@ from conftest import children
 import scalesearch
 from scalesearch.cli.console import plain
 from scalesearch.emit.config import config_text
-from scalesearch.errors import EmitError, PlanError
+from scalesearch.errors import EmitError, PlanError, StudyError
+from scalesearch.journal import NAME, Journal
 from scalesearch.request import Request, read_request, resolve
-from scalesearch.runfolder import write_plan
+from scalesearch.runfolder import placed, write_plan
 
 PACKAGE = Path(scalesearch.__file__).parent
 GADGET = "from pathlib import Path\nPath('ran').write_text('')\n"
@@ -53,6 +57,7 @@ def test_nothing_is_unpickled_or_evaluated(path: Path):
         key, value = NEEDED.get(name, NEEDED["np.load"])
         assert given.get(key) == value, f"line {line}: {name}"
     assert [(name, line) for name, _, line in found if name.partition(".")[0] in PICKLERS] == []
+    assert [(name, line) for name, _, line in found if re.search("distributed.*object", name)] == []
 
 
 @pytest.fixture
@@ -124,6 +129,97 @@ def test_a_plan_names_no_place_outside_its_folder(name: str, run_of_builder: Pat
     (run_of_builder / "plan.yaml").write_text(yaml.safe_dump(values))
     told = call("status", run_of_builder).refusal
     assert f"{run_of_builder}/plan.yaml is damaged: base.name = " in told
+
+
+# ---- no password
+
+
+SECRET = "kept-for-one-server"
+NAMED = "postgresql://me@db.example.org:{port}/studies"
+
+
+def bound_to(url: str, folder: Path) -> Path:
+    """A run folder whose study is said to be on a server."""
+    folder.mkdir()
+    write_plan(folder, resolve(Request(budget="0.5x", step=0.2, policy="grid", seeds=2))[0])
+    with closing(Journal(folder / NAME)) as journal:
+        journal.bind("study", "x")
+        journal.bind("storage", url)
+    return folder
+
+
+class Thief:
+    """A server on the loopback device that asks for a password in clear."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            client, _ = self._socket.accept()
+            with client, client.makefile("rb") as said, suppress(OSError, struct.error):
+                while message(said)[:4] in OFFERS:
+                    client.sendall(b"N")
+                client.sendall(b"R" + struct.pack("!II", 8, 3))
+                if said.read(1) == b"p":
+                    self.heard.append(message(said))
+
+
+def message(said: BinaryIO) -> bytes:
+    """One of PostgreSQL's protocol, without its length."""
+    return said.read(struct.unpack("!I", said.read(4))[0] - 4)
+
+
+OFFERS = (struct.pack("!I", 80877103), struct.pack("!I", 80877104))
+"""To encrypt, by TLS or GSSAPI."""
+
+
+@pytest.mark.parametrize("command", ["repair", "run"])
+def test_a_run_folder_has_no_password_sent_to_another_server_than_it_is_kept_for(
+    command: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("psycopg")
+    kept = tmp_path / "pgpass"
+    kept.write_text(f"db.example.org:*:*:me:{SECRET}\n")
+    kept.chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(kept))
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    thief = Thief()
+    url = NAMED.format(port=thief.port) + "?hostaddr=127.0.0.1"
+    folder = bound_to(url, tmp_path / "run")
+    told = call(command, folder) if command == "repair" else call(command, "--budget", "0.5x", "--out", folder)
+    assert thief.heard == []
+    assert f"{folder} keeps its study in {url}; of a file no more is believed than" in told.refusal
+    assert told.refusal.endswith("; name it anew with --storage")
+    assert call("repair", folder, "--storage", url).code == 2  # a person may; and the thief does listen
+    assert thief.heard == [SECRET.encode() + b"\0"]
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["me@db.example.org/x", "me@db.example.org:5432/x-1?sslmode=verify-full", "db/x", "me@[::1]:5432/x", "/x", "db"],
+)
+def test_a_file_may_name_a_user_a_server_and_a_database(place: str, tmp_path: Path):
+    url = f"postgresql://{place}"
+    assert placed(bound_to(url, tmp_path / "run"), None).url == url
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *(f"me@db.example.org/x?{key}=y" for key in ("host", "hostaddr", "service", "passfile", "dbname", "sslkey")),
+        *("me@db.example.org/x?sslmode=require&hostaddr=y", "me@db.example.org/x?sslmode=prefer#", "me@%2Ftmp%2Fy/x"),
+        *("me@db.example.org,127.0.0.1/x", "me:secret@db.example.org/x", "me@db/x%3Fhost=y", "me@db/host=y", "me@@y/x"),
+        "me…",
+    ],
+)
+def test_a_file_may_say_no_more_of_a_server(place: str, tmp_path: Path):
+    with pytest.raises(StudyError, match="no more is believed") as refused:
+        placed(bound_to(f"postgresql://{place}", tmp_path / "run"), None)
+    assert "secret" not in str(refused.value)
 
 
 # ---- nothing steers a terminal

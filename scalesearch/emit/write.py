@@ -79,6 +79,7 @@ def write(
     for member in reached if weights or start else ():
         renamed(member.network, build(member.network).state_dict(), naming)
     try:
+        _make(folder, full)
         _clear(folder)
         for member in reached:
             rows.append(_write_member(member, _Order(rule, base, folder, weights, start, naming, seed, full)))
@@ -120,9 +121,13 @@ def _earlier(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def _make(folder: Path, full: Told | None) -> None:
+    make = partial(folder.mkdir, parents=True, exist_ok=True)
+    patiently(make, folder, full) if full else make()
+
+
 def _clear(folder: Path) -> None:
-    """Make the folder, and remove the files that an earlier manifest in it names, and that manifest."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Remove the files that an earlier manifest in a folder names, and that manifest."""
     earlier = _earlier(folder)
     try:
         files = [folder / str(file) for row in earlier["members"] for file in row["files"]]
@@ -152,8 +157,7 @@ class _Order:
 
 def _write_member(member: Member, order: _Order) -> dict[str, Any]:
     place = order.folder / member.name
-    make = partial(place.mkdir, parents=True, exist_ok=True)
-    patiently(make, place, order.full) if order.full else make()
+    _make(place, order.full)
     module = build(member.network, seed=order.seed)
     origin = order.start.load(member.network, module) if order.start else None
     measure(member.network, member.cost, module)

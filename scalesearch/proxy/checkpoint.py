@@ -51,11 +51,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: str) -> None:
     Raises:
         OSError: it cannot be written; what was there is still there.
     """
-    layout, packed = _packed(checkpoint.tensors)
     results = [[asdict(result) for result in epoch] for epoch in checkpoint.results]
-    about = {"identity": identity, "results": results, "step": checkpoint.step, "layout": layout}
-    text = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
-    content = save({ABOUT: text, **packed})
+    content = wrapped(checkpoint.tensors, identity=identity, results=results, step=checkpoint.step)
     newest, before = generations(path)
     with whole_file(newest, before=before if is_whole(newest) else None) as file:  # no damaged one over a whole one
         file.write(_seal(content))
@@ -73,14 +70,27 @@ def _read(path: Path, identity: str) -> Checkpoint | None:
         content = _content(path)
         if content is None:
             return None
-        packed = load(content)
-        about = json.loads(packed[ABOUT].numpy().tobytes())
+        about, tensors = unwrapped(content)
         if about["identity"] != identity:
             return None
         results = [[_result(**row) for row in epoch] for epoch in about["results"]]
-        return Checkpoint(tensors=_unpacked(about["layout"], packed), results=results, step=int(about["step"]))
+        return Checkpoint(tensors=tensors, results=results, step=int(about["step"]))
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
         return None
+
+
+def wrapped(tensors: Mapping[str, Tensor], **about: Any) -> bytes:
+    """Tensors, on any device, and what is said about them."""
+    layout, packed = _packed(tensors)
+    text = torch.frombuffer(bytearray(json.dumps({**about, "layout": layout}).encode()), dtype=torch.uint8)
+    return save({ABOUT: text, **packed})
+
+
+def unwrapped(content: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What is said about tensors, and these, on the CPU."""
+    packed = load(content)
+    about = json.loads(packed[ABOUT].numpy().tobytes())
+    return about, _unpacked(about["layout"], packed)
 
 
 def damaged(path: Path) -> list[Path]:

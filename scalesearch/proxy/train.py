@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scalesearch.errors import DataError, TrialDivergedError
+from scalesearch.proxy.checkpoint import unwrapped, wrapped
 from scalesearch.proxy.device import DeviceImages
 from scalesearch.proxy.draws import draw, epoch_seed, steps_per_epoch
 from scalesearch.proxy.evaluate import evaluating
@@ -106,10 +107,10 @@ class Training:
         """Have every rank where the first one is, behind which all train the same steps."""
         if self._ranks.count == 1:
             return
-        tensors = {name: value.cpu() for name, value in self.tensors().items()} if not self._ranks.rank else {}
-        tensors, epoch, step = self._ranks.told((tensors, self.epoch, self.step))
+        here = b"" if self._ranks.rank else wrapped(self.tensors(), epoch=self.epoch, step=self.step)
+        about, tensors = unwrapped(self._ranks.told(here))
         if self._ranks.rank:
-            self.restore(tensors, epoch=epoch, step=step)
+            self.restore(tensors, epoch=about["epoch"], step=about["step"])
 
     def follow(self) -> None:
         """Train what the first rank trains, until it ends."""

@@ -3,6 +3,7 @@
 Processes, pipes, signals, checkpoints, files and the study are what they are; only what is trained is a function of
 proxy, seed and epoch. With `DIE_AT=n` in the environment the coordinator is killed inside its n-th file operation, with
 `FULL_AT=n` the disk is full in that one and some behind it; with `COUNT_IN=FILE` it writes there how many it made.
+With `STUDY_REST=s` the study rests for so many seconds between two writes.
 """
 
 import atexit
@@ -114,8 +115,11 @@ if __name__ in ("__main__", "__mp_main__"):  # the second: as a spawned worker i
     trial.train_trials = stand_in
 
 if __name__ == "__main__":
+    from scalesearch import mirror
     from scalesearch.cli import main
 
+    if "STUDY_REST" in os.environ:
+        mirror.RESTS = (float(os.environ["STUDY_REST"]),) * 2
     if "DIE_AT" in os.environ:
         disturb(kill_here, range(int(os.environ["DIE_AT"]), sys.maxsize), None)
     elif "FULL_AT" in os.environ:

@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +60,33 @@ class Filler:
     def __init__(self, disk: Path) -> None:
         self.ballast = disk / "ballast"
         self.heard: list[str] = []
+        self.fill()
+
+    def empty(self) -> None:
+        self.ballast.unlink()
+
+    def fill(self) -> None:
         fill(self.ballast)
 
     def __call__(self, text: str) -> None:
         self.heard.append(text)
         if text.endswith("waiting for room on the disk"):
-            self.ballast.unlink()
+            self.empty()
         else:
-            fill(self.ballast)
+            self.fill()
+
+
+class Crowder(Filler):
+    """Leaves a disk no room for another file or folder, though there is room for bytes."""
+
+    def empty(self) -> None:
+        shutil.rmtree(self.ballast)
+
+    def fill(self) -> None:
+        with suppress(OSError):
+            self.ballast.mkdir()
+            for number in count():
+                (self.ballast / str(number)).touch()
 
 
 def test_a_file_that_finds_no_room_is_a_fault_and_leaves_nothing(disk: Path):
@@ -135,13 +156,23 @@ except (KeyboardInterrupt, TerminatedError) as error:
         assert writer.wait(60) == 0
 
 
+FILES = ["config.yaml", "network.py", "manifest.json"]
+WRITES = {Filler: FILES, Crowder: ["family", "B0", *FILES]}
+"""What of a family of one member finds no room, by what fills the disk: folders need no bytes there."""
+
+
 @pytest.mark.slow
-def test_a_family_is_whole_though_every_write_of_it_finds_the_disk_full(disk: Path, tmp_path: Path):
+@pytest.mark.parametrize("fills", WRITES)
+def test_a_family_is_whole_though_every_write_of_it_finds_the_disk_full(
+    disk: Path, tmp_path: Path, fills: type[Filler]
+):
+    subprocess.run(["mount", "-o", "remount,nr_inodes=64", str(disk)], check=True)
     found = published(find("b0"), classes=None, limits=Limits())[:1]
-    filler = Filler(disk)
+    filler = fills(disk)
     emit.write(found, None, "b0", disk / "family", lambda _: None, weights=False, full=filler)
     emit.write(found, None, "b0", tmp_path / "family", lambda _: None, weights=False)
-    assert len(filler.heard) == 2 * 3  # config, source, manifest
+    assert [Path(text.split(" ")[0]).name for text in filler.heard[::2]] == WRITES[fills]
+    assert [text.endswith(" is written; going on") for text in filler.heard] == [False, True] * len(WRITES[fills])
     for path in (tmp_path / "family").rglob("*"):
         if path.is_file():
             assert (disk / "family" / path.relative_to(tmp_path / "family")).read_bytes() == path.read_bytes()

@@ -21,7 +21,9 @@ from scipy import stats
 from torch import nn
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-MODULES = ("measuring", "stepping", "train_ways", "train_step", "seeds_fused", "speedrun_net", "cifar_speedrun")
+MODULES = (
+    *("measuring", "stepping", "train_ways", "train_step", "seeds_fused", "tiles", "speedrun_net", "cifar_speedrun"),
+)
 CPU = torch.device("cpu")
 
 
@@ -89,6 +91,19 @@ def test_stacked_seeds_lose_what_their_own_trainings_lose_and_are_timed(tmp_path
         assert f"| {one['seeds']} |" in said
         assert one["losses_apart"] < 1e-4
         assert one["end_to_end"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are interpreted where there is no GPU")
+def test_every_setting_of_tiles_computes_what_torch_does_and_is_timed(tmp_path: Path):
+    options = "--resolution 12 --batch 2 --halvings 3 --steps 1 --repetitions 1"
+    said, recorded = dry_run("tiles.py", options, tmp_path / "tiles.json")
+    assert sum(one["layers"] for one in recorded["results"]) == 49  # batch norms of B0
+    assert f"| {recorded['results'][0]['map']['channels']} x " in said
+    assert said.count("(the rule)") == 1
+    for one in recorded["results"]:
+        assert one["difference"] < 1e-4
+        assert len(one["rows"]) == 12
 
 
 @pytest.mark.slow
@@ -173,6 +188,7 @@ def test_the_speedrun_starts_as_the_identity_and_leaves_its_frozen_parts_alone(b
     [
         ("train_step", {"EXACT": -1.0}, "--settings 32x4 --steps 1 --repetitions 1 --backend eager"),
         ("seeds_fused", {"ALIKE": {"cpu": -1.0}}, "--seeds 1 --resolution 20 --batch 8 --halvings 3 --steps 1"),
+        ("tiles", {"ALIKE": {"cpu": -1.0}}, "--resolution 12 --batch 2 --halvings 3"),
         ("cifar_speedrun", {"WHITE": -1.0}, "--runs 1 --widths 8,16,16 --data"),
     ],
 )

@@ -90,7 +90,7 @@ class Map:
 def passed(x: Tensor, dy: Tensor, norm: nn.BatchNorm2d, *, plain: bool = False) -> tuple[Tensor, ...]:
     """Output, and the gradients of map, weight and bias."""
     out = functional.silu(norm(x)) if plain else norm_act.norm_act(x, norm, "silu")
-    return out, *torch.autograd.grad(out, [x, norm.weight, norm.bias], dy)
+    return out.detach(), *torch.autograd.grad(out, [x, norm.weight, norm.bias], dy)
 
 
 def maps_of(network: Network) -> Counter[Map]:

@@ -505,7 +505,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_decoded(
 
 def test_a_small_disk_is_measured_where_the_images_go(pets: Path, small_disk: Callable[[int], Path]):
     place = small_disk(RESERVE)
-    with pytest.raises(DataError, match=f"but {place} has 0.20 GB free"):
+    with pytest.raises(DataError, match=f"but {place} has 200.0 MB free"):
         decoded(chosen(pets), place / "cache" / "key")
     assert list(place.iterdir()) == []
 

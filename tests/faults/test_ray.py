@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from calling import Call
-from conftest import children
+from conftest import RECORDING, children
 from judging import assert_nothing_ran_again
 
 pytest.importorskip("ray", reason="needs scalesearch[ray]")
@@ -235,9 +235,14 @@ node.Trainer.place = place
 """
 
 
+def change(place: Path, code: str) -> None:
+    """Have the processes of a node with this place run code when they start, behind what has them note their works."""
+    (place / "sitecustomize.py").write_text((RECORDING / "sitecustomize.py").read_text() + code)
+
+
 def with_a_broken_gpu(place: Path) -> None:
     place.mkdir()
-    (place / "sitecustomize.py").write_text(BROKEN_GPU)
+    change(place, BROKEN_GPU)
 
 
 WRONG: dict[Callable[[Path], None], str] = {
@@ -309,7 +314,7 @@ def test_a_trial_over_two_gpus_of_two_nodes_shares_its_batches_and_goes_on_when_
         cluster.kill(0)
     place = tmp_path / "place"
     place.mkdir()
-    (place / "sitecustomize.py").write_text(WITHOUT_GPUS)
+    change(place, WITHOUT_GPUS)
     cluster.add(place, gpus=1)
     cluster.add(place, gpus=1)
     options = ("run", *tiny_options, *on(cluster), "--gpus-per-trial", "2", "--cpus-per-trial", "2")
@@ -356,7 +361,7 @@ def test_a_node_lost_while_the_trainers_of_a_trial_meet_costs_them_their_places_
         cluster.kill(0)
     place = tmp_path / "place"
     place.mkdir()
-    (place / "sitecustomize.py").write_text(WITHOUT_GPUS + MEETING.format(place=str(place)))
+    change(place, WITHOUT_GPUS + MEETING.format(place=str(place)))
     cluster.add(place, gpus=1)
     cluster.add(place, gpus=1)
     options = ("run", *tiny_options, *on(cluster), "--gpus-per-trial", "2", "--cpus-per-trial", "2")

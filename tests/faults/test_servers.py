@@ -67,13 +67,14 @@ def test_a_server_that_is_restarted_killed_and_frozen_costs_no_byte_and_no_trial
     program: Callable[..., Any],
     tiny_npz: Path,
     searches: Callable[[str], dict[str, bytes]],
+    begun: Path,
     tmp_path: Path,
 ):
     def start(folder: Path) -> Any:
         options = [*TINY.split(), *SEARCHES[POLICY].split(), "--storage", server.url, "--out", folder]
         return program("run", "--data", tiny_npz, *options, entry=STANDING_IN, **PACE)
 
-    run, chance, done, number = Run(start, searches(POLICY), server.driver), random.Random(0), 0, 0
+    run, chance, done, number = Run(start, searches(POLICY), server.driver, begun), random.Random(0), 0, 0
     while done < DISTURBANCES:
         number += 1
         done += disturb_until_done(server, run, tmp_path / f"run-{number}", chance, done)

@@ -55,5 +55,6 @@ def journal(folder: Path) -> bytes:
         return b""
 
 
-worker._train = noting(worker._train)  # pyright: ignore[reportPrivateUsage]
-node.Trainer._train = noting(node.Trainer._train)  # pyright: ignore[reportPrivateUsage]
+if "BEGUN_IN" in os.environ:  # not where pytest looks for examples in this file
+    worker._train = noting(worker._train)  # pyright: ignore[reportPrivateUsage]
+    node.Trainer._train = noting(node.Trainer._train)  # pyright: ignore[reportPrivateUsage]

@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 from measuring import Row, alone, in_turn, ratio, setting, table, told, write
-from plain import InMemory, Loop, disagreement, module_of, refusal, trained
+from plain import TOLERANCE, InMemory, Loop, disagreement, module_of, refusal, trained
 
 from scalesearch.engine import trial
 from scalesearch.engine.local import LocalExecutor, local_slots
@@ -50,8 +50,6 @@ from scalesearch.trials import TrialKey
 
 REQUIRED = 2.5
 """Times the images per second of the plain loop that ours has to reach."""
-TOLERANCE = 2e-3
-"""Largest relative difference of a loss in the first steps: fp32 sums in another order, 1e-3 at most where seen."""
 AGREEING = {"images": 48, "validation": 100, "epochs": 2}
 """What both are trained on to be compared."""
 WAYS = ("ours", "plain", "plain, channels_last")
@@ -284,7 +282,7 @@ def compare(given: list[str], sizes: Sizes, repetitions: int, out: Path | None) 
     with TemporaryDirectory() as folder:
         comparison = Comparison(given, sizes, Path(folder))
         difference = comparison.disagreement()
-        if wrong := refusal(difference, TOLERANCE):
+        if wrong := refusal(difference, TOLERANCE[CPU.type]):
             print(wrong)
             return 1
         rates = in_turn({way: lambda way=way: comparison.run(way) for way in WAYS}, repetitions)

@@ -79,7 +79,7 @@ class Map:
     side: int
 
     def made(self, batch: int, device: torch.device) -> Callable[[], tuple[Tensor, ...]]:
-        """Something to normalise: the norm of `passed`, forward and backward, returns output and gradients."""
+        """A call of `passed` on such maps."""
         draw = torch.Generator(device).manual_seed(0)
         shape, how = (batch, self.channels, self.side, self.side), {"device": device, "dtype": DTYPES[device.type]}
         x, dy = (torch.randn(shape, generator=draw, **how) for _ in range(2))

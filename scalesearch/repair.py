@@ -10,7 +10,7 @@ from pathlib import Path
 from scalesearch.agenda import Agenda, agenda, player
 from scalesearch.errors import ScaleSearchError, StudyError
 from scalesearch.files import write_whole
-from scalesearch.journal import NAME, Journal, is_whole
+from scalesearch.journal import NAME, Journal, Record, is_whole
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
 from scalesearch.runfolder import bind_storage, held, is_torn, placed, recorded
 from scalesearch.search import entries
@@ -30,7 +30,7 @@ class Repaired:
     damaged: tuple[int, ...]
     """Lines of the journal that were left out, counted from 1."""
     is_torn: bool
-    """Whether the end of the journal was cut off, or all of it was gone."""
+    """Whether the last line of the journal was cut off."""
     trials: int
     """Trials of the study now."""
     added: int
@@ -54,8 +54,8 @@ def repair(folder: Path, url: str | None = None) -> Repaired:
     plan = read_plan(folder)
     recorded(folder)
     with held(folder):
-        torn = is_torn(folder, recorded(folder))
-        damaged, aside = _mended(folder)
+        record = recorded(folder)
+        torn, aside = is_torn(folder, record), _mended(folder, record)
         place = placed(folder, url)
         with closing(Journal(folder / NAME)) as journal:
             if place.file is None:
@@ -75,7 +75,7 @@ def repair(folder: Path, url: str | None = None) -> Repaired:
     return Repaired(
         storage=place.shown,
         study=place.study,
-        damaged=damaged,
+        damaged=record.damaged,
         is_torn=torn,
         trials=trials,
         added=added,
@@ -84,16 +84,15 @@ def repair(folder: Path, url: str | None = None) -> Repaired:
     )
 
 
-def _mended(folder: Path) -> tuple[tuple[int, ...], list[Path]]:
-    """Damaged lines, taken out of the journal, and where it is kept as it was."""
+def _mended(folder: Path, record: Record) -> list[Path]:
+    """Take damaged lines out of the journal; where it is kept as it was."""
     path = folder / NAME
-    damaged = recorded(folder).damaged
-    if not damaged:
-        return (), []
+    if not record.damaged:
+        return []
     content, aside = path.read_bytes(), _beside(path)
     write_whole(aside, content)
     write_whole(path, b"".join(line + b"\n" for line in content.split(b"\n")[:-1] if is_whole(line)))
-    return damaged, [aside]
+    return [aside]
 
 
 def _unusable(place: Storage, error: Exception, what: str) -> StudyError:

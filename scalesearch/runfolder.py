@@ -170,18 +170,20 @@ def recorded(folder: Path) -> Record:
     """What the journal of a run folder says.
 
     Raises:
-        StudyError: it is damaged, or gone from beside its study.
+        StudyError: it is damaged, gone from beside its study, or emptied beside its ranking.
     """
-    if (folder / "study.db").exists() and not (folder / NAME).exists():
-        raise StudyError(f"{folder} holds a study without its {NAME}", mend="restore it, or run into a new folder")
-    return read_journal(folder / NAME)
+    path, mend = folder / NAME, "restore it, or run into a new folder"
+    if (folder / "study.db").exists() and not path.exists():
+        raise StudyError(f"{folder} holds a study without its {NAME}", mend=mend)
+    if (folder / "ranking.json").exists() and path.is_file() and not path.stat().st_size:
+        raise StudyError(f"{path} is empty beside the ranking of its trials", mend=mend)
+    return read_journal(path)
 
 
 def is_torn(folder: Path, record: Record) -> bool:
-    """Whether the last line of a journal that nobody writes is cut off, or all of it is gone from beside an answer."""
+    """Whether the last line of a journal that nobody writes is cut off."""
     journal = folder / NAME
-    size = journal.stat().st_size if journal.is_file() else 0
-    return size > record.whole or (not size and (folder / "ranking.json").exists())
+    return journal.is_file() and journal.stat().st_size > record.whole
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -21,9 +21,16 @@ from scipy import stats
 from torch import nn
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-MODULES = (
-    *("measuring", "stepping", "train_ways", "train_step", "seeds_fused", "tiles", "speedrun_net", "cifar_speedrun"),
-)
+MODULES = [
+    "measuring",
+    "stepping",
+    "train_ways",
+    "train_step",
+    "seeds_fused",
+    "tiles",
+    "speedrun_net",
+    "cifar_speedrun",
+]
 CPU = torch.device("cpu")
 
 

@@ -233,6 +233,19 @@ def test_a_study_without_its_journal_is_refused_by_readers_and_coordinators(fold
             use()
 
 
+def test_a_journal_that_is_empty_beside_its_ranking_is_refused_and_else_has_no_trials(
+    folder: Path, plan: tuple[Plan, Layout]
+):
+    (folder / NAME).write_bytes(b"")
+    assert read_run(folder).results == ()
+    (folder / "ranking.json").write_text("{}")
+    for use in (lambda: read_run(folder), lambda: claimed(folder, plan[0]).__enter__()):
+        with pytest.raises(
+            StudyError, match=r"journal\.jsonl is empty beside the ranking of its trials; restore it, or"
+        ):
+            use()
+
+
 def test_results_of_a_network_that_the_plan_does_not_have_are_refused(folder: Path):
     with closing(Journal(folder / NAME)) as journal:
         journal.start(TrialKey(proxy="d99", seed=0, rung=2))

@@ -73,7 +73,7 @@ def disagreement(bench: SimpleNamespace, **wrong: Any) -> float:
 
 
 def test_the_plain_loop_has_our_losses_in_its_first_steps(bench: SimpleNamespace) -> None:
-    assert disagreement(bench) <= bench.cpu_trials.TOLERANCE / 2
+    assert disagreement(bench) <= bench.plain.TOLERANCE["cpu"] / 2
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_the_plain_loop_has_our_losses_in_its_first_steps(bench: SimpleNamespace
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_a_plain_loop_with_another_recipe_is_noticed(bench: SimpleNamespace, wrong: dict[str, float]) -> None:
-    assert disagreement(bench, **wrong) > bench.cpu_trials.TOLERANCE
+    assert disagreement(bench, **wrong) > bench.plain.TOLERANCE["cpu"]
 
 
 def test_the_plain_loop_trains_on_the_batches_that_ours_draws(bench: SimpleNamespace) -> None:
@@ -109,7 +109,7 @@ def test_the_plain_loop_trains_on_the_batches_that_ours_draws(bench: SimpleNames
     ],
 )
 def test_losses_that_differ_are_refused(bench: SimpleNamespace, difference: float, said: str) -> None:
-    assert bench.plain.refusal(difference, bench.cpu_trials.TOLERANCE) == said
+    assert bench.plain.refusal(difference, bench.plain.TOLERANCE["cpu"]) == said
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_overhead_is_what_is_neither_training_nor_the_policys_waiting(bench: Sim
 def test_trials_on_a_cpu_are_compared_from_end_to_end(bench: SimpleNamespace, tmp_path: Path) -> None:
     sizes = ("--candidates", 1, "--images", 256, "--validation", 40, "--threads", 1, "--repetitions", 1)
     told, recorded = ended("cpu_trials.py", *sizes, out=tmp_path / "out.json")
-    assert recorded["disagreement"] <= bench.cpu_trials.TOLERANCE
+    assert recorded["disagreement"] <= bench.plain.TOLERANCE["cpu"]
     assert recorded["trained"] == 240  # ten whole batches
     for way in bench.cpu_trials.WAYS:
         assert f"| {way} |" in told.stdout
@@ -221,7 +221,7 @@ def test_final_accuracies_are_compared_pair_by_pair(tmp_path: Path) -> None:
     ("script", "tolerance", "options"),
     [
         ("same_accuracy", {"cpu": -1.0, "cuda": -1.0}, "--seeds 2 --epochs 1 --images 256 --validation 100"),
-        ("cpu_trials", -1.0, "--candidates 1 --images 256 --validation 100 --threads 1"),
+        ("cpu_trials", {"cpu": -1.0}, "--candidates 1 --images 256 --validation 100 --threads 1"),
         ("proxy_trial", {"cpu": -1.0, "cuda": -1.0}, "--images 256 --side 12 --batch 128"),
     ],
 )

@@ -184,12 +184,8 @@ command()(scale)
 def rank(folder: RunFolder, as_json: Json = False) -> None:
     """Rank the trials of a run so far."""
     from scalesearch.cli import plots, show
-    from scalesearch.stored import ranked, read_run
 
-    stored = read_run(folder)
-    outcome = ranked(stored)
-    plots.damage(stored)
-    show.rank(outcome, as_json=as_json)
+    show.rank(plots.outcome(folder), as_json=as_json)
 
 
 @command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,9 +22,6 @@ from scalesearch.cli.options import (
     scaled,
 )
 from scalesearch.errors import PlanError
-
-if TYPE_CHECKING:
-    from scalesearch.outcome import Outcome
 
 
 def scale(
@@ -82,7 +79,7 @@ def emit(
     as_json: Json = False,
 ) -> None:
     """Write a scaled family: configs, standalone networks and, on request, weights."""
-    from scalesearch.cli import show
+    from scalesearch.cli import plots, show
     from scalesearch.cli.progress import EmitDisplay
     from scalesearch.direct import FamilyRequest, asked_family
 
@@ -101,7 +98,7 @@ def emit(
         max_activations=max_activations,
         max_memory=max_memory,
     )
-    family = asked_family(request, _outcome(folder) if folder else None)
+    family = asked_family(request, plots.outcome(folder) if folder else None)
     from scalesearch.emit import Start, refuse_other, write  # brings torch, which a refused request does without
 
     name = f"family-{candidate}" if candidate else "family"
@@ -121,12 +118,3 @@ def emit(
             naming=naming,
         )
     show.family(manifest, place, as_json=as_json)
-
-
-def _outcome(folder: Path) -> Outcome:
-    from scalesearch.cli import plots
-    from scalesearch.stored import ranked, read_run
-
-    stored = read_run(folder)
-    plots.damage(stored)
-    return ranked(stored)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesearch import documents
 from scalesearch.cli.console import console, duration, print_document, room, terminal
 
 if TYPE_CHECKING:
+    from scalesearch.outcome import Outcome
     from scalesearch.ranking import Ranking, Row
     from scalesearch.stored import StoredRun
 
@@ -60,6 +62,16 @@ def damage(stored: StoredRun) -> None:
     """What of a run's journal is not believed, on stderr."""
     if stored.damage:
         console(stderr=True).print(f"{stored.damage}; `scalesearch repair {stored.folder}` mends the file")
+
+
+def outcome(folder: Path) -> Outcome:
+    """The ranking of a run so far; tells what of its journal is not believed."""
+    from scalesearch.stored import ranked, read_run
+
+    stored = read_run(folder)
+    found = ranked(stored)
+    damage(stored)  # not beside a refusal, which is one line
+    return found
 
 
 def status(stored: StoredRun, *, as_json: bool) -> None:

@@ -180,7 +180,7 @@ def repaired(folder: Path, found: Repaired, *, as_json: bool) -> None:
         print_document(documents.repair_document(folder, found))
         return
     lines = f"{len(found.damaged)} damaged lines of the journal left out; " if found.damaged else ""
-    lines += "the end of the journal was missing; " if found.is_torn else ""
+    lines += "the last line of the journal was cut off and is left out; " if found.is_torn else ""
     done = f"{found.trials} trials, {found.added} added, {found.changed} brought up"
     terminal(as_json).print(f"{lines}study {found.study} in {found.storage}: {done}")
     for path in found.aside:

@@ -307,17 +307,22 @@ node.Trainer.__init__ = lambda self, *, uses_gpu, afar=None: begin(self, uses_gp
 """Has the trainers of a node use its CPU where they are to use a GPU: all else is as it is with GPUs."""
 
 
+def two_gpus(cluster: Raylets, place: Path, code: str) -> tuple[str, ...]:
+    """Have the cluster be two nodes of a GPU each that run code; the options of trials over both."""
+    while cluster.nodes:
+        cluster.kill(0)
+    place.mkdir()
+    change(place, code)
+    cluster.add(place, gpus=1)
+    cluster.add(place, gpus=1)
+    return *on(cluster), "--gpus-per-trial", "2", "--cpus-per-trial", "2"
+
+
 def test_a_trial_over_two_gpus_of_two_nodes_shares_its_batches_and_goes_on_when_one_node_is_lost(
     cluster: Raylets, program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
 ):
-    while cluster.nodes:
-        cluster.kill(0)
     place = tmp_path / "place"
-    place.mkdir()
-    change(place, WITHOUT_GPUS)
-    cluster.add(place, gpus=1)
-    cluster.add(place, gpus=1)
-    options = ("run", *tiny_options, *on(cluster), "--gpus-per-trial", "2", "--cpus-per-trial", "2")
+    options = ("run", *tiny_options, *two_gpus(cluster, place, WITHOUT_GPUS))
     undisturbed = program(*options, "--out", tmp_path / "undisturbed")
     assert undisturbed.wait() == 0, undisturbed.err.read_text()
     run = program(*options, "--out", tmp_path / "run")
@@ -357,14 +362,8 @@ node.Trainer.meet = stay
 def test_a_node_lost_while_the_trainers_of_a_trial_meet_costs_them_their_places_and_no_run(
     cluster: Raylets, program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
 ):
-    while cluster.nodes:
-        cluster.kill(0)
     place = tmp_path / "place"
-    place.mkdir()
-    change(place, WITHOUT_GPUS + MEETING.format(place=str(place)))
-    cluster.add(place, gpus=1)
-    cluster.add(place, gpus=1)
-    options = ("run", *tiny_options, *on(cluster), "--gpus-per-trial", "2", "--cpus-per-trial", "2")
+    options = ("run", *tiny_options, *two_gpus(cluster, place, WITHOUT_GPUS + MEETING.format(place=str(place))))
     run = program(*options, "--out", tmp_path / "run")
     while not all((place / rank).exists() for rank in ("0", "1")):
         assert run.process.poll() is None, run.err.read_text()

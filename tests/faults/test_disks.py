@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disturbing import SEARCHES, STANDING_IN, TINY, Run, assert_is_whole, contents
 from judging import FULL
 from servers import Server
-from test_kills import SEARCHES, STANDING_IN, TINY, Run, assert_is_whole, contents
 
 from scalesearch import emit
 from scalesearch.bases import find

@@ -6,26 +6,16 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from following import trials_of
-from judging import assert_nothing_ran_again, lines, name_of
+from disturbing import SEARCHES, STANDING_IN, TINY, Run, assert_is_whole, assert_study_is_whole, contents, ends
+from judging import assert_nothing_ran_again
 from servers import Server
-
-from scalesearch.files import UNFINISHED
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by /proc")]
 
 IS_FULL = os.environ.get("SCALESEARCH_FAULTS") == "full"
-STANDING_IN = (str(Path(__file__).parent / "standing_in.py"),)
-TINY = "--budget 0.5x --preset quick --images 256 --proxy-resolution 12 --threads 1 --together 1 --quiet"
-SEARCHES = {
-    "fit": "--policy fit --candidates 12 --seeds 2 --epochs 2 --max-epochs-total 60 --margin 0.01",
-    "race": "--policy race --candidates 8 --seeds 2 --epochs 4",
-    "grid": "--policy grid --candidates 8 --seeds 3 --epochs 2",
-}
-"""Of some thirty trials each."""
 KILLS = 35 if IS_FULL else 4
 """Of each policy on each storage."""
 CASES = [(policy, storage) for policy in SEARCHES for storage in ("sqlite", "postgresql")]
@@ -34,20 +24,6 @@ OPERATIONS = None if IS_FULL else 6
 EARLY = (7, 11)
 """Operations before the plan is written down, behind which nobody could say whose folder it is."""
 SHARES = {"worker": 70, "coordinator": 20, "both": 10}
-ANSWERS = ("ranking.json", "trials.csv", "candidates.csv", "family/manifest.json")
-
-
-class Run(NamedTuple):
-    """A search that a test disturbs."""
-
-    start: Callable[..., Any]
-    """Starts the program on a folder; further variables of the environment by name."""
-    answers: dict[str, bytes]
-    """Of the undisturbed run."""
-    driver: str | None
-    """The server of its study, for SQLAlchemy; None = a file."""
-    begun: Path
-    """What its workers note in."""
 
 
 @pytest.fixture(scope="session")
@@ -91,26 +67,6 @@ def disturbed(
         )
 
     return prepared
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in ANSWERS}
-
-
-def ends(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
-    return {name_of(line): line for line in lines(folder) if line["kind"] == "ended"}
-
-
-def assert_study_is_whole(folder: Path, driver: str | None) -> None:
-    """Every trial once, none left running."""
-    if driver is None:
-        trials = trials_of(f"sqlite:///{folder / 'study.db'}", None)
-    else:
-        [bound] = {line["value"] for line in lines(folder) if line.get("part") == "study"}
-        trials = trials_of(driver, bound)
-    names = [name_of(trial.user_attrs) for trial in trials]
-    assert sorted(names) == sorted(ends(folder))
-    assert all(trial.state.is_finished() for trial in trials)
 
 
 def gone(pids: list[int], within: float = 60) -> None:
@@ -205,11 +161,3 @@ def test_a_disk_that_is_full_at_any_file_operation_is_waited_for_or_named_and_ch
             again = run.start(folder, STEP_SECONDS="0")
             assert again.wait() == 0, (number, again.err.read_text())
         assert_is_whole(run, folder)
-
-
-def assert_is_whole(run: Run, folder: Path) -> None:
-    """A run that was disturbed has the answers of one that was not, and left nothing half done."""
-    assert contents(folder) == run.answers, folder
-    assert not [path for path in folder.rglob(".*") if UNFINISHED.fullmatch(path.name)], folder
-    assert_nothing_ran_again(folder, run.begun)
-    assert_study_is_whole(folder, run.driver)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disturbing import ANSWERS
 from judging import FULL, assert_nothing_ran_again, lines
 
 pytestmark = [pytest.mark.slow]
@@ -29,7 +30,6 @@ SHUTDOWN = 0x8004587D
 """EXT4_IOC_SHUTDOWN of Linux."""
 WITHOUT_LOG = struct.pack("I", 2)
 """EXT4_GOING_FLAGS_NOLOGFLUSH: what the log of the file system holds in memory is lost too."""
-ANSWERS = ("ranking.json", "trials.csv", "candidates.csv", "family/manifest.json")
 
 
 @dataclass(frozen=True)

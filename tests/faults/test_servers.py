@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disturbing import SEARCHES, STANDING_IN, TINY, Run, assert_is_whole, contents, ends
 from judging import FULL
 from servers import IS_THERE, Server
-from test_kills import SEARCHES, STANDING_IN, TINY, Run, assert_is_whole, ends, searches
 
-__all__ = ["searches"]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not IS_THERE, reason="needs a PostgreSQL server's binaries")]
 pytest.importorskip("psycopg")
 
@@ -66,7 +65,6 @@ def test_a_server_that_is_restarted_killed_and_frozen_costs_no_byte_and_no_trial
     server: Server,
     program: Callable[..., Any],
     tiny_npz: Path,
-    searches: Callable[[str], dict[str, bytes]],
     begun: Path,
     tmp_path: Path,
 ):
@@ -74,7 +72,10 @@ def test_a_server_that_is_restarted_killed_and_frozen_costs_no_byte_and_no_trial
         options = [*TINY.split(), *SEARCHES[POLICY].split(), "--storage", server.url, "--out", folder]
         return program("run", "--data", tiny_npz, *options, entry=STANDING_IN, **PACE)
 
-    run, chance, done, number = Run(start, searches(POLICY), server.driver, begun), random.Random(0), 0, 0
+    undisturbed = start(tmp_path / "undisturbed")
+    assert undisturbed.wait() == 0, undisturbed.err.read_text()
+    run = Run(start, contents(tmp_path / "undisturbed"), server.driver, begun)
+    chance, done, number = random.Random(0), 0, 0
     while done < DISTURBANCES:
         number += 1
         done += disturb_until_done(server, run, tmp_path / f"run-{number}", chance, done)

@@ -1,0 +1,61 @@
+"""Searches of the stand-in that tests disturb, and what must hold behind that."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from following import trials_of
+from judging import assert_nothing_ran_again, lines, name_of
+
+from scalesearch.files import UNFINISHED
+
+STANDING_IN = (str(Path(__file__).parent / "standing_in.py"),)
+TINY = "--budget 0.5x --preset quick --images 256 --proxy-resolution 12 --threads 1 --together 1 --quiet"
+SEARCHES = {
+    "fit": "--policy fit --candidates 12 --seeds 2 --epochs 2 --max-epochs-total 60 --margin 0.01",
+    "race": "--policy race --candidates 8 --seeds 2 --epochs 4",
+    "grid": "--policy grid --candidates 8 --seeds 3 --epochs 2",
+}
+"""Of some thirty trials each."""
+ANSWERS = ("ranking.json", "trials.csv", "candidates.csv", "family/manifest.json")
+
+
+class Run(NamedTuple):
+    """A search that a test disturbs."""
+
+    start: Callable[..., Any]
+    """Starts the program on a folder; further variables of the environment by name."""
+    answers: dict[str, bytes]
+    """Of the undisturbed run."""
+    driver: str | None
+    """The server of its study, for SQLAlchemy; None = a file."""
+    begun: Path
+    """What its workers note in."""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ANSWERS}
+
+
+def ends(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
+    return {name_of(line): line for line in lines(folder) if line["kind"] == "ended"}
+
+
+def assert_study_is_whole(folder: Path, driver: str | None) -> None:
+    """Every trial once, none left running."""
+    if driver is None:
+        trials = trials_of(f"sqlite:///{folder / 'study.db'}", None)
+    else:
+        [bound] = {line["value"] for line in lines(folder) if line.get("part") == "study"}
+        trials = trials_of(driver, bound)
+    names = [name_of(trial.user_attrs) for trial in trials]
+    assert sorted(names) == sorted(ends(folder))
+    assert all(trial.state.is_finished() for trial in trials)
+
+
+def assert_is_whole(run: Run, folder: Path) -> None:
+    """A run that was disturbed has the answers of one that was not, and left nothing half done."""
+    assert contents(folder) == run.answers, folder
+    assert not [path for path in folder.rglob(".*") if UNFINISHED.fullmatch(path.name)], folder
+    assert_nothing_ran_again(folder, run.begun)
+    assert_study_is_whole(folder, run.driver)

@@ -170,14 +170,15 @@ def recorded(folder: Path) -> Record:
     """What the journal of a run folder says.
 
     Raises:
-        StudyError: it is damaged, gone from beside its study, or emptied beside its ranking.
+        StudyError: it is damaged, gone from beside its study, or without a whole line beside its ranking.
     """
     path, mend = folder / NAME, "restore it, or run into a new folder"
     if (folder / "study.db").exists() and not path.exists():
         raise StudyError(f"{folder} holds a study without its {NAME}", mend=mend)
-    if (folder / "ranking.json").exists() and path.is_file() and not path.stat().st_size:
-        raise StudyError(f"{path} is empty beside the ranking of its trials", mend=mend)
-    return read_journal(path)
+    record = read_journal(path)
+    if not record.whole and (folder / "ranking.json").exists():
+        raise StudyError(f"{path} holds no trial beside the ranking of its trials", mend=mend)
+    return record
 
 
 def is_torn(folder: Path, record: Record) -> bool:

@@ -233,15 +233,16 @@ def test_a_study_without_its_journal_is_refused_by_readers_and_coordinators(fold
             use()
 
 
-def test_a_journal_that_is_empty_beside_its_ranking_is_refused_and_else_has_no_trials(
-    folder: Path, plan: tuple[Plan, Layout]
+@pytest.mark.parametrize("content", [b"", bytes(512), b'{"event": "star'], ids=["empty", "zeros", "torn"])
+def test_a_journal_without_a_line_beside_its_ranking_is_refused_and_else_has_no_trials(
+    content: bytes, folder: Path, plan: tuple[Plan, Layout]
 ):
-    (folder / NAME).write_bytes(b"")
+    (folder / NAME).write_bytes(content)
     assert read_run(folder).results == ()
     (folder / "ranking.json").write_text("{}")
     for use in (lambda: read_run(folder), lambda: claimed(folder, plan[0]).__enter__()):
         with pytest.raises(
-            StudyError, match=r"journal\.jsonl is empty beside the ranking of its trials; restore it, or"
+            StudyError, match=r"journal\.jsonl holds no trial beside the ranking of its trials; restore it, or"
         ):
             use()
 

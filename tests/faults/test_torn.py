@@ -96,9 +96,15 @@ def test_a_torn_journal_is_told_of_by_status_and_gone_on_with_by_the_same_comman
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
     content = (folder / NAME).read_bytes()
+    first = content.index(b"\n") + 1
     for damaged in torn(content, few=10, many=200):
         (folder / NAME).write_bytes(damaged)
-        assert call("status", folder, "--json").done["failed"] == 0
+        told = call("status", folder, "--json")
+        if len(damaged.rstrip(b"\0")) < first:
+            assert (told.code, told.err.count("\n")) == (2, 1)
+            assert "holds no trial beside the ranking" in told.err
+        else:
+            assert told.done["failed"] == 0
     (folder / NAME).write_bytes(content[:-30])  # the end of the last trial
     assert call("run", *tiny_options, "--out", folder, "--quiet").code == 0
     for name in ("ranking.json", "trials.csv", "family/manifest.json"):

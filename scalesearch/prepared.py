@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,6 +79,18 @@ def prepare_test(
         return choose_test(plan.data, train.folder, side=side, download=download)
 
     return _prepared(chosen, folder / TEST_DATA, cache, told)
+
+
+def refuse_unwritable(cache: Path) -> None:
+    """Refuse a folder for prepared images that cannot be made or written, before a run writes anything.
+
+    Raises:
+        DataError: it is a file, or nothing may be written there.
+    """
+    place = absolute(cache)
+    nearest = next(path for path in (place, *place.parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        raise DataError(f"{nearest} is no folder that can be written", mend="choose another folder with --cache")
 
 
 def side_needed(plan: Plan, layout: Layout) -> int:

@@ -27,13 +27,13 @@ from scalesearch.engine.work import Cluster, Event, Noticed
 from scalesearch.engines import Arranged, engine
 from scalesearch.errors import SearchFailedError, StudyError
 from scalesearch.files import Told
-from scalesearch.journal import NAME, Journal
+from scalesearch.journal import NAME, Journal, read_journal
 from scalesearch.jsonfile import read_object
 from scalesearch.members import members
 from scalesearch.mirror import Mirror
 from scalesearch.outcome import Outcome, conclude
 from scalesearch.plan import Layout, Plan
-from scalesearch.prepared import prepare_images, prepare_test
+from scalesearch.prepared import prepare_images, prepare_test, refuse_unwritable
 from scalesearch.proxy.choice import Step
 from scalesearch.proxy.scan import Scan, scan
 from scalesearch.runfolder import bind_storage, claimed, placed, write_text
@@ -112,12 +112,11 @@ def run(
         KeyboardInterrupt, TerminatedError: a signal came; trials that were running have a checkpoint.
     """
     end = math.inf if hours is None else time.monotonic() + 3600 * hours
-    asked = Asked()
-    placed(folder, storage)  # what cannot be used is refused before anything is written
+    asked, place = Asked(), _place(folder, storage, cache)
     with (
         claimed(folder, plan) as plan,
         closing(Journal(folder / NAME, _heard(observer), asked.check)) as journal,
-        _followed(placed(folder, storage), journal, plan, layout, folder, observer) as study,
+        _followed(place, journal, plan, layout, folder, observer) as study,
     ):
         now = agenda(plan, layout, journal.results, player(plan, layout, journal.decided))
         with engine(plan, layout, now, _own_place(cluster, journal)) as workers:
@@ -134,17 +133,24 @@ def run(
         return outcome, _emit(outcome, folder, observer)
 
 
+def _place(folder: Path, storage: str | None, cache: Path | None) -> Storage:
+    """Where the study is to be. A place that cannot be used is refused before anything is written."""
+    if cache is not None:
+        refuse_unwritable(cache)
+    place, bound = placed(folder, storage), read_journal(folder / NAME).bound
+    if place.file is None and bound.get("storage") != place.shown:
+        from scalesearch.study import try_out
+
+        try_out(place)
+    return place
+
+
 @contextmanager
 def _followed(
     place: Storage, journal: Journal, plan: Plan, layout: Layout, folder: Path, observer: Observer
 ) -> Iterator[Mirror]:
     """The study, which follows the journal; at the end it has some time to come up with it."""
-    bound = journal.bound.get("study"), journal.bound.get("storage")
-    if place.file is None and bound != (place.study, place.shown):
-        from scalesearch.study import try_out
-
-        try_out(place)
-        bind_storage(journal, place)
+    bind_storage(journal, place)
     study = mirrored(place, plan, layout)
     try:
         yield study

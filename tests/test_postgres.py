@@ -150,7 +150,7 @@ def test_a_url_that_cannot_be_used_is_refused_before_training_without_its_passwo
     [line] = told.err.splitlines()
     assert line.startswith("scalesearch: no study can be kept in postgresql://me@127.0.0.1:")
     assert SECRET not in told.out + told.err
-    assert not (tmp_path / "run" / "data").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_file_and_no_line_of_a_run_holds_the_password(

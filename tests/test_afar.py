@@ -79,6 +79,16 @@ def test_a_file_comes_back_in_two_generations_and_goes(url: str, tmp_path: Path)
     assert names(url) == []
 
 
+def test_a_bucket_that_is_not_there_is_told_of_and_not_made(bucket: str, tmp_path: Path):
+    here = tmp_path / "a-s0-e2.safetensors"
+    here.write_bytes(b"first")
+    told = Afar(f"{bucket}-mistyped/run").send(here)
+    assert told
+    assert told.text.startswith(f"no checkpoint can be written to {bucket}-mistyped/run: ")
+    system = fsspec.filesystem("s3")
+    assert system.ls("", refresh=True) == ["bucket"]
+
+
 @pytest.mark.parametrize("damaged", [b"", b"0" * 64, sealed(b"second")[:-1], sealed(b"second")[:-1] + b"\0"])
 def test_a_damaged_file_is_not_kept_over_a_whole_one(damaged: bytes, tmp_path: Path):
     there, here = tmp_path / "there", tmp_path / "a-s0-e2.safetensors"

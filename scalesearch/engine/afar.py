@@ -69,7 +69,8 @@ class Afar:
     def _send(self, path: Path) -> None:
         system, root = self._opened()
         newest, before = (f"{root}/{generation.name}" for generation in generations(path))
-        system.makedirs(root, exist_ok=True)
+        if root.startswith("/"):  # else in a bucket, which knows no folders, and would be made where it is mistyped
+            system.makedirs(root, exist_ok=True)
         if isinstance(system, LocalFileSystem):
             from scalesearch.proxy.checkpoint import is_whole
 

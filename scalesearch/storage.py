@@ -10,10 +10,18 @@ from urllib.parse import unquote
 from scalesearch.errors import StudyError
 
 SCHEMES = ("postgresql://", "postgres://", "postgresql+psycopg://")
-_URL = re.compile(r"(postgres\w*(?:\+\w+)?://)((?:\S*@)?[^\s'\"]*)")
+_URL = re.compile(r"(postgres\w*(?:\+\w+)?://)((?:\S*@)?[^\s'\"]*(?<![;:,]))")
+"""In a text, whose punctuation may follow."""
 _OTHER = re.compile(r"(\w[\w+.-]*://[^\s:@/?]*):\S*@")
 """The URL of anything else, where a user has a password."""
-_SECRETS = re.compile(r"([?&])(?:ssl)?password=([^&]*)&?")
+_SIGNED = re.compile(r"(?<![\w+.-])((?!postgres)\w[\w+.-]*://[^\s'\"?]*\?)[^\s'\"]+(?<![;:,])")
+"""The same where it has a query, in which storage keeps signatures and keys."""
+_HARMLESS = re.compile(
+    r"(?:sslmode|port|user|connect_timeout|application_name|channel_binding|target_session_attrs)=[\w.,-]*"
+    r"|(?:host|hostaddr|sslrootcert|sslcert|sslkey)=[\w.,:/-]*"
+)
+"""What may be shown of the query of a PostgreSQL URL; its keys may be spelled in any way, and so may its passwords."""
+_PASSWORD = re.compile(r"(?:ssl)?password=")
 _HIDDEN = "…"
 _PLAIN = re.compile(r"(?:[^\s@:/?#]+@)?(?:[\w.-]*|\[[\da-fA-F:.]+\])(?::\d+)?(?:/[\w.-]*)?(?:\?sslmode=[a-z-]+)?")
 """What may follow the scheme of a URL that a file names."""
@@ -25,7 +33,8 @@ def redacted(text: str) -> str:
     >>> redacted("run --storage=postgresql://me:se@cret@host/db?sslmode=require --checkpoints ftp://me:secret@host/run")
     'run --storage=postgresql://me@host/db?sslmode=require --checkpoints ftp://me@host/run'
     """
-    return _OTHER.sub(r"\1@", _URL.sub(lambda found: found[1] + _parted(found[2])[0], text))
+    shown = _URL.sub(lambda found: found[1] + _parted(found[2])[0], text)
+    return _SIGNED.sub(rf"\1{_HIDDEN}", _OTHER.sub(r"\1@", shown))
 
 
 def redacted_argument(argument: str) -> str:
@@ -37,28 +46,36 @@ def redacted_argument(argument: str) -> str:
     before, mark, place = argument.partition("://")
     if "postgres" in before:
         return f"{before}{mark}{_parted(place)[0]}"
-    return re.sub(r"(?s)(\w://[^:@/?]*):.*@", r"\1@", argument)
+    return re.sub(r"(?s)(\w://[^?]*\?).+", rf"\1{_HIDDEN}", re.sub(r"(?s)(\w://[^:@/?]*):.*@", r"\1@", argument))
 
 
 def _parted(place: str) -> tuple[str, str]:
-    """What follows the scheme of a URL, without its password; and the password of its user.
+    """What follows the scheme of a URL, without its secrets; and the password of its user.
 
     The user ends at the first colon and the host begins behind the last @, whatever stands in a password. Of what
     can be read in two ways nothing behind the user is shown.
     """
     user, colon, rest = place.partition(":")
-    if not colon or re.search(r"[@/?]", user):  # no password but in the query
+    if not colon or re.search(r"[@/?#]", user):  # no password but in the query
         return _without_secrets(place), ""
     password, at, host = rest.rpartition("@")
     if not at:  # a host with a port
-        return (_without_secrets(place) if re.match(r"\d*([/?]|$)", rest) else f"{user}{_HIDDEN}"), rest
-    if _SECRETS.search(password):
+        return (_without_secrets(place) if re.match(r"\d*([/?#]|$)", rest) else f"{user}{_HIDDEN}"), rest
+    if re.search(r"(?s)[?#].*=", password):
         return f"{user}@{_HIDDEN}", password
     return f"{user}@{_without_secrets(host)}", password
 
 
 def _without_secrets(place: str) -> str:
-    return _SECRETS.sub(r"\1", place).rstrip("?&")
+    path, query = _queried(place)
+    shown = [one if _HARMLESS.fullmatch(one) else _HIDDEN for one in query if not _PASSWORD.match(one)]
+    return f"{path}?{'&'.join(shown)}" if shown else path
+
+
+def _queried(place: str) -> tuple[str, list[str]]:
+    """What stands before the query of a URL, or before what looks like one, and the parts of that."""
+    path, _, query = re.sub("[?#]", "?", place, count=1).partition("?")
+    return path, [one for one in query.split("&") if one]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +97,8 @@ class Storage:
     def told(self, reason: object) -> str:
         """What a database says, in one line without passwords."""
         text, place = str(reason), self.url.partition("://")[2]
-        found = [_parted(place)[1], *(one[2] for one in _SECRETS.finditer(place))]
+        parts = [one.partition("=") for one in _queried(place)[1] if not _HARMLESS.fullmatch(one)]
+        found = [_parted(place)[1], *(value or key for key, _, value in parts)]
         known = {way for one in found for word in (one, unquote(one)) for way in (word, repr(word)[1:-1]) if way}
         for secret in sorted(known, key=len, reverse=True):
             text = text.replace(secret, _HIDDEN)

@@ -208,6 +208,18 @@ def test_repair_speaks_json_and_to_people_and_leaves_a_held_folder(folder: Path,
         ("postgresql+psycopg://me:secret@host/db?sslmode=require", "postgresql+psycopg://me@host/db?sslmode=require"),
         ("postgresql:///db?host=/run&password=secret", "postgresql:///db?host=/run"),
         ("postgres://:secret@host/db?password=secret&user=me", "postgres://@host/db?user=me"),
+        ("postgresql://host/db?pass%77ord=secret", "postgresql://host/db?…"),
+        ("postgresql://host/db?PASSWORD=secret&sslmode=require", "postgresql://host/db?…&sslmode=require"),
+        ("postgresql://host/db?sslmode=require&amp;password=secret", "postgresql://host/db?sslmode=require&…"),
+        ("postgresql://host/db?sslmode=require#password=secret", "postgresql://host/db?…"),
+        ("postgresql://host/db?password=secret&secret", "postgresql://host/db?…"),
+        ("postgresql://host/db?user=me:secret", "postgresql://host/db?…"),
+        ("postgresql://host/db#password=secret", "postgresql://host/db"),
+        ("postgresql://host#password=a:secret", "postgresql://host"),
+        ("postgresql://host:1?pass%77ord=a@secret", "postgresql://host@…"),
+        ("postgresql://me@host/db?hostaddr=::1&port=1", "postgresql://me@host/db?hostaddr=::1&port=1"),
+        ("az://box/run?sp=rw&sig=secret", "az://box/run?…"),
+        ("simplecache::az://me:secret@box/run?sig=secret", "simplecache::az://me@box/run?…"),
         ("ftp://me:secret@host/run", "ftp://me@host/run"),
         ("simplecache::s3://me:se/c@ret@bucket/run", "simplecache::s3://me@bucket/run"),
         ("ray://host:10001", "ray://host:10001"),
@@ -216,7 +228,8 @@ def test_repair_speaks_json_and_to_people_and_leaves_a_held_folder(folder: Path,
 )
 def test_a_shown_url_has_no_password(url: str, shown: str):
     assert redacted(f"run --storage={url} --quiet") == f"run --storage={shown} --quiet"
-    assert redacted(json.dumps({"url": url})) == json.dumps({"url": shown})
+    assert redacted(f"{url}; a mend, or {url}: a reason") == f"{shown}; a mend, or {shown}: a reason"
+    assert redacted(json.dumps({"url": url})) == json.dumps({"url": shown}, ensure_ascii=False)
     assert redacted_argument(f"--storage={url}") == f"--storage={shown}"
 
 
@@ -242,6 +255,11 @@ def test_no_password_is_told_whoever_says_it(password: str):
     place = on_server(f"postgresql://me:{quote(password)}@host/db", "study")
     for text in (password, repr(password), quote(password)):
         assert password not in place.told(f"{text}").replace("…", "")
+
+
+@pytest.mark.parametrize("query", ["pass%77ord=", "PASSWORD=", "sslmode=require&amp;password=", "password=a&"])
+def test_no_secret_of_a_query_is_told_whoever_says_it(query: str):
+    assert "hidden" not in on_server(f"postgresql://host/db?{query}hidden", "study").told("no user hidden")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ class Afar:
     What it cannot do, it returns a notice of: a store that is away costs time, never a trial.
     """
 
-    url: str
+    url: str = field(repr=False)
+    """With the secrets that it may hold."""
 
     def fetch(self, path: Path) -> Noticed | None:
         """Bring the generations of a file to its place on this machine, where there are any."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -64,8 +64,9 @@ class Cluster:
     """Of a trial; None = the threads of its pace."""
     gpus: float | None = None
     """Of a trial: a whole number, a fraction of one, or 0; None = 1 where a node has GPUs."""
-    checkpoints: str | None = None
-    """URL of a folder that every node reaches; None = the run folder, where a node sees it."""
+    checkpoints: str | None = field(default=None, repr=False)
+    """URL of a folder that every node reaches, with the secrets that it may hold; None = the run folder, where a node
+    sees it."""
 
     def __post_init__(self) -> None:
         faults = [

@@ -18,15 +18,21 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
-from scalesearch.errors import StudyError
+from scalesearch.errors import DataError, StudyError
 from scalesearch.files import FULL, UNFINISHED, Told, sweep, write_whole
 from scalesearch.journal import NAME, Journal, Record, read_journal
 from scalesearch.jsonfile import read_object
 from scalesearch.plan import Plan, read_plan
 from scalesearch.storage import Storage, in_folder, is_plain, on_server, redacted_argument
+from scalesearch.trials import STAGES
 
 OURS = frozenset({"checkpoints", "logs", "data", "study.db", NAME, ".lock", ".holder"})
 """What a run makes before it writes down its plan, or that may be put there for it."""
+_TRIAL = rf"\w[\w.-]*-s\d+-e\d+(?:{'|'.join(f'-{stage}' for stage in STAGES)})?"
+CHECKPOINT = re.compile(rf"{_TRIAL}\.safetensors(?:\.before)?|\.{_TRIAL}\.safetensors\.[0-9a-f]{{8}}")
+"""Names of the files of a trial's checkpoint, one that is being written included."""
+LOG = re.compile(rf"{_TRIAL}\.log")
+"""Names of the files of a trial's traceback."""
 NETWORKS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "davfs"}
     | {"wekafs", "panfs", "pvfs2", "orangefs", "gfs2", "ocfs2", "vboxsf"}
@@ -190,9 +196,27 @@ def is_torn(folder: Path, record: Record) -> bool:
 def _refuse_foreign(folder: Path) -> None:
     if not folder.is_dir() or (folder / "plan.yaml").is_file():
         return
-    foreign = {path.name for path in folder.iterdir() if not UNFINISHED.fullmatch(path.name)} - OURS
+    foreign = {name for name in _names(folder) if not UNFINISHED.fullmatch(name)} - OURS
+    for part, ours in (("checkpoints", CHECKPOINT), ("logs", LOG)):
+        foreign |= {f"{part}/{name}" for name in _names(folder / part) if not ours.fullmatch(name)}
+    foreign |= {f"data/{name}" for name in _foreign_images(folder / "data")}
     if foreign:
         raise StudyError(f"{folder} holds other files, such as {min(foreign)}", mend="choose another folder with --out")
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _foreign_images(data: Path) -> set[str]:
+    """What lies where images are decoded and is no part of prepared images that were put there."""
+    from scalesearch.proxy.images import ARRAYS, SUMMARY, open_images  # brings numpy
+
+    try:
+        open_images(data)
+    except DataError:
+        return _names(data)
+    return _names(data) - {SUMMARY, ".lock", *(f"{name}.npy" for name in ARRAYS)}  # a cache locks its folders
 
 
 def is_live(folder: Path) -> bool:

@@ -29,6 +29,7 @@ from scalesearch.levelling import Scaled
 from scalesearch.mirror import Mirror
 from scalesearch.pace import Group, Pace, grouped
 from scalesearch.plan import ANCHOR, Layout, Plan
+from scalesearch.runfolder import CHECKPOINT
 from scalesearch.scaling import Coefficients, Multipliers
 from scalesearch.storage import Storage
 from scalesearch.travel import growth_checked, traveller
@@ -284,9 +285,9 @@ class _Batch:
 
 
 def _sweep(checkpoints: Path, wanted: set[Path]) -> None:
-    """Remove what killed writers and finished trials left behind."""
-    for path in checkpoints.iterdir():
-        if path not in wanted and path.is_file():
+    """Remove what killed writers and finished trials left behind; behind a link it may be another run's."""
+    for path in () if checkpoints.is_symlink() else checkpoints.iterdir():
+        if path not in wanted and CHECKPOINT.fullmatch(path.name) and path.is_file():
             path.unlink()
 
 

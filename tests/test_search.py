@@ -223,6 +223,28 @@ def test_a_search_whose_images_are_gone_stops_records_no_failure_and_goes_on_wit
     assert {result.state for result in searched.carry_out()} == {"complete"}
 
 
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_search_sweeps_files_of_trials_alone_and_none_behind_a_link(is_linked: bool, tmp_path: Path):
+    plan, layout = resolve(replace(REQUEST, policy="grid", candidates=5))
+    checkpoints = tmp_path / "checkpoints"
+    if is_linked:
+        (tmp_path / "elsewhere").mkdir()
+        checkpoints.symlink_to("elsewhere")
+    checkpoints.mkdir(exist_ok=True)
+    waits = agenda(plan, layout, []).due[0]
+    kept = {f"{waits}.safetensors", f"{waits}.safetensors.before", "my_resnet.pt", "model.safetensors", ".x.0123abcd"}
+    left = {f".{waits}.safetensors.0123abcd", f"{replace(waits, seed=99)}.safetensors", "d1-s0-e2-travel.safetensors"}
+    for name in kept | left:
+        (checkpoints / name).write_text("mine")
+    study = mirrored(in_folder(tmp_path), plan, layout)
+    with closing(Journal(tmp_path / NAME)) as journal:
+        told = {"images": lambda _: tmp_path, "late": lambda: True}
+        observer = Heard(lambda _: None)
+        assert not search(plan, layout, journal, study, Unruly(1, random.Random(0)), tmp_path, observer, **told)
+    study.close(within=300)
+    assert {path.name for path in checkpoints.iterdir()} == (kept | left if is_linked else kept)
+
+
 @pytest.mark.slow
 def test_a_search_that_stops_anywhere_goes_on_where_it_was(searched: Searched):
     class StoppedError(Exception):

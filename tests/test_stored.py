@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from filelock import FileLock
+from preparing import smallest_images
 
 from scalesearch.agenda import agenda
 from scalesearch.documents import rank_document, status_document
@@ -286,6 +287,42 @@ def test_a_holder_that_does_not_name_itself_is_another_run(folder: Path, plan: t
         (folder / ".holder").write_text(content)
         with pytest.raises(StudyError, match="is in use by another run; wait for it"), claimed(folder, plan[0]):
             pass
+
+
+FOREIGN = [
+    *("checkpoints/my_resnet.pt", "checkpoints/model.safetensors", "checkpoints/.cache.0123abcd", "logs/server.log"),
+    *("data/train_images.npy", "data/validation_labels.npy", "data/images.json"),
+    *("data/unfinished/notes", "data/photo.png"),
+]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_folder_that_holds_files_of_others_where_a_run_writes_is_refused_and_left_as_it_is(
+    name: str, is_linked: bool, plan: tuple[Plan, Layout], tmp_path: Path, files_of: FilesOf
+):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    file = (tmp_path / "elsewhere" if is_linked else folder) / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    part = Path(name).parts[0]
+    if is_linked:
+        (folder / part).symlink_to(tmp_path / "elsewhere" / part)
+    before = files_of(tmp_path)
+    told = f"project holds other files, such as {'/'.join(Path(name).parts[:2])}; choose another folder"
+    with pytest.raises(StudyError, match=told), claimed(folder, plan[0]):
+        pass
+    assert files_of(tmp_path) == before
+
+
+def test_what_may_be_put_where_a_run_begins_is_taken(plan: tuple[Plan, Layout], tmp_path: Path):
+    for name in ("checkpoints/d1-w1.0-r32-s1-e30-confirm.safetensors.before", "logs/base-s0-e2.log"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("ours")
+    smallest_images(tmp_path / "data")
+    with claimed(tmp_path, plan[0]):
+        pass
 
 
 MOUNTS = """\

@@ -19,6 +19,9 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 PAUSE = 1.0
 """Between looks at a full disk [s]."""
 
+UNSETTLED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
+"""Answers of file systems that cannot settle a folder, or do not let us open it for that."""
+
 UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
 """Names of files that are being written, or that a killed writer left behind."""
 
@@ -78,7 +81,7 @@ def whole_file(path: Path, *, before: Path | None = None) -> Generator[IO[bytes]
     """A new file under a name of its own beside `path`, which takes that place when all is written.
 
     An exception inside leaves `path` as it was and removes the new file; a killed process leaves the new file behind,
-    for `sweep`.
+    for `sweep`. Where the disk fails at the very last, over the name, that may be the old file's or the new one's.
 
     Args:
         path: of the file.
@@ -94,7 +97,7 @@ def whole_file(path: Path, *, before: Path | None = None) -> Generator[IO[bytes]
                 with suppress(FileNotFoundError):
                     os.replace(path, before)
             os.replace(unfinished, path)
-        _settle(path.parent)
+        settle(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -118,11 +121,21 @@ def sweep(unfinished: Path) -> None:
         unfinished.unlink()
 
 
-def _settle(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the file system can; the files are in place either way."""
-    with suppress(OSError):
+def settle(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the file system can; they are in place either way."""
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        if error.errno not in UNSETTLED:
+            raise
+
+
+def append(path: Path, text: str) -> None:
+    """Put a text behind what is in a file, never through a link. A full disk costs the text and nothing else."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    with suppress(OSError), os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8") as file:
+        file.write(text)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
@@ -159,6 +160,26 @@ def test_a_password_of_a_store_is_not_told(tmp_path: Path):
     assert told
     assert "ftp://me@127.0.0.1:9/folder: " in told.text
     assert "hunter22" not in told.text
+
+
+def test_the_secrets_of_a_store_are_in_no_traceback():
+    url = "az://me:secret@box/run?sig=secret"
+    assert "secret" not in f"{Afar(url)} {Cluster(checkpoints=url)}"
+
+
+def test_a_file_that_finds_no_room_on_this_machine_is_not_brought_in_part(tmp_path: Path):
+    there, here = tmp_path / "there" / "a-s0-e2.safetensors", tmp_path / "a-s0-e2.safetensors"
+    there.parent.mkdir()
+    there.write_bytes(sealed(b"x" * 10_000))
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, most[1]))
+    try:
+        told = Afar(there.parent.as_uri()).fetch(here)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert told
+    assert "no checkpoint can be read from" in told.text
+    assert list(tmp_path.iterdir()) == [there.parent]
 
 
 @pytest.mark.parametrize("bound", [None, "../another", ""])

@@ -1,7 +1,9 @@
 """Files written whole or not at all: what is there after success, after a fault, after a kill, and meanwhile."""
 
+import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalesearch.files import sweep, whole_file, write_whole
+from scalesearch.files import append, sweep, whole_file, write_whole
 
 OLD, NEW = b"old" * 40_000, b"newer" * 40_000
 
@@ -97,14 +99,41 @@ def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_the_retu
     assert steps == ["fsync", "replace", "fsync"]
 
 
-def test_a_file_system_that_cannot_settle_folders_is_no_fault(path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_settle_folders_is_no_fault(path, monkeypatch, number):
     def refuse(*_):
-        raise PermissionError(13, "Permission denied")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "open", refuse)
     write_whole(path, NEW)
     monkeypatch.undo()
     assert path.read_bytes() == NEW
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fails_over_the_name_is_a_fault(path, monkeypatch, number):
+    settle = os.fsync
+
+    def fail(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        settle(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write_whole(path, NEW)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_text_goes_behind_what_is_in_a_file_and_never_through_a_link(path):
+    link = path.with_name("link")
+    link.symlink_to(path)
+    append(link, "more")
+    assert path.read_bytes() == OLD
+    append(path, "mehr ü")
+    append(path.with_name("new"), "more")
+    assert path.read_bytes() == OLD + "mehr ü".encode()
+    assert path.with_name("new").read_text() == "more"
 
 
 def test_a_process_killed_in_the_middle_leaves_the_old_file(path):

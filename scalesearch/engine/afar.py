@@ -13,7 +13,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from scalesearch.engine.work import Noticed
-from scalesearch.files import generations, whole_file
+from scalesearch.files import generations, whole_file, write_whole
 from scalesearch.storage import redacted
 
 
@@ -65,7 +65,7 @@ class Afar:
         system, root = self._opened()
         for generation in generations(path):
             with suppress(FileNotFoundError):
-                generation.write_bytes(system.cat_file(f"{root}/{generation.name}"))
+                write_whole(generation, system.cat_file(f"{root}/{generation.name}"))
 
     def _send(self, path: Path) -> None:
         system, root = self._opened()

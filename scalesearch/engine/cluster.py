@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from scalesearch.engine.tidings import Tidings
 from scalesearch.engine.watch import Looks
 from scalesearch.engine.work import Cluster, Event, Failed, Finished, Noticed, Work
 from scalesearch.errors import ClusterError, DataError, EngineError
+from scalesearch.files import append
 from scalesearch.proxy.images import ARRAYS, Images, open_images
 
 MOMENT = 1.0
@@ -184,7 +184,7 @@ class ClusterExecutor:
         reason = f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
         if seat.place is None or seat.work is None:
             return self._end_unborn(seat, f"a node of the Ray cluster cannot train: {reason}")
-        _log(seat.work, str(error))
+        append(seat.work.log, str(error))
         self._dismiss(seat, f"worker on {seat.place.host} failed: {reason}", counts=True)
 
     def _hear_place(self, seat: Seat, place: Place, *, is_first: bool) -> None:
@@ -238,7 +238,7 @@ class ClusterExecutor:
     def _hear(self, seat: Seat, report: Report) -> None:
         assert seat.work is not None
         if report.trace:
-            _log(seat.work, report.trace)
+            append(seat.work.log, report.trace)
         self._found.add(*report.events)
         ended = {event.key for event in report.events if isinstance(event, Finished | Failed)}
         seat.left = [key for key in seat.left if key not in ended]
@@ -313,8 +313,3 @@ class ClusterExecutor:
         self._head.close()
         if self._afar and self._end is None:
             self._afar.leave()
-
-
-def _log(work: Work, trace: str) -> None:
-    with suppress(OSError), work.log.open("a", encoding="utf-8") as file:  # a full disk costs the text, no trial
-        file.write(trace)

@@ -8,7 +8,6 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from scalesearch.engine.memory import give_back, keep_freed_memory
 from scalesearch.engine.watch import Signs
 from scalesearch.engine.work import Event, Failed, Finished, Probe, Work
 from scalesearch.errors import DataError
+from scalesearch.files import append
 
 if TYPE_CHECKING:
     import torch
@@ -146,8 +146,7 @@ def answers(
     except DataError as error:
         yield error
     except Exception as error:  # noqa: BLE001  the boundary of the process: whatever it is, the trials failed of it
-        with suppress(OSError), work.log.open("a", encoding="utf-8") as file:
-            file.write(traceback.format_exc())
+        append(work.log, traceback.format_exc())
         yield [Failed(key, _reason(error), final=False) for key in work.keys], True
 
 

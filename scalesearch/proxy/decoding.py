@@ -18,7 +18,7 @@ import PIL
 
 from scalesearch.dataset.faults import image_reason, unreadable
 from scalesearch.errors import DataError
-from scalesearch.files import whole_file, write_whole
+from scalesearch.files import settle, whole_file, write_whole
 from scalesearch.jsonfile import read_object
 from scalesearch.proxy.choice import CHUNK, Choice, Chunk, Told, Wanted, pooled
 from scalesearch.proxy.images import ARRAYS, SUMMARY, Array, Images, open_images, seal
@@ -46,7 +46,8 @@ def decode(choice: Choice, key: str, folder: Path, told: Told) -> Images:
     """
     place = folder / UNFINISHED
     try:
-        ready = _complete(place, key)
+        left = _complete(place, key)
+        ready = left
         if ready is None:
             identity = f"{key} by Pillow {PIL.__version__} in chunks of {CHUNK}"
             is_grey = _decode_chunks(choice, place, identity, told)
@@ -55,7 +56,7 @@ def decode(choice: Choice, key: str, folder: Path, told: Told) -> Images:
     except OSError as error:
         fault = f"{folder} cannot be written: {error.strerror or error}"
         raise DataError(fault, mend="mend that and run again, or name another place with --cache DIR") from error
-    return open_images(folder)
+    return open_images(folder, verify=left is not None)  # a loss of power may have left zeros under their names
 
 
 def _decode_chunks(choice: Choice, place: Path, identity: str, told: Told) -> bool:
@@ -79,7 +80,8 @@ def _decode_chunks(choice: Choice, place: Path, identity: str, told: Told) -> bo
 
 def _recorded(choice: Choice, place: Path, identity: str) -> set[str]:
     """Lines of the record: which decode it is of, then its finished chunks; none where it is of another decode."""
-    if not all((place / name).is_file() for name in (RECORD, *(one.file for one in choice.wanted))):
+    parts = [place / name for name in (RECORD, *(one.file for one in choice.wanted))]
+    if not all(path.is_file() and not path.is_symlink() for path in parts):  # they are written in place
         return set()
     lines = (place / RECORD).read_text(errors="replace").splitlines()
     return set(lines) if lines[:1] == [identity] else set()
@@ -174,7 +176,8 @@ def _share(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        with source.open("rb") as original, whole_file(target) as copy:
+            shutil.copyfileobj(original, copy)
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
@@ -197,10 +200,12 @@ def _move(ready: Path, place: Path, folder: Path) -> None:
     for name in ARRAYS:
         if (ready / f"{name}.npy").exists():
             os.replace(ready / f"{name}.npy", folder / f"{name}.npy")
+    settle(folder)
     for path in place.iterdir():
         if path.is_file() and path != ready / SUMMARY:
             path.unlink()
     os.replace(ready / SUMMARY, folder / SUMMARY)
+    settle(folder)
     shutil.rmtree(place)
 
 

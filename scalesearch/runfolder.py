@@ -34,15 +34,17 @@ CHECKPOINT = re.compile(rf"{_TRIAL}\.safetensors(?:\.before)?|\.{_TRIAL}\.safete
 LOG = re.compile(rf"{_TRIAL}\.log")
 """Names of the files of a trial's traceback."""
 NETWORKS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "davfs"}
+    {"9p", "virtiofs", "prl_fs", "fhgfs"}
+    | {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "davfs"}
     | {"wekafs", "panfs", "pvfs2", "orangefs", "gfs2", "ocfs2", "vboxsf"}
 )
-"""File systems of several machines, whose locks SQLite cannot rely on."""
+"""File systems of several machines, or of one and its guests, whose locks SQLite cannot rely on."""
 LOCAL = frozenset(
     {"fuse.fuse-overlayfs", "fuse.mergerfs", "fuse.bindfs", "fuse.grpcfuse", "fuse.osxfs", "fuse.gocryptfs"}
     | {"fuse.encfs", "fuse.ntfs", "fuse.ntfs-3g", "fuse.exfat"}
 )
-"""File systems of user programs that stay on this machine; of others, such as `fuse.sshfs`, that is not known."""
+"""File systems of user programs that stay on this machine; of others, `fuse.sshfs` or a nameless `fuse`, that is not
+known. Disks that such a program reads are `fuseblk`."""
 
 
 @contextmanager
@@ -127,7 +129,8 @@ def network_of(path: Path, mounts: str) -> str | None:
         if path.is_relative_to(place) and len(place) >= found[0]:  # of two mounts on one place, the later one
             found = len(place), kind
     kind = found[1]
-    return kind if kind in NETWORKS or (kind.startswith("fuse.") and kind not in LOCAL) else None
+    is_unknown = (kind == "fuse" or kind.startswith("fuse.")) and kind not in LOCAL
+    return kind if kind in NETWORKS or is_unknown else None
 
 
 def placed(folder: Path, url: str | None) -> Storage:

@@ -349,6 +349,12 @@ me@far:/ /mnt/a\\040b fuse.sshfs rw 0 0
 scratch /scratch lustre rw,flock 0 0
 /dev/vdc /srv ext4 rw 0 0
 nas:/srv /srv nfs rw 0 0
+C:\\134 /mnt/c 9p rw 0 0
+share /mnt/guest virtiofs rw 0 0
+/dev/fuse /mnt/bucket fuse rw 0 0
+/dev/sdc1 /mnt/stick fuseblk rw 0 0
+share /mnt/mac prl_fs rw 0 0
+beegfs_nodev /mnt/old fhgfs rw 0 0
 """
 
 
@@ -363,6 +369,12 @@ nas:/srv /srv nfs rw 0 0
         ("/homes/one", "cifs"),
         ("/scratch/one", "lustre"),
         ("/srv/one", "nfs"),
+        ("/mnt/c/one", "9p"),
+        ("/mnt/guest", "virtiofs"),
+        ("/mnt/bucket/one", "fuse"),
+        ("/mnt/stick/one", None),
+        ("/mnt/mac", "prl_fs"),
+        ("/mnt/old", "fhgfs"),
     ],
 )
 def test_the_file_system_of_a_folder_is_that_of_the_deepest_and_latest_mount(path: str, kind: str | None):

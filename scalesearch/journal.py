@@ -151,8 +151,11 @@ class Journal:
         """Open a journal, making it if there is none. A full disk is waited out, see `patiently`.
 
         Raises:
-            StudyError: see `read_journal`; or it cannot be written.
+            StudyError: see `read_journal`; or it cannot be written, or is a link.
         """
+        if path.is_symlink():
+            fault = f"{path} is a link, and a file that it leads to is not written"
+            raise StudyError(fault, mend="put the file itself in its place, or run into a new folder")
         self._found = _read(path)
         self._path, self._tell, self._check = path, tell, check
         self._since: dict[TrialKey, float] = {}
@@ -160,7 +163,7 @@ class Journal:
         """Bytes that are on the disk for good, and those behind them."""
         if not path.exists():
             self._do(partial(write_whole, path, b""))
-        self._file = self._do(partial(os.open, path, os.O_WRONLY | os.O_APPEND))
+        self._file = self._do(partial(os.open, path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW))
         self._do(partial(os.ftruncate, self._file, self._found.whole))
 
     def close(self) -> None:

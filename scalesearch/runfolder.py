@@ -150,6 +150,11 @@ def placed(folder: Path, url: str | None) -> Storage:
             f"{folder} lies on a network file system ({kind}), where SQLite keeps no study",
             mend="keep it on a server with --storage postgresql://user@host/database, or use a local --out",
         )
+    if (folder / "study.db").is_symlink():
+        raise StudyError(
+            f"{folder / 'study.db'} is a link, and a file that it leads to is not written",
+            mend="remove it: `scalesearch repair` makes the study anew",
+        )
     return in_folder(folder)
 
 

@@ -131,6 +131,21 @@ def test_a_plan_names_no_place_outside_its_folder(name: str, run_of_builder: Pat
     assert f"{run_of_builder}/plan.yaml is damaged: base.name = " in told
 
 
+@pytest.mark.parametrize("name", [NAME, ".lock", "study.db"])
+def test_no_file_is_written_through_a_link_of_a_run_folder(name: str, call: Call, tmp_path: Path):
+    folder, token = tmp_path / "run", tmp_path / "token"
+    folder.mkdir()
+    write_plan(folder, resolve(Request(budget="0.5x", step=0.2, policy="grid", seeds=2))[0])
+    Journal(folder / NAME).close()
+    token.write_text("a text without a line's end")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(token)
+    told = call("repair", folder).refusal
+    assert str(folder) in told
+    assert "link" in told
+    assert token.read_text() == "a text without a line's end"
+
+
 # ---- no password
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from scalesearch.cost import count
 from scalesearch.direct import FamilyRequest, asked_family
 from scalesearch.emit.config import read_config
 from scalesearch.emit.source import source
+from scalesearch.emit.start import Start
 from scalesearch.emit.weights import weights_digest
 from scalesearch.emit.write import _compare_config, _compare_source, _outputs, write
 from scalesearch.errors import CostMismatchError, EmitError, PlanError, ScaleSearchError, SpecError
@@ -212,7 +214,29 @@ def refused(place: Path, kind: type[ScaleSearchError]) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("harm", ["cut", "garbage", "empty", "another network"])
+HARMS: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda content: content[:-1],
+    "zeros": lambda content: content[:-999] + bytes(999),
+    "flipped": lambda content: content[:-99] + bytes([content[-99] ^ 1]) + content[-98:],
+    "another epsilon": lambda content: content.replace(b'"norm_eps":"1e-05"', b'"norm_eps":"1e-03"'),
+    "another name": lambda content: content.replace(b"head.classify", b"head.classifi"),
+    "garbage": lambda content: b"\xff" * 999,
+    "empty": lambda content: b"",
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_damaged_weights_are_no_start(family: Emitted, tmp_path: Path, harm: str):
+    file = harmed(family, tmp_path) / "model.safetensors"
+    content = file.read_bytes()
+    assert Start.read(file).epsilon == SMALL.norm_eps
+    file.write_bytes(HARMS[harm](content))
+    assert file.read_bytes() != content
+    with pytest.raises(PlanError, match=r"model\.safetensors: damaged, "):
+        Start.read(file)
+
+
+@pytest.mark.parametrize("harm", [*HARMS, "another network"])
 def test_damaged_weights_are_refused_in_one_line(family: Emitted, tmp_path: Path, harm: str):
     place = harmed(family, tmp_path)
     file = place / "model.safetensors"
@@ -220,7 +244,7 @@ def test_damaged_weights_are_refused_in_one_line(family: Emitted, tmp_path: Path
     if harm == "another network":
         shutil.copy(family[0] / "b0" / "model.safetensors", file)
     else:
-        file.write_bytes({"cut": content[:-1], "garbage": b"\xff" * 999, "empty": b""}[harm])
+        file.write_bytes(HARMS[harm](content))
     assert "model.safetensors" in refused(place, EmitError)
 
 
@@ -375,6 +399,23 @@ def test_a_second_family_leaves_nothing_of_the_first(tmp_path: Path):
         "old/notes.txt",
     }
     scalesearch.load(tmp_path / "kept")
+
+
+@pytest.mark.parametrize(("weights", "name"), [(True, "mine"), (False, "mine"), (True, "other")])
+def test_weights_that_somebody_trained_are_not_removed(
+    weights: bool, name: str, tmp_path: Path, files_of: Callable[[Path], dict[str, str]]
+):
+    emitted(tmp_path, member("mine", SMALL), weights=weights)
+    file = tmp_path / "mine" / "model.safetensors"
+    save_file(build(SMALL, seed=99).state_dict(), file)
+    before = files_of(tmp_path)
+    said = "mine/model.safetensors holds other weights than were written there; move it away"
+    with pytest.raises(PlanError, match=said):
+        emitted(tmp_path, member(name, SMALL), weights=weights)
+    assert files_of(tmp_path) == before
+    file.rename(tmp_path / "trained.safetensors")
+    emitted(tmp_path, member(name, SMALL), weights=weights)
+    assert (tmp_path / "trained.safetensors").exists()
 
 
 def test_a_manifest_that_names_files_elsewhere_removes_none_of_them(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,34 +24,63 @@ INSIDE = ("state_dict", "model", "model_state", "state_dict_ema")
 """Keys under which training programs keep the state dict in a checkpoint."""
 EPSILON = "norm_eps"
 """Key of the norms' epsilon in the metadata of our files."""
+DIGEST = "scalesearch_sha256"
+"""Key, in the same, of a digest of the tensors and of what else is said of them."""
 PARALLEL = "module."
 """What torch's DataParallel puts before every name."""
 
 
 def weights_digest(module: nn.Module) -> str:
     """SHA-256 over every tensor of the module with its name, in name order."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    return _digest(module.state_dict(), {})
+
+
+def _digest(state: Mapping[str, Tensor], told: Mapping[str, str]) -> str:
+    digest = hashlib.sha256("".join(f"{key}={value}\n" for key, value in sorted(told.items())).encode())
+    for name, value in sorted(state.items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor], network: Architecture) -> None:
     """Write a state dict and compare what reads back, tensor by tensor.
 
-    The epsilon of the norms, without which the weights compute something else, stands in the file's metadata.
+    The epsilon of the norms, without which the weights compute something else, stands in the file's metadata, and so
+    does a digest: safetensors itself would not see a bit that was flipped.
 
     Raises:
         EmitError: a tensor differs.
     """
     state = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-    told = {EPSILON: repr(network.norm_eps)} if isinstance(network, Network) else {}
-    write_whole(path, save(state, metadata={"format": "pt", **told}))
+    told = {"format": "pt", **({EPSILON: repr(network.norm_eps)} if isinstance(network, Network) else {})}
+    write_whole(path, save(state, metadata={**told, DIGEST: _digest(state, told)}))
     stored = load_file(path)
     for name, value in state.items():
         if stored[name].numpy().tobytes() != value.numpy().tobytes():
             raise EmitError(f"{path}: {name} does not read back", mend="check the disk")
+
+
+def is_written(path: Path) -> bool:
+    """Whether a file of weights is, to the last bit, one that `write_weights` wrote."""
+    try:
+        return DIGEST in _metadata(path) and bool(_whole(path))
+    except (OSError, SafetensorError):
+        return False
+
+
+def _whole(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, held to the digest that it names; files of others name none."""
+    state, told = load_file(path), _metadata(path)
+    digest = told.pop(DIGEST, None)
+    if digest is not None and digest != _digest(state, told):
+        raise SafetensorError("its tensors are not those that were written")
+    return state
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        return file.metadata() or {}
 
 
 def read_weights(path: Path, network: Architecture, module: nn.Module) -> None:
@@ -60,7 +90,7 @@ def read_weights(path: Path, network: Architecture, module: nn.Module) -> None:
         EmitError: the file is damaged or belongs to another network.
     """
     try:
-        state = load_file(path)
+        state = _whole(path)
         module.load_state_dict(ours(network, state) if isinstance(network, Network) else state)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise EmitError(
@@ -72,10 +102,8 @@ def read_epsilon(path: Path) -> float | None:
     """The epsilon of the norms that a file of ours names; None for files of others."""
     if path.suffix.lower() != ".safetensors":
         return None
-    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-        told = (file.metadata() or {}).get(EPSILON, "")
     try:
-        return float(told)
+        return float(_metadata(path).get(EPSILON, ""))
     except ValueError:
         return None
 
@@ -110,7 +138,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def _content(path: Path) -> object:
     if path.suffix.lower() == ".safetensors":
-        return load_file(path)
+        return _whole(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of formats that are refused anyway
         return torch.load(path, map_location="cpu", weights_only=True)

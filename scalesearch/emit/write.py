@@ -20,7 +20,7 @@ from scalesearch.cost import count
 from scalesearch.emit.config import coefficients, config, config_text, read_config
 from scalesearch.emit.source import source
 from scalesearch.emit.start import Start, renamed, started
-from scalesearch.emit.weights import weights_digest, write_weights
+from scalesearch.emit.weights import is_written, weights_digest, write_weights
 from scalesearch.errors import EmitError, PlanError
 from scalesearch.files import Told, patiently, write_whole
 from scalesearch.jsonfile import read_object
@@ -70,7 +70,7 @@ def write(
     Raises:
         CostMismatchError: fvcore counts another number than the closed form.
         EmitError: a file does not read back as what was written.
-        PlanError: the folder cannot be written, or no member has the shape of the trained weights.
+        PlanError: the folder cannot be written, or holds others' weights; or no member has the shape of the trained.
     """
     rows: list[dict[str, Any]] = []
     reached = [one for one in found if isinstance(one, Member)]
@@ -79,6 +79,7 @@ def write(
     for member in reached if weights or start else ():
         renamed(member.network, build(member.network).state_dict(), naming)
     try:
+        _refuse_others(folder, reached)
         _make(folder, full)
         _clear(folder)
         for member in reached:
@@ -126,19 +127,34 @@ def _make(folder: Path, full: Told | None) -> None:
     patiently(make, folder, full) if full else make()
 
 
+def _refuse_others(folder: Path, members: Sequence[Member]) -> None:
+    """Refuse where weights would go that are not as they were written: somebody may have trained them."""
+    weights = {folder / one.name / WEIGHTS for one in members} | set(_listed(folder) or ())
+    for file in sorted(weights):
+        if file.name == WEIGHTS and file.is_file() and not is_written(file):
+            mend = "move it away, or choose another folder with --out"
+            raise PlanError(f"{file} holds other weights than were written there", mend=mend)
+
+
+def _listed(folder: Path) -> list[Path] | None:
+    """The files of the earlier family in a folder; None where no manifest names any."""
+    try:
+        files = [folder / str(file) for row in _earlier(folder)["members"] for file in row["files"]]
+    except (KeyError, TypeError):
+        return None
+    return [file for file in files if file.resolve().is_relative_to(folder.resolve()) and file.name in MEMBER_FILES]
+
+
 def _clear(folder: Path) -> None:
     """Remove the files that an earlier manifest in a folder names, and that manifest."""
-    earlier = _earlier(folder)
-    try:
-        files = [folder / str(file) for row in earlier["members"] for file in row["files"]]
-    except (KeyError, TypeError):
+    files = _listed(folder)
+    if files is None:
         return
     (folder / MANIFEST).unlink()
     for file in files:
-        if file.resolve().is_relative_to(folder.resolve()) and file.name in MEMBER_FILES:
-            file.unlink(missing_ok=True)
-            with suppress(OSError):  # other files live there too
-                file.parent.rmdir()
+        file.unlink(missing_ok=True)
+        with suppress(OSError):  # other files live there too
+            file.parent.rmdir()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ SEARCHES = {
     "grid": "--policy grid --candidates 8 --seeds 3 --epochs 2",
 }
 """Of some thirty trials each."""
+FEW = "--policy grid --candidates 2 --seeds 1 --epochs 2"
+"""A search of a handful of trials, for what is tried at each of its file operations."""
 ANSWERS = ("ranking.json", "trials.csv", "candidates.csv", "family/manifest.json")
 
 
@@ -24,7 +26,7 @@ class Run(NamedTuple):
     """A search that a test disturbs."""
 
     start: Callable[..., Any]
-    """Starts the program on a folder; further variables of the environment by name."""
+    """Starts the program on a folder; further options of `Program` by name, variables of the environment among them."""
     answers: dict[str, bytes]
     """Of the undisturbed run."""
     driver: str | None

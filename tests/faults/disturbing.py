@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from following import trials_of
 from judging import assert_nothing_ran_again, lines, name_of
+from optuna.trial import FrozenTrial
 
 from scalesearch.files import UNFINISHED
 
@@ -50,6 +51,11 @@ def assert_study_is_whole(folder: Path, driver: str | None) -> None:
     else:
         [bound] = {line["value"] for line in lines(folder) if line.get("part") == "study"}
         trials = trials_of(driver, bound)
+    assert_mirrored(folder, trials)
+
+
+def assert_mirrored(folder: Path, trials: list[FrozenTrial]) -> None:
+    """Every trial that has ended once, none left running."""
     names = [name_of(trial.user_attrs) for trial in trials]
     assert sorted(names) == sorted(ends(folder))
     assert all(trial.state.is_finished() for trial in trials)

@@ -103,7 +103,7 @@ def naming(command: tuple[str, ...], option: str, value: str) -> tuple[str, ...]
     """What a refusal of a value has to have one of: the option, its key at the beginning, or the place it points at."""
     key = option.removeprefix("--")
     starts = [key, key.replace("-", "_")]
-    if option in ("--base", "--data"):
+    if option in ("--base", "--data", "--cache", "--out"):
         places = (value, str(Path(value)), os.path.abspath(value), os.path.expanduser(value))
         starts += [place[:200] for place in places if place]
     texts = {"--base": [f"unknown base {value[:40]!r}"[:-1]], "--data": ["the dataset's name"]}.get(option, [])

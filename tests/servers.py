@@ -48,6 +48,20 @@ class Server:
         """The URL for SQLAlchemy."""
         return self.url.replace("://", "+psycopg://")
 
+    def database(self, name: str, template: str = "template1") -> str:
+        """The URL of a new database, with what another one holds."""
+        self.told(self.url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return self.url.removesuffix("/postgres") + f"/{name}"
+
+    @staticmethod
+    def told(url: str, *statements: str) -> None:
+        """Have a database do something."""
+        import psycopg
+
+        with closing(psycopg.connect(url, autocommit=True)) as opened:
+            for statement in statements:
+                opened.execute(statement.encode())
+
     def called(self, name: str, *arguments: object) -> None:
         done = subprocess.run(
             [self.binaries / name, *map(str, arguments)],

@@ -108,7 +108,7 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_the_whole_one_before(path
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["with the one before", "alone"])
-def test_a_checkpoint_torn_at_any_byte_is_not_read(path: Path, kept: bool):
+def test_a_checkpoint_torn_or_ended_in_zeros_at_any_byte_is_not_read(path: Path, kept: bool):
     if kept:
         write(path, made(step=40))
     write(path, made(step=42))
@@ -116,8 +116,9 @@ def test_a_checkpoint_torn_at_any_byte_is_not_read(path: Path, kept: bool):
         before(path).unlink()
     content = path.read_bytes()
     for length in range(len(content)):
-        path.write_bytes(content[:length])
-        assert step_of(path) == (40 if kept else None)
+        for damaged in {content[:length], content[:length] + bytes(len(content) - length)} - {content}:
+            path.write_bytes(damaged)
+            assert step_of(path) == (40 if kept else None)
 
 
 def test_a_flipped_bit_is_noticed_wherever_it_is(path: Path):

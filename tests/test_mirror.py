@@ -18,8 +18,9 @@ from urllib.parse import quote
 
 import optuna
 import pytest
+import sqlalchemy
 from conftest import Program
-from following import begun, expected, searched, small, states
+from following import begun, expected, searched, small, states, stored
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -296,18 +297,18 @@ def test_the_plots_of_optuna_draw_a_finished_study(folder: Path, name: str):
 
 
 @pytest.fixture
-def dashboard() -> Iterator[Callable[[Path], Callable[[str], Any]]]:
-    """Serves a study on a loopback port; returns a function that asks its API."""
+def dashboard() -> Iterator[Callable[[str], Callable[[str], Any]]]:
+    """Serves the studies at a URL on a loopback port; returns a function that asks its API."""
     pytest.importorskip("optuna_dashboard")
     started: list[subprocess.Popen[bytes]] = []
 
-    def serve(file: Path) -> Callable[[str], Any]:
+    def serve(url: str) -> Callable[[str], Any]:
         with closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         code = "from optuna_dashboard._cli import main; main()"
         options = ["--server", "wsgiref", "--host", "127.0.0.1", "--port", str(port), "--quiet"]
-        command = [sys.executable, "-W", "ignore", "-c", code, f"sqlite:///{file}", *options]
+        command = [sys.executable, "-W", "ignore", "-c", code, url, *options]
         started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
         def ask(path: str) -> Any:
@@ -337,39 +338,53 @@ def listed(ask: Callable[[str], Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_optuna_dashboard_lists_a_finished_study(folder: Path, dashboard: Callable[[Path], Callable[[str], Any]]):
+def test_optuna_dashboard_lists_a_finished_study(folder: Path, dashboard: Callable[[str], Callable[[str], Any]]):
     before = (folder / "study.db").read_bytes()
-    trials = listed(dashboard(folder / "study.db"))
+    trials = listed(dashboard(f"sqlite:///{folder / 'study.db'}"))
     wanted = [(state.capitalize(), value) for _, state, value in expected(folder)]
     assert [(one["state"], one.get("values", [None])[0]) for one in trials] == wanted
     assert all(len(one["intermediate_values"]) == 2 for one in trials if one["state"] == "Complete")
     assert (folder / "study.db").read_bytes() == before
 
 
-def trains(file: Path) -> bool:
+def trains(url: str) -> bool:
     """Whether a study has a running trial; one that is not made yet has none, and nothing is made here."""
-    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as reader:
-        return bool(reader.execute("SELECT * FROM trials WHERE state = 'RUNNING'").fetchall())
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    with suppress(sqlalchemy.exc.DBAPIError), engine.connect() as reader:
+        return bool(reader.execute(sqlalchemy.text("SELECT * FROM trials WHERE state = 'RUNNING'")).fetchall())
     return False
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
+@pytest.mark.parametrize("storage", ["sqlite", "postgresql"])
 def test_optuna_dashboard_shows_a_search_at_work_and_at_its_end_and_does_not_disturb_it(
+    storage: str,
+    request: pytest.FixtureRequest,
     program: Callable[..., Program],
     finished: tuple[Path, Program],
     tiny_options: tuple[str, ...],
-    dashboard: Callable[[Path], Callable[[str], Any]],
+    dashboard: Callable[[str], Callable[[str], Any]],
     tmp_path: Path,
 ):
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     folder, faults, seen = tmp_path / "run", list[str](), set[str]()
-    run = program("run", *tiny_options, "--out", folder)
-    while not trains(folder / "study.db"):
+    url, polled, options = (
+        f"sqlite:///{folder}/study.db",
+        f"sqlite:///file:{folder}/study.db?mode=ro&uri=true",
+        list[str](),
+    )
+    if storage == "postgresql":
+        pytest.importorskip("psycopg")
+        place = request.getfixturevalue("postgres").database("dashboard")
+        options, url = ["--storage", place], place.replace("://", "+psycopg://")
+        polled = url
+    run = program("run", *tiny_options, *options, "--out", folder)
+    while not trains(polled):
         assert run.process.poll() is None, run.err.read_text()
         time.sleep(0.02)
     os.killpg(run.process.pid, signal.SIGSTOP)  # until dashboard and browser are there, which takes as long as the rest
-    ask = dashboard(folder / "study.db")
+    ask = dashboard(url)
     [study] = ask("/api/studies")["study_summaries"]
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
@@ -389,6 +404,6 @@ def test_optuna_dashboard_shows_a_search_at_work_and_at_its_end_and_does_not_dis
     assert "cannot be written" not in run.out.read_text()
     assert {"Running", "Waiting"} <= seen
     assert faults == []
-    assert states(folder) == expected(folder)
+    assert stored(url, study["study_name"]) == expected(folder)
     assert [(one["state"], one["values"][0]) for one in listed(ask)] == [("Complete", x) for *_, x in expected(folder)]
     assert (folder / "ranking.json").read_bytes() == (finished[0] / "ranking.json").read_bytes()

@@ -22,8 +22,10 @@ def asked_cluster(engine: str | None, **given: Any) -> Cluster | None:
 
     if engine == "ray":
         return Cluster(**given)
-    if any(value is not None for value in given.values()):
-        raise PlanError("an option of a Ray cluster without one", mend="add --engine ray")
+    options = {"cpus": "--cpus-per-trial", "gpus": "--gpus-per-trial"}
+    alone = [options.get(name, f"--{name}") for name, value in given.items() if value is not None]
+    if alone:
+        raise PlanError(f"{', '.join(alone)} without a Ray cluster", mend="add --engine ray")
     return None
 
 

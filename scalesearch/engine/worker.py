@@ -64,11 +64,14 @@ def serve(pipe: Connection, device_name: str, signs: Signs) -> None:
         pipe.send(_in_one_line(error))
         return
     stop.is_busy = False
+    with suppress(EOFError, ConnectionError):  # the coordinator is gone, perhaps with answers that it had not read
+        _serve(pipe, shelf, signs, stop)
+
+
+def _serve(pipe: Connection, shelf: Shelf, signs: Signs, stop: _Stop) -> None:
+    """Do what is asked for, until an end is."""
     while not stop.is_asked:
-        try:
-            asked: Work | Probe = pipe.recv()
-        except EOFError:
-            return
+        asked: Work | Probe = pipe.recv()
         if isinstance(asked, Probe):
             _probe(pipe, asked, shelf.device)
         else:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from following import trials_of
 from judging import assert_nothing_ran_again, lines, name_of
+from optuna.trial import FrozenTrial
 
 from scalesearch.files import UNFINISHED
 
@@ -17,6 +18,8 @@ SEARCHES = {
     "grid": "--policy grid --candidates 8 --seeds 3 --epochs 2",
 }
 """Of some thirty trials each."""
+FEW = "--policy grid --candidates 2 --seeds 1 --epochs 2"
+"""A search of a handful of trials, for what is tried at each of its file operations."""
 ANSWERS = ("ranking.json", "trials.csv", "candidates.csv", "family/manifest.json")
 
 
@@ -24,7 +27,7 @@ class Run(NamedTuple):
     """A search that a test disturbs."""
 
     start: Callable[..., Any]
-    """Starts the program on a folder; further variables of the environment by name."""
+    """Starts the program on a folder; further options of `Program` by name, variables of the environment among them."""
     answers: dict[str, bytes]
     """Of the undisturbed run."""
     driver: str | None
@@ -48,6 +51,11 @@ def assert_study_is_whole(folder: Path, driver: str | None) -> None:
     else:
         [bound] = {line["value"] for line in lines(folder) if line.get("part") == "study"}
         trials = trials_of(driver, bound)
+    assert_mirrored(folder, trials)
+
+
+def assert_mirrored(folder: Path, trials: list[FrozenTrial]) -> None:
+    """Every trial that has ended once, none left running."""
     names = [name_of(trial.user_attrs) for trial in trials]
     assert sorted(names) == sorted(ends(folder))
     assert all(trial.state.is_finished() for trial in trials)

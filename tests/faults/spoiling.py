@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
+from judging import FULL
+
 NUMBERS = (
     *("-1", "0", "-0", "1e400", "-1e400", "1e-400", ".nan", "NaN", ".inf", "-Infinity", "1" * 400, "-" + "9" * 5000),
     *("true", "null", '"x"', "[]", "{}", "[[[[]]]]", "1.5", "0x10", "1_000", "99999999999", "2147483648"),
@@ -22,6 +24,14 @@ VALUES: tuple[Any, ...] = (
     *([], {}, [None], [[]], {"a": None}, {"": {}}, [1, 2, 3], ["x"] * 300, {"builder": "os:system"}, "猫\u202e\n"),
 )
 """What is put in place of a value."""
+
+
+def torn(content: bytes, few: int = 25, many: int = 10**9) -> Iterator[bytes]:
+    """A file cut at offsets, at most so many, and with zeros behind them."""
+    step = max(1, len(content) // (many if FULL else few))
+    for end in range(0, len(content), step):
+        yield content[:end]
+        yield content[:end] + bytes(len(content) - end)
 
 
 def spoiled(content: bytes, seed: int) -> bytes:

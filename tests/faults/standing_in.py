@@ -1,21 +1,14 @@
 """The real program with its trainings stood in for: `python standing_in.py run …`.
 
 Processes, pipes, signals, checkpoints, files and the study are what they are; only what is trained is a function of
-proxy, seed and epoch. With `DIE_AT=n` in the environment the coordinator is killed inside its n-th file operation, with
-`FULL_AT=n` the disk is full in that one and some behind it; with `COUNT_IN=FILE` it writes there how many it made.
-With `STUDY_REST=s` the study rests for so many seconds between two writes.
+proxy, seed and epoch. With `STUDY_REST=s` in the environment the study rests for so many seconds between two writes.
 """
 
-import atexit
-import errno
 import hashlib
 import os
-import signal
-import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 STEPS = 4
@@ -70,45 +63,6 @@ def stand_in(
     yield [Finished(key) for key in work.keys]
 
 
-OPERATIONS = ("write", "fsync", "replace", "mkdir", "unlink")
-FULL = 3
-"""Operations for which the disk stays full."""
-
-
-def kill_here(name: str, real: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Half of the bytes written, the rest not begun."""
-    if name == "write" and len(arguments[1]) > 1:
-        real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def be_full(name: str, real: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """No room for what needs some: files alone, not the pipes to workers."""
-    is_file = name != "write" or stat.S_ISREG(os.fstat(arguments[0]).st_mode)
-    if name != "unlink" and is_file:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def disturb(fault: Callable[..., None], at: range, counted: Path | None) -> None:
-    """Have a fault in some file operations of this process, counted from 1."""
-    made = 0
-
-    def disturbed(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def operation(*arguments: Any, **named: Any) -> Any:
-            nonlocal made
-            made += 1
-            if made in at:
-                fault(name, real, arguments)
-            return real(*arguments, **named)
-
-        return operation
-
-    for name in OPERATIONS:
-        setattr(os, name, disturbed(name, getattr(os, name)))
-    if counted is not None:
-        atexit.register(lambda: counted.write_text(str(made)))
-
-
 if __name__ in ("__main__", "__mp_main__"):  # the second: as a spawned worker imports it
     from scalesearch.engine import trial
 
@@ -120,10 +74,4 @@ if __name__ == "__main__":
 
     if "STUDY_REST" in os.environ:
         mirror.RESTS = (float(os.environ["STUDY_REST"]),) * 2
-    if "DIE_AT" in os.environ:
-        disturb(kill_here, range(int(os.environ["DIE_AT"]), sys.maxsize), None)
-    elif "FULL_AT" in os.environ:
-        disturb(be_full, range(int(os.environ["FULL_AT"]), int(os.environ["FULL_AT"]) + FULL), None)
-    elif "COUNT_IN" in os.environ:
-        disturb(be_full, range(0), Path(os.environ["COUNT_IN"]))
     main(sys.argv[1:])

@@ -65,13 +65,13 @@ class Stop(NamedTuple):
     """How a program ended behind a signal."""
 
     code: int
-    """0 if it was done before."""
+    """0 if it was done when the signal was sent."""
     seconds: float
 
 
 def stopped(one: Any, number: int, command: list[str], *, whole_group: bool) -> Stop:
-    """Send a signal and hold the program to what it promises."""
-    begun = time.monotonic()
+    """Send a signal and hold the program to what it promises; the last word of its command is its run folder."""
+    begun, sent = time.monotonic(), time.time_ns()
     (os.killpg if whole_group else os.kill)(one.process.pid, number)
     code = one.wait(120)
     took = time.monotonic() - begun
@@ -84,6 +84,8 @@ def stopped(one: Any, number: int, command: list[str], *, whole_group: bool) -> 
     if code:
         [line] = printed.splitlines()
         assert shlex.split(line[line.index("scalesearch run") :]) == ["scalesearch", *command]
+    else:  # all work was done: its report, the last file of every run, was written
+        assert (Path(command[-1]) / "report.html").stat().st_mtime_ns <= sent, "it went on behind the signal"
     return Stop(code, took)
 
 
@@ -100,6 +102,7 @@ def test_a_run_stopped_again_and_again_at_random_comes_to_the_bytes_of_an_undist
     assert program(*options, "--out", tmp_path / "undisturbed").wait() == 0
     chance, tried, met = random.Random(times), 0, list[float]()
     while len(met) < times:
+        assert tried <= 3 * times + 6, f"{len(met)} of {tried} met it at work"
         folder = tmp_path / f"run-{tried}"
         command = [*options, "--out", str(folder)]
         for number in chance.sample(signals, 3):

@@ -17,6 +17,7 @@ from base_files import GOOD
 from calling import Call
 from judging import FULL, limited
 from preparing import load
+from spoiling import torn
 
 import scalesearch
 from scalesearch.agenda import agenda, player
@@ -40,14 +41,6 @@ FilesOf = Callable[[Path], dict[str, str]]
 
 PAGE = 4096
 """Of SQLite [B]."""
-
-
-def torn(content: bytes, few: int = 25, many: int = 10**9) -> Iterator[bytes]:
-    """A file cut at offsets, at most so many, and with zeros behind them."""
-    step = max(1, len(content) // (many if FULL else few))
-    for end in range(0, len(content), step):
-        yield content[:end]
-        yield content[:end] + bytes(len(content) - end)
 
 
 def test_a_torn_plan_is_the_plan_or_is_named(tmp_path: Path):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from base_files import GOOD
 from calling import Call
 from judging import FULL, Harness, judge
@@ -87,10 +88,14 @@ SCALE = ("scale", "--base", "b0")
 EMIT = ("emit", "--base", "net.yaml", "--coefficients", "1,1,1.4", "--growth", "1.9", "--quiet", "--out", "family")
 GIVEN = ("emit", "--base", "net.yaml", "--coefficients", "1.2,1.1,1.1", "--max-params", "1")
 """Reaches no member, so that it writes nothing."""
+RUN = ("run", "--preset", "quick", "--step", "0.2", "--tolerance", "0.2", "--quiet")
+ON_RAY = (*RUN, "--engine", "ray")
 OPTIONS: dict[tuple[str, ...], str] = {
     PLAN: f"{TEXTS} {NUMBERS}",
     SCALE: "--base --depth --width --resolution --rounding --budget --phi --classes",
     GIVEN: "--base --coefficients --budget --phi --growth --classes --max-memory --candidate --naming",
+    RUN: "--storage --cache --out --log --max-hours --engine --address --checkpoints --cpus-per-trial --gpus-per-trial",
+    ON_RAY: "--address --checkpoints --cpus-per-trial --gpus-per-trial",
 }
 
 
@@ -98,7 +103,7 @@ def naming(command: tuple[str, ...], option: str, value: str) -> tuple[str, ...]
     """What a refusal of a value has to have one of: the option, its key at the beginning, or the place it points at."""
     key = option.removeprefix("--")
     starts = [key, key.replace("-", "_")]
-    if option in ("--base", "--data"):
+    if option in ("--base", "--data", "--cache", "--out"):
         places = (value, str(Path(value)), os.path.abspath(value), os.path.expanduser(value))
         starts += [place[:200] for place in places if place]
     texts = {"--base": [f"unknown base {value[:40]!r}"[:-1]], "--data": ["the dataset's name"]}.get(option, [])
@@ -113,9 +118,20 @@ def harness(call: Call, tmp_path: Path) -> Harness:
     return Harness(call, tmp_path)
 
 
-@pytest.mark.parametrize("command", OPTIONS, ids=lambda command: command[0])
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a run end well where it would begin to train, or join a cluster."""
+
+    def end(*_: object, **__: object) -> None:
+        raise typer.Exit
+
+    monkeypatch.setattr("scalesearch.engines.local_slots", end)
+    monkeypatch.setattr("scalesearch.engine.connecting._connect", end)
+
+
+@pytest.mark.parametrize("command", OPTIONS, ids=lambda command: " ".join((command[0], *command[8:])))
 def test_every_option_takes_or_refuses_whatever_is_typed(
-    command: tuple[str, ...], harness: Harness, record_property: Callable[[str, object], None]
+    command: tuple[str, ...], untrained: None, harness: Harness, record_property: Callable[[str, object], None]
 ):
     every = [(option, value) for option in OPTIONS[command].split() for value in VALUES]
     asked = every if FULL else every[:: 13 if command is PLAN else 7]
@@ -168,17 +184,26 @@ def test_a_path_that_no_disk_could_hold_is_named(harness: Harness):
         assert harness.call(*command[:-1], text).code == 2
 
 
+SAME = ("--budget", "0.5x", "--step", "0.2", "--policy", "grid", "--quiet", "--out")
+MEETING = (("status",), ("rank",), ("emit",), ("report",), ("repair",), ("run", *SAME))
+
+
 @pytest.mark.parametrize("name", ["plan.yaml", "study.db", "journal.jsonl", "scan.json", ".lock"])
-def test_a_run_folder_of_odd_places_is_refused_or_read(name: str, harness: Harness, tmp_path: Path):
+@pytest.mark.parametrize("command", MEETING, ids=lambda command: command[0])
+def test_a_run_folder_of_odd_places_is_refused_or_read(
+    command: tuple[str, ...], name: str, untrained: None, harness: Harness, tmp_path: Path
+):
     plan, _ = resolve(Request(budget="0.5x", step=0.2, policy="grid"))
     for place in ("pipe", "folder", "loop", "device"):
         folder = tmp_path / f"run-{place}"
-        folder.mkdir()
+        for part in ("checkpoints", "logs"):
+            (folder / part).mkdir(parents=True)
         write_plan(folder, plan)
+        for part in (".lock", "journal.jsonl"):
+            (folder / part).touch()
         (folder / name).unlink(missing_ok=True)
         PLACES[place](folder / name)
-        for command in ("status", "rank", "emit"):
-            assert harness.met(folder.name, command, folder.name) == "", place
+        assert harness.met(folder.name, *command, folder.name) == "", place
 
 
 # ---- weights

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from scalesearch.agenda import Agenda, agenda, player
 from scalesearch.engine.work import (
+    KILLS,
     Event,
     Executor,
     Failed,
@@ -42,7 +43,7 @@ GRACE = 20.0
 ENDING = (DataError, EngineError, ClusterError)
 """Faults of an engine that end a search."""
 ATTEMPTS = 3
-"""A trial is given up when it fails this often without finishing an epoch in between."""
+"""A trial is given up when it fails this often without progress in between; `KILLS` where others end its worker."""
 
 
 def entries(plan: Plan, layout: Layout, keys: Sequence[TrialKey]) -> list[Entry]:
@@ -183,6 +184,7 @@ class _Batch:
         self._study = study
         self._observer = observer
         self._failures: Counter[TrialKey] = Counter()
+        self._kills: Counter[TrialKey] = Counter()
         self._kept: Counter[TrialKey] = Counter()
         self._started: deque[TrialKey] = deque()
 
@@ -240,11 +242,12 @@ class _Batch:
                 self._note(self._judged(event))
 
     def _judged(self, event: TrialEvent) -> TrialEvent:
-        """A failure is final at the last attempt."""
+        """A failure is final at the last attempt; kills from outside are no fault of the trial, and counted apart."""
         if not isinstance(event, Failed) or not event.counts:
             return event
-        self._failures[event.key] += 1
-        return replace(event, final=event.final or self._failures[event.key] >= ATTEMPTS)
+        suffered, most = (self._kills, KILLS) if event.is_kill else (self._failures, ATTEMPTS)
+        suffered[event.key] += 1
+        return replace(event, final=event.final or suffered[event.key] >= most)
 
     def _note(self, event: TrialEvent) -> None:
         group = self._groups[event.key]
@@ -252,7 +255,7 @@ class _Batch:
             if group not in self._waiting:
                 self._waiting.append(group)
         elif self._store(event):
-            del self._failures[event.key]
+            del self._failures[event.key], self._kills[event.key]
         if self._ended.issuperset(group):
             work = self._work(group)
             for generation in generations(work.checkpoint):

@@ -16,6 +16,7 @@ from scalesearch.engine.work import (
     Event,
     Executor,
     Failed,
+    Finished,
     Kept,
     Noticed,
     Progress,
@@ -187,6 +188,8 @@ class _Batch:
         self._kills: Counter[TrialKey] = Counter()
         self._kept: Counter[TrialKey] = Counter()
         self._started: deque[TrialKey] = deque()
+        self._finished: set[TrialKey] = set()
+        """Trials that an engine has told the end of, and all epochs before it."""
 
     def train(self, executor: Executor, late: Callable[[], bool], grace: Callable[[], float]) -> bool:
         """Until no trial waits or runs; returns False when the time is over before."""
@@ -235,6 +238,7 @@ class _Batch:
             self._journal.start(key)
             self._study.follow(self._journal.result(key))
             self._observer.happened(Started(key))
+        self._finished |= {event.key for event in events if isinstance(event, Finished)}
         for event in (*events, *map(Noticed, self._study.notices())):
             if isinstance(event, Noticed):
                 self._observer.happened(event)
@@ -278,12 +282,13 @@ class _Batch:
         return is_farther
 
     def _end(self, event: TrialEvent) -> None:
+        self._ended.add(event.key)
         if isinstance(event, Failed):
             self._journal.end(event.key, TrialState.FAILED, event.reason)
         else:
             is_short = event.key.rung < self._epochs
-            self._journal.end(event.key, TrialState.PRUNED if is_short else TrialState.COMPLETE)
-        self._ended.add(event.key)
+            beside = [key for key in self._groups[event.key] if key in self._finished and key not in self._ended]
+            self._journal.end(event.key, TrialState.PRUNED if is_short else TrialState.COMPLETE, beside=beside)
 
 
 def _sweep(checkpoints: Path, wanted: set[Path]) -> None:

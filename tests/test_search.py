@@ -356,6 +356,29 @@ def test_kills_from_outside_are_borne_for_longer_than_failures_counted_apart_and
     assert (len(failures), one.state) == FATES[fate]
 
 
+def test_the_seeds_of_a_group_end_in_the_journal_together_whenever_their_coordinator_is_gone(tmp_path: Path):
+    plan, layout = resolve(replace(REQUESTS["grid"], candidates=2, seeds=2))
+    plan = replace(plan, pace=Pace(together=2))
+    (tmp_path / "checkpoints").mkdir()
+
+    diverged, finished = set[str](), list[TrialKey]()
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Failed):
+            diverged.add(event.key.proxy)
+        elif isinstance(event, Finished) and event.key.proxy not in diverged:
+            finished.append(event.key)
+            raise StoppedError
+
+    engine, study = Doomed("", ""), mirrored(in_folder(tmp_path), plan, layout)
+    with closing(Journal(tmp_path / NAME)) as journal, pytest.raises(StoppedError):
+        search(plan, layout, journal, study, engine, tmp_path, Heard(observe), images=lambda _: tmp_path)
+    study.close(0)
+    [first] = finished
+    ended = [result.key for result in read_journal(tmp_path / NAME).results if result.state == "complete"]
+    assert [key.seed for key in ended if key.proxy == first.proxy] == [0, 1]
+
+
 def result_of(key: TrialKey, epoch: int) -> EpochResult:
     """Networks are up to 10 points apart, seeds and lengths half a point, and every epoch adds one."""
     accuracy = 60 + 10 * chance(key.proxy) + 0.5 * chance(key) + epoch - key.rung

@@ -15,6 +15,7 @@ SEARCHES = {
     "fit": "--policy fit --candidates 12 --seeds 2 --epochs 2 --max-epochs-total 60 --margin 0.01",
     "race": "--policy race --candidates 8 --seeds 2 --epochs 4",
     "grid": "--policy grid --candidates 8 --seeds 3 --epochs 2",
+    "pairs": "--policy grid --candidates 8 --seeds 4 --epochs 2 --together 2",
 }
 """Of some thirty trials each."""
 ANSWERS = ("ranking.json", "trials.csv", "candidates.csv", "family/manifest.json")

@@ -244,8 +244,8 @@ class ClusterExecutor:
         seat.left = [key for key in seat.left if key not in ended]
         if report.is_over:
             seat.free()
-            if report.trace and seat.others:  # who may wait for the first one in the midst of a step
-                self._dismiss(seat, "", counts=False)
+            if report.trace and (seat.others or self._kind.needs["GPU"]):  # who may wait in the midst of a step, and
+                self._dismiss(seat, "", counts=False)  # a context that may be broken
         else:
             seat.asked.append(seat.trainer.advance.remote())
 

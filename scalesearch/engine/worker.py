@@ -154,7 +154,7 @@ def answers(
 def _reason(error: Exception) -> str:
     import torch
 
-    mend = "free memory of the GPU, or run into a new folder: its micro-batch is measured anew"
+    mend = "free memory of the GPU, or take smaller proxies (--proxy-resolution), and run into a new folder"
     return f"{_in_one_line(error)}; {mend}" if isinstance(error, torch.OutOfMemoryError) else _in_one_line(error)
 
 

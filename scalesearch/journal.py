@@ -12,7 +12,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -211,24 +211,27 @@ class Journal:
         """An epoch of a trial is trained; returns False for one that is not the next."""
         return self._note({"kind": "epoch", **asdict(key), **asdict(result), "seconds": self._seconds(key)})
 
-    def end(self, key: TrialKey, state: TrialState, reason: str = "") -> None:
-        """Nothing more is to come of a trial. When this returns, that is on the disk."""
-        said = {"state": state.value, "reason": reason, "epochs": len(self.result(key).epochs)}
-        row = {"kind": "ended", **asdict(key), **said, "seconds": self._seconds(key), "time": _now()}
-        if self._note(row):
+    def end(self, key: TrialKey, state: TrialState, reason: str = "", *, beside: Sequence[TrialKey] = ()) -> None:
+        """Nothing more is to come of a trial, nor of those beside it. When this returns, that is on the disk.
+
+        It is written at once for all of them: who is killed between the ends of a group would train the ended again.
+        """
+        rows: list[Row] = []
+        for one in (key, *beside):
+            said = {"state": state.value, "reason": reason, "epochs": len(self.result(one).epochs)}
+            rows.append({"kind": "ended", **asdict(one), **said, "seconds": self._seconds(one), "time": _now()})
+        if self._note(*rows):
             self._settle()
 
     def _seconds(self, key: TrialKey) -> float:
         return round(time.monotonic() - self._since[key], 6)
 
-    def _note(self, row: Row) -> bool:
-        if not self._found.tell(row):
-            return False
-        self._write(row)
-        return True
+    def _note(self, *rows: Row) -> bool:
+        new = [row for row in rows if self._found.tell(row)]
+        self._write(b"".join(map(_line, new)))
+        return bool(new)
 
-    def _write(self, row: Row) -> None:
-        left = _line(row)
+    def _write(self, left: bytes) -> None:
         self._unsettled += left
         while left:
             left = left[self._do(partial(os.write, self._file, left)) :]

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from scalesearch.agenda import Agenda, agenda, player
 from scalesearch.engine.work import (
+    KILLS,
     Event,
     Executor,
     Failed,
+    Finished,
     Kept,
     Noticed,
     Progress,
@@ -43,7 +45,7 @@ GRACE = 20.0
 ENDING = (DataError, EngineError, ClusterError)
 """Faults of an engine that end a search."""
 ATTEMPTS = 3
-"""A trial is given up when it fails this often without finishing an epoch in between."""
+"""A trial is given up when it fails this often without progress in between; `KILLS` where others end its worker."""
 
 
 def entries(plan: Plan, layout: Layout, keys: Sequence[TrialKey]) -> list[Entry]:
@@ -184,8 +186,11 @@ class _Batch:
         self._study = study
         self._observer = observer
         self._failures: Counter[TrialKey] = Counter()
+        self._kills: Counter[TrialKey] = Counter()
         self._kept: Counter[TrialKey] = Counter()
         self._started: deque[TrialKey] = deque()
+        self._finished: set[TrialKey] = set()
+        """Trials that an engine has told the end of, and all epochs before it."""
 
     def train(self, executor: Executor, late: Callable[[], bool], grace: Callable[[], float]) -> bool:
         """Until no trial waits or runs; returns False when the time is over before."""
@@ -234,6 +239,7 @@ class _Batch:
             self._journal.start(key)
             self._study.follow(self._journal.result(key))
             self._observer.happened(Started(key))
+        self._finished |= {event.key for event in events if isinstance(event, Finished)}
         for event in (*events, *map(Noticed, self._study.notices())):
             if isinstance(event, Noticed):
                 self._observer.happened(event)
@@ -241,11 +247,12 @@ class _Batch:
                 self._note(self._judged(event))
 
     def _judged(self, event: TrialEvent) -> TrialEvent:
-        """A failure is final at the last attempt."""
+        """A failure is final at the last attempt; kills from outside are no fault of the trial, and counted apart."""
         if not isinstance(event, Failed) or not event.counts:
             return event
-        self._failures[event.key] += 1
-        return replace(event, final=event.final or self._failures[event.key] >= ATTEMPTS)
+        suffered, most = (self._kills, KILLS) if event.is_kill else (self._failures, ATTEMPTS)
+        suffered[event.key] += 1
+        return replace(event, final=event.final or suffered[event.key] >= most)
 
     def _note(self, event: TrialEvent) -> None:
         group = self._groups[event.key]
@@ -253,7 +260,7 @@ class _Batch:
             if group not in self._waiting:
                 self._waiting.append(group)
         elif self._store(event):
-            del self._failures[event.key]
+            del self._failures[event.key], self._kills[event.key]
         if self._ended.issuperset(group):
             work = self._work(group)
             for generation in generations(work.checkpoint):
@@ -276,12 +283,13 @@ class _Batch:
         return is_farther
 
     def _end(self, event: TrialEvent) -> None:
+        self._ended.add(event.key)
         if isinstance(event, Failed):
             self._journal.end(event.key, TrialState.FAILED, event.reason)
         else:
             is_short = event.key.rung < self._epochs
-            self._journal.end(event.key, TrialState.PRUNED if is_short else TrialState.COMPLETE)
-        self._ended.add(event.key)
+            beside = [key for key in self._groups[event.key] if key in self._finished and key not in self._ended]
+            self._journal.end(event.key, TrialState.PRUNED if is_short else TrialState.COMPLETE, beside=beside)
 
 
 def _sweep(checkpoints: Path, wanted: set[Path]) -> None:

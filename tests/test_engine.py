@@ -278,8 +278,9 @@ def test_sigterm_to_a_worker_has_it_leave_with_a_checkpoint_and_costs_no_attempt
         executor.close()
 
 
-def test_a_killed_worker_is_replaced_and_its_trial_comes_to_the_same(
-    one_slot: LocalExecutor, data: Path, tmp_path: Path
+@pytest.mark.parametrize(("number", "is_kill"), [(signal.SIGKILL, True), (signal.SIGSEGV, False)])
+def test_a_worker_that_dies_is_replaced_its_trial_comes_to_the_same_and_who_ended_it_is_told(
+    one_slot: LocalExecutor, data: Path, tmp_path: Path, number: signal.Signals, is_kill: bool
 ):
     undisturbed = work(data, tmp_path / "undisturbed", epochs=12)
     expected = results(carried_out(one_slot, [undisturbed]), undisturbed.keys[0])
@@ -289,11 +290,12 @@ def test_a_killed_worker_is_replaced_and_its_trial_comes_to_the_same(
     try:
         begun(executor, killed)
         [worker] = new_workers(before)
-        worker.kill()
+        assert worker.pid is not None
+        os.kill(worker.pid, number)
         told: list[Event] = []
         while executor.busy:
             told += executor.events()
-        assert told[-1] == Failed(killed.keys[0], "worker killed by SIGKILL", final=False)
+        assert told[-1] == Failed(killed.keys[0], f"worker killed by {number.name}", final=False, is_kill=is_kill)
         assert executor.idle == 1
         events = carried_out(executor, [killed])
     finally:
@@ -367,7 +369,7 @@ def test_a_worker_that_hangs_is_replaced_and_its_trial_goes_on(one_slot: LocalEx
     assert isinstance(notice, Noticed)
     assert notice.text.startswith("worker hung: no sign of life for 5 s on cpu; replaced")
     assert isinstance(failed, Failed)
-    assert (failed.final, failed.counts) == (False, True)
+    assert (failed.final, failed.counts, failed.is_kill) == (False, True, False)  # it was we who killed it
     assert results(again, one.keys[0]) == results(expected, one.keys[0])
 
 

@@ -13,14 +13,18 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from preparing import save
 
+from scalesearch.engine.local import LocalExecutor, Slot
 from scalesearch.engine.trial import module_of
+from scalesearch.engine.work import Event, Failed, Finished, Work
 from scalesearch.errors import TrialDivergedError
 from scalesearch.proxy.device import DeviceImages, on_device
 from scalesearch.proxy.images import Images
 from scalesearch.proxy.train import Training, finite
 from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.spec import Head, Network, Stage, Stem
+from scalesearch.trials import TrialKey
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,6 +46,10 @@ RECIPE = Recipe(batch_size=32, norm_images=64, crop=0.1, flip=True)
 
 def images(*, memory: int = 2**30) -> DeviceImages:
     """Three classes that differ in colour, on the GPU; `memory` of 0 bytes has them streamed there."""
+    return on_device(prepared(), resolution=16, device=GPU, memory=memory)
+
+
+def prepared() -> Images:
     generator = torch.Generator().manual_seed(0)
 
     def part(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,14 +59,13 @@ def images(*, memory: int = 2**30) -> DeviceImages:
         return tinted.byte().numpy(), labels.numpy()
 
     (train_images, train_labels), (held, held_labels) = part(256), part(90)
-    found = Images(
+    return Images(
         train_images=train_images,
         train_labels=train_labels,
         validation_images=held,
         validation_labels=held_labels,
         fingerprint="",
     )
-    return on_device(found, resolution=16, device=GPU, memory=memory)
 
 
 def training(
@@ -170,6 +177,50 @@ def test_a_training_restored_on_the_gpu_goes_on_where_it_was():
 def test_a_diverging_training_is_noticed_on_the_gpu():
     with pytest.raises(TrialDivergedError):
         list(map(finite, results(training(replace(RECIPE, learning_rate=1e30), epochs=2))))
+
+
+HOLDER = """
+import sys, torch
+rest = torch.cuda.mem_get_info(0)[0] - int(sys.argv[1])
+held = torch.empty(max(0, rest), dtype=torch.uint8, device="cuda:0")
+print("held", flush=True)
+sys.stdin.read()
+"""
+"""Another program that takes all memory of the GPU but so many bytes, until its input ends."""
+ROOM = 3 * 2**30
+"""Enough for the context of a worker, too little for a batch of HUNGRY [bytes]."""
+HUNGRY = replace(NETWORK, resolution=256)
+
+
+def told(executor: LocalExecutor, one: Work) -> list[Event]:
+    """Everything that happens to a work."""
+    executor.submit(one)
+    found: list[Event] = []
+    while executor.busy:
+        found += executor.events()
+    return found
+
+
+def test_a_trial_that_finds_its_gpu_full_says_so_with_the_mend_and_is_trained_when_there_is_room(tmp_path: Path):
+    save(prepared(), tmp_path / "data")
+    key = TrialKey(proxy="hungry", seed=0, rung=1)
+    files = {"data": tmp_path / "data", "checkpoint": tmp_path / "kept.safetensors", "log": tmp_path / "log"}
+    one = Work(keys=(key,), network=HUNGRY, recipe=replace(RECIPE, batch_size=256), **files)
+    executor = LocalExecutor([Slot(device="cuda:0", name="GPU")])
+    command = [sys.executable, "-c", HOLDER, str(ROOM)]
+    try:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            *_, failed = told(executor, one)
+            holder.communicate()
+        assert isinstance(failed, Failed)
+        assert (failed.final, failed.counts, failed.is_kill) == (False, True, False)
+        assert failed.reason.startswith("OutOfMemoryError: ")
+        assert "; free memory of the GPU, or take smaller proxies (--proxy-resolution)" in failed.reason
+        assert told(executor, one)[-1] == Finished(key)
+    finally:
+        executor.close()
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")

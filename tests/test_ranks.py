@@ -1,6 +1,7 @@
 """Several processes that train one network: what one process comes to that goes through the same micro-batches."""
 
 import multiprocessing
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -12,6 +13,7 @@ from preparing import smallest_images, smallest_work
 from scalesearch.engine.node import Trainer
 from scalesearch.engine.work import Event, Failed, Finished, Kept, Progress, Work
 from scalesearch.proxy.images import open_images
+from scalesearch.proxy.ranks import opened
 from scalesearch.recipe import EpochResult
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -47,6 +49,14 @@ def first(pipe: Connection, count: int) -> None:
             found += report.events
         trainer._stopping.clear()  # a trainer that was halted has no later work but here
         pipe.send(found)
+
+
+def test_the_place_where_trainers_meet_is_open_at_its_address_alone():
+    _store, address = opened("127.0.0.1", 2)
+    host, port = address.split(":")
+    socket.create_connection((host, int(port)), timeout=10).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", int(port)), timeout=10)  # another address of this host
 
 
 @contextmanager

@@ -114,11 +114,20 @@ def test_the_environment_names_versions_and_slots(finished: Finished):
     assert 1 <= len(found["slots"]) <= 2
 
 
-def test_other_versions_than_at_the_last_time_are_told_of_once_and_change_nothing_that_is_trained(
+def cut_short(finished: Path, folder: Path, ended: int) -> None:
+    """A copy of a run as it is left by a kill behind so many ends of trials."""
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("family", "study.db*", "*.csv", "ranking.json"))
+    kept = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    while sum(b'"kind":"ended"' in line for line in kept) > ended:
+        kept.pop()
+    (folder / "journal.jsonl").write_bytes(b"".join(kept))
+
+
+def test_other_versions_than_at_the_last_time_are_told_of_once_and_what_is_left_is_trained_beside_what_has_ended(
     finished: Finished, tiny_options: tuple[str, ...], call: Call, tmp_path: Path
 ):
     folder = tmp_path / "run"
-    shutil.copytree(finished[0], folder)
+    cut_short(finished[0], folder, TRIALS - 2)
     place, journal = folder / "environment.json", (folder / "journal.jsonl").read_bytes()
     now = json.loads(place.read_text())
     then = {**now, "versions": {**now["versions"], "torch": "1.0", "scalesearch": "0.0.1"}}
@@ -131,7 +140,9 @@ def test_other_versions_than_at_the_last_time_are_told_of_once_and_change_nothin
     found = json.loads(place.read_text())
     assert found["versions"] == now["versions"]
     assert [one["versions"] for one in found["before"]] == [now["versions"], then["versions"]]
-    assert (folder / "journal.jsonl").read_bytes() == journal
+    after = (folder / "journal.jsonl").read_bytes()
+    assert after.startswith(journal)
+    assert after.count(b'"kind":"ended"') == TRIALS
     for name in ("ranking.json", "trials.csv"):
         assert (folder / name).read_bytes() == (finished[0] / name).read_bytes()
 

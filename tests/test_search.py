@@ -7,9 +7,11 @@ engines are, and whole searches of every policy take a second.
 import hashlib
 import json
 import multiprocessing
+import os
 import random
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -23,7 +25,7 @@ from preparing import load
 from scalesearch.agenda import Agenda, agenda, in_order
 from scalesearch.documents import rank_document
 from scalesearch.engine.local import LocalExecutor, Slot
-from scalesearch.engine.work import Event, Failed, Finished, Progress, Work
+from scalesearch.engine.work import KILLS, Event, Failed, Finished, Progress, Work
 from scalesearch.errors import DataError
 from scalesearch.journal import NAME, Journal, read_journal
 from scalesearch.outcome import conclude
@@ -127,9 +129,10 @@ class Searched:
             study.close(0)
         return in_order(agenda(*found, journal.results).planned, journal.results)
 
-    def kill_worker(self) -> None:
+    def crash_worker(self) -> None:
         for worker in multiprocessing.active_children():
-            worker.kill()
+            assert worker.pid
+            os.kill(worker.pid, signal.SIGSEGV)
 
     def failures(self, key: TrialKey) -> list[Failed]:
         return [event for event in self.events if isinstance(event, Failed) and event.key == key]
@@ -185,13 +188,13 @@ def test_a_trial_that_fails_behind_its_first_epoch_every_time_is_given_up_too(se
 
     def observe(event: Event) -> None:
         if isinstance(event, Progress) and event.key == target:
-            searched.kill_worker()
+            searched.crash_worker()
 
     results = {result.key: result for result in searched.carry_out(observe)}
     assert len(searched.failures(target)) == ATTEMPTS == 3
     assert results[target].state == "failed"
     assert results[target].accuracy is None
-    assert results[target].reason == "worker killed by SIGKILL"
+    assert results[target].reason == "worker killed by SIGSEGV"
     assert [result.epoch for result in results[target].epochs] == [1]
     assert {results[key].state for key in searched.keys if key != target} == {"complete"}
 
@@ -205,7 +208,7 @@ def test_an_epoch_of_progress_gives_a_trial_all_its_attempts_back(searched: Sear
         if isinstance(event, Progress) and event.key == target:
             fatal = {0: 1, 1: 1, 2: 2, 3: 1}  # the epoch behind which its worker is killed, by failures before
             if fatal.get(len(searched.failures(target))) == event.result.epoch:
-                searched.kill_worker()
+                searched.crash_worker()
 
     results = searched.carry_out(observe)
     assert len(searched.failures(target)) == 4
@@ -309,7 +312,7 @@ class Unruly:
         done = self.running.pop(group)
         if group not in self.deaths and self.order.random() < 0.02:
             self.deaths.add(group)
-            return [Failed(key, "worker killed by SIGKILL", final=False) for key in group]
+            return [Failed(key, "worker killed by SIGKILL", final=False, is_kill=True) for key in group]
         events = [self._event(key, done) for key in group]
         if done < group[0].rung and not all(isinstance(event, Failed) for event in events):
             self.running[group] = done + 1
@@ -327,6 +330,75 @@ class Unruly:
         self.running.clear()
 
     def close(self) -> None: ...
+
+
+class Doomed(Unruly):
+    """One whose trials of a proxy come to what is said, one letter after another, before they are trained as others.
+
+    `k` is a kill from outside, `f` a failure of its own, `e` an epoch.
+    """
+
+    def __init__(self, proxy: str, fate: str) -> None:
+        super().__init__(1, random.Random(0))
+        self.proxy, self.fate = proxy, iter(fate)
+
+    def _on(self, group: Group) -> list[Event]:
+        what = next(self.fate, "") if group[0].proxy == self.proxy else ""
+        if what in ("k", "f"):
+            del self.running[group]
+            return [Failed(key, what, final=False, is_kill=what == "k") for key in group]
+        self.deaths.add(group)  # of no other
+        return super()._on(group)
+
+
+FATES = {
+    "k" * 99: (KILLS, "failed"),
+    "f" * 99: (ATTEMPTS, "failed"),
+    "k" * (KILLS - 1) + "f" * (ATTEMPTS - 1): (KILLS + ATTEMPTS - 2, "complete"),
+    "k" * (KILLS - 1) + "ff" + "e" + "k" * (KILLS - 1) + "ff": (2 * (KILLS + ATTEMPTS - 2), "complete"),
+    "ff" + "e" + "f" * 99: (2 * ATTEMPTS - 1, "failed"),
+}
+"""What a trial meets: how often it fails until it is given up or complete."""
+
+
+@pytest.mark.parametrize("fate", FATES, ids=["killed", "failing", "both", "progress", "failing behind progress"])
+def test_kills_from_outside_are_borne_for_longer_than_failures_counted_apart_and_up_to_progress(
+    fate: str, tmp_path: Path
+):
+    plan, layout = resolve(replace(REQUESTS["grid"], candidates=2, seeds=1))
+    (tmp_path / "checkpoints").mkdir()
+    events: list[Event] = []
+    engine, study = Doomed(ANCHOR, fate), mirrored(in_folder(tmp_path), plan, layout)
+    with closing(Journal(tmp_path / NAME)) as journal:
+        observer = Heard(events.append)
+        assert search(plan, layout, journal, study, engine, tmp_path, observer, images=lambda _: tmp_path)
+        [one] = [result for result in journal.results if result.key.proxy == ANCHOR]
+    assert study.close(within=300)
+    failures = [event for event in events if isinstance(event, Failed) and event.key == one.key]
+    assert (len(failures), one.state) == FATES[fate]
+
+
+def test_the_seeds_of_a_group_end_in_the_journal_together_whenever_their_coordinator_is_gone(tmp_path: Path):
+    plan, layout = resolve(replace(REQUESTS["grid"], candidates=2, seeds=2))
+    plan = replace(plan, pace=Pace(together=2))
+    (tmp_path / "checkpoints").mkdir()
+
+    diverged, finished = set[str](), list[TrialKey]()
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Failed):
+            diverged.add(event.key.proxy)
+        elif isinstance(event, Finished) and event.key.proxy not in diverged:
+            finished.append(event.key)
+            raise StoppedError
+
+    engine, study = Doomed("", ""), mirrored(in_folder(tmp_path), plan, layout)
+    with closing(Journal(tmp_path / NAME)) as journal, pytest.raises(StoppedError):
+        search(plan, layout, journal, study, engine, tmp_path, Heard(observe), images=lambda _: tmp_path)
+    study.close(0)
+    [first] = finished
+    ended = [result.key for result in read_journal(tmp_path / NAME).results if result.state == "complete"]
+    assert [key.seed for key in ended if key.proxy == first.proxy] == [0, 1]
 
 
 def result_of(key: TrialKey, epoch: int) -> EpochResult:

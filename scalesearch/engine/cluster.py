@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from scalesearch.engine.afar import Afar
@@ -244,13 +244,13 @@ class ClusterExecutor:
         seat.left = [key for key in seat.left if key not in ended]
         if report.is_over:
             seat.free()
-            if report.trace and seat.others:  # who may wait for the first one in the midst of a step
-                self._dismiss(seat, "", counts=False)
+            if report.trace and (seat.others or self._kind.needs["GPU"]):  # who may wait in the midst of a step, and
+                self._dismiss(seat, "", counts=False)  # a context that may be broken
         else:
             seat.asked.append(seat.trainer.advance.remote())
 
     def _lose(self, seat: Seat, error: RayError) -> None:
-        """Give up a trainer that is no more, or cannot be reached."""
+        """Give up a trainer that is no more, or cannot be reached. Of what its process died Ray does not say."""
         text = str(error)
         is_nodes_fault = isinstance(error, ActorUnavailableError) or NODE_DIED in text
         if seat.place is None and not is_nodes_fault:
@@ -261,16 +261,16 @@ class ClusterExecutor:
         elif is_nodes_fault:
             self._dismiss(seat, f"node {seat.place.host} is lost", counts=False)
         else:
-            cause = "out of memory (host)" if "OUT_OF_MEMORY" in text or "OutOfMemory" in text else "its process died"
-            self._dismiss(seat, f"worker on {seat.place.host} ended: {cause}", counts=True)
+            cause = "out of memory (host)" if isinstance(error, OutOfMemoryError) else "its process died"
+            self._dismiss(seat, f"worker on {seat.place.host} ended: {cause}", counts=True, is_kill=True)
 
-    def _dismiss(self, seat: Seat, reason: str, *, counts: bool) -> None:
+    def _dismiss(self, seat: Seat, reason: str, *, counts: bool, is_kill: bool = False) -> None:
         """Have another trainer in the place of this one; what is left of its work has failed for now."""
         self._seats.remove(seat)
         seat.end()
         self._spent += [seat.group] if seat.group else []
         self._settled = self._head.answers + 2  # one may have been on its way
-        self._found.add(*(Failed(key, reason, final=False, counts=counts) for key in seat.left))
+        self._found.add(*(Failed(key, reason, final=False, counts=counts, is_kill=is_kill) for key in seat.left))
 
     def _look(self) -> None:
         """Replace trainers that hang or have not stopped in time; give up when nobody has room for long, or no head."""

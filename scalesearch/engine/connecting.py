@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from scalesearch.engine.local import usable_cores
@@ -71,7 +72,8 @@ def connected(address: str | None) -> Iterator[None]:
             except ModuleNotFoundError as error:
                 raise ClusterError(f"--engine ray needs {error.name}", mend="pip install 'scalesearch[ray]'") from None
             try:
-                _connect(address, place)
+                with _passwords_kept():
+                    _connect(address, place)
                 yield
             finally:
                 ray.shutdown()
@@ -87,10 +89,11 @@ def _connect(address: str | None, place: str) -> None:
 
     own = {"num_cpus": usable_cores(), "include_dashboard": False, "_temp_dir": place}
     try:
-        with _signals_kept(), _passwords_kept():
+        with _signals_kept():
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
         # notes on dead nodes, which it would print on stdout, for want of an option
-        sys.modules["ray._private.worker"].__dict__["_worker_logs_enabled"] = False
+        with suppress(KeyError):  # a Ray that keeps it elsewhere prints them
+            vars(sys.modules["ray._private.worker"])["_worker_logs_enabled"] = False
     except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
         reason = " ".join(str(error).split())[:REASON]
         where = f"the Ray cluster at {address}" if address else "a local Ray cluster"
@@ -137,9 +140,16 @@ def _signals_kept() -> Iterator[None]:
 
 @contextmanager
 def _passwords_kept() -> Iterator[None]:
-    """Ray writes the command line of a driver into its table of jobs, and takes no other for it."""
-    known = vars(sys.modules["ray._private.utils"])
-    before = known["get_entrypoint_name"]
+    """Ray writes the command line of a driver into its table of jobs, and takes no other for it.
+
+    Raises:
+        ClusterError: it does so in a way that is not known here.
+    """
+    known = vars(sys.modules["ray._private.utils"]) if "ray._private.utils" in sys.modules else {}
+    before = known.get("get_entrypoint_name")
+    if before is None:
+        fault = f"Ray {version('ray')} shows command lines, and passwords on them, in a way that is not known"
+        raise ClusterError(fault, mend="install an older Ray, from 2.52 on")
     known["get_entrypoint_name"] = lambda: shlex.join(map(redacted_argument, sys.orig_argv))
     try:
         yield

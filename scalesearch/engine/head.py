@@ -55,7 +55,8 @@ class Head:
         found = sorted({f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in nodes})
         return ClusterError(
             f"no node of the Ray cluster {when} {wanted} free ({len(nodes)} nodes, of {', '.join(found)})",
-            mend="add nodes, wait for others to end, or ask for less with --cpus-per-trial and --gpus-per-trial",
+            mend="add nodes, wait for others to end, or ask for less with --cpus-per-trial and --gpus-per-trial; "
+            "if nodes have room, see Ray's logs for what hangs there",
         )
 
     def is_gone(self) -> bool:

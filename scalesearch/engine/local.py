@@ -19,7 +19,7 @@ from typing import Any
 from scalesearch.engine.memory import out_of_memory_kills
 from scalesearch.engine.tidings import Tidings
 from scalesearch.engine.watch import SLOWLY, Looks, Watch
-from scalesearch.engine.work import Event, Failed, Noticed, Probe, Work
+from scalesearch.engine.work import KILLS, Event, Failed, Noticed, Probe, Work
 from scalesearch.engine.worker import Answer, serve
 from scalesearch.errors import DataError, EngineError, StudyError
 from scalesearch.stopping import deferring
@@ -32,9 +32,10 @@ TICK = 0.5
 EXIT = 10.0
 """Most time that a process takes to end when nobody listens to it any more [s]."""
 UNBORN = 3
-"""Workers of a slot that end one after another before they take up any work, until the slot is given up."""
-KILLED_UNBORN = 20
-"""The same where somebody else ends the last of them: another program's hunger for memory may pass."""
+"""Workers of a slot that end one after another before they take up any work, until the slot is given up; `KILLS` where
+somebody else ends the last of them."""
+KILLING = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1})
+"""Signals that come from others, the kernel among them; those of a worker's own faults, such as SIGSEGV, do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,13 +227,14 @@ class LocalExecutor:
         worker = self._workers[index]
         work = worker.work
         assert work is not None
-        died = self._bury(index)
+        is_ours, died = bool(reason), self._bury(index)
         reason = reason or died
+        is_kill = not is_ours and -(worker.process.exitcode or 0) in KILLING
         if worker.watch.has_begun or self._end is not None:
             counts = self._end is None
-            self._found.add(*(Failed(key, reason, final=False, counts=counts) for key in work.keys))
+            self._found.add(*(Failed(key, reason, final=False, counts=counts, is_kill=is_kill) for key in work.keys))
             return
-        if self._workers[index].unborn >= (KILLED_UNBORN if worker.process.exitcode == -signal.SIGKILL else UNBORN):
+        if self._workers[index].unborn >= (KILLS if is_kill else UNBORN):
             fault = f"workers on {worker.slot.device} end before they take up work: {reason}"
             raise EngineError(fault, mend="see whether `import torch` and this device work in a Python of its own")
         text = f"a worker on {worker.slot.device} ended before it took up work: {reason}; replaced"

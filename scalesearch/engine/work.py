@@ -14,6 +14,10 @@ from scalesearch.pace import Group
 from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.trials import TrialKey
 
+KILLS = 20
+"""Kills from outside, one after another without progress, that a work is given up at: another program's hunger for
+memory may pass."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
@@ -118,6 +122,8 @@ class Failed:
     """Whether trying again would end the same way."""
     counts: bool = True
     """Whether it is one of the trial's attempts: not if it was stopped, or lost with a machine that was taken away."""
+    is_kill: bool = False
+    """Whether somebody else ended its worker, as far as can be told: borne for longer than failures of its own."""
 
 
 @dataclass(frozen=True, slots=True)

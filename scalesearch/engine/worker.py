@@ -8,6 +8,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -156,7 +157,7 @@ def answers(
 def _reason(error: Exception) -> str:
     import torch
 
-    mend = "free memory of the GPU, or run into a new folder: its micro-batch is measured anew"
+    mend = "free memory of the GPU, or take smaller proxies (--proxy-resolution), and run into a new folder"
     return f"{_in_one_line(error)}; {mend}" if isinstance(error, torch.OutOfMemoryError) else _in_one_line(error)
 
 

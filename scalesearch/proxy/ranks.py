@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -72,9 +73,15 @@ ALONE = Ranks()
 
 
 def opened(host: str, count: int) -> tuple[TCPStore, str]:
-    """Open a place on this host where so many processes meet; it lasts as long as the store. Returns its address."""
-    store = TCPStore(host, 0, count, is_master=True, timeout=MEETING, wait_for_workers=False)
-    return store, f"{host}:{store.port}"
+    """Open a place on this host where so many processes meet; it lasts as long as the store. Returns its address.
+
+    It listens at that address alone; left to itself a TCPStore would on every network of the host.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, 0), family=family, backlog=count)
+    port = listening.getsockname()[1]
+    at = {"is_master": True, "master_listen_fd": listening.detach()}
+    return TCPStore(host, port, count, timeout=MEETING, wait_for_workers=False, **at), f"{host}:{port}"
 
 
 def met(address: str, rank: int, count: int, store: TCPStore | None = None) -> Ranks:

@@ -16,6 +16,7 @@ SEARCHES = {
     "fit": "--policy fit --candidates 12 --seeds 2 --epochs 2 --max-epochs-total 60 --margin 0.01",
     "race": "--policy race --candidates 8 --seeds 2 --epochs 4",
     "grid": "--policy grid --candidates 8 --seeds 3 --epochs 2",
+    "pairs": "--policy grid --candidates 8 --seeds 4 --epochs 2 --together 2",
 }
 """Of some thirty trials each."""
 FEW = "--policy grid --candidates 2 --seeds 1 --epochs 2"

@@ -111,7 +111,7 @@ def name_of(line: dict[str, Any]) -> tuple[Any, ...]:
 def assert_nothing_ran_again(folder: Path, begun: Path) -> None:
     """No worker took up a trial that had ended, and one noted that it took up each that has; see `recording`."""
     rows = [row for row in map(json.loads, begun.read_text().splitlines()) if row["folder"] == str(folder)]
-    again = [row for row in rows if row["is_over"]]
+    again = [row for row in rows if row["ended"]]
     assert not again, again
     noted = {tuple(trial) for row in rows for trial in row["trials"]}
     assert noted >= {name_of(line) for line in lines(folder) if line["kind"] == "ended"}

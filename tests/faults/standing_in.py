@@ -1,7 +1,9 @@
 """The real program with its trainings stood in for: `python standing_in.py run …`.
 
 Processes, pipes, signals, checkpoints, files and the study are what they are; only what is trained is a function of
-proxy, seed and epoch. With `STUDY_REST=s` in the environment the study rests for so many seconds between two writes.
+proxy, seed and epoch. With `STUDY_REST=s` in the environment the study rests for so many seconds between two writes;
+with `KEEP_FROM=n` a trial has no checkpoint before its n-th step; with `GPU_FULL_FOR=seed` there is no memory on a GPU
+for the trials of a seed.
 """
 
 import hashlib
@@ -15,6 +17,8 @@ STEPS = 4
 """Of an epoch."""
 SECONDS = float(os.environ.get("STEP_SECONDS", "0.03"))
 """Of a step [s]."""
+KEEP_FROM = int(os.environ.get("KEEP_FROM", "1"))
+GPU_FULL_FOR = os.environ.get("GPU_FULL_FOR", "")
 
 
 def accuracy(proxy: str, seed: int, epoch: int) -> float:
@@ -26,7 +30,7 @@ def accuracy(proxy: str, seed: int, epoch: int) -> float:
 def stand_in(
     work: Any, device: Any, stopping: Callable[[], bool] = lambda: False, images: Any = None, ranks: Any = None
 ) -> Iterator[list[Any]]:
-    """In the place of `train_trials`: the same events, checkpoints at every step, next to no work."""
+    """In the place of `train_trials`: the same events, checkpoints at every step from one on, next to no work."""
     import torch
 
     from scalesearch.engine.work import Failed, Finished, Kept, Noticed, Progress
@@ -40,6 +44,8 @@ def stand_in(
     assert stored is None or stored.tensors["steps"].item() == step
     for epoch in results:
         yield [Progress(key, result) for key, result in zip(work.keys, epoch, strict=True)]
+    if GPU_FULL_FOR in [str(key.seed) for key in work.keys]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     while step < STEPS * work.keys[0].rung:
         time.sleep(SECONDS)
         step += 1
@@ -52,8 +58,9 @@ def stand_in(
         is_stopped = stopping() and len(results) < work.keys[0].rung
         checkpoint = Checkpoint(tensors={"steps": torch.tensor(step)}, results=results, step=step)
         try:
-            write_checkpoint(work.checkpoint, checkpoint, identity)
-            events += [Kept(key, step) for key in work.keys]
+            if step >= KEEP_FROM or is_stopped:
+                write_checkpoint(work.checkpoint, checkpoint, identity)
+                events += [Kept(key, step) for key in work.keys]
         except OSError as error:  # as `Keeper` has it
             events.append(Noticed(f"no checkpoint can be written: {error.strerror}"))
         if is_stopped:

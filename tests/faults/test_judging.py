@@ -13,9 +13,10 @@ from scalesearch.journal import NAME, Journal
 from scalesearch.trials import TrialKey, TrialState
 
 
-def take_up(folder: Path, trial: TrialKey) -> None:
+def take_up(folder: Path, *trials: TrialKey) -> None:
     """As a worker does."""
-    code = f"import pathlib, sitecustomize; sitecustomize.note(pathlib.Path({str(folder)!r}), [{astuple(trial)}])"
+    noted = [astuple(trial) for trial in trials]
+    code = f"import pathlib, sitecustomize; sitecustomize.note(pathlib.Path({str(folder)!r}), {noted})"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -29,6 +30,20 @@ def test_a_trial_that_is_taken_up_behind_its_end_is_found(begun: Path, tmp_path:
         take_up(tmp_path, other)
         assert_nothing_ran_again(tmp_path, begun)
         take_up(tmp_path, one)
+        with pytest.raises(AssertionError):
+            assert_nothing_ran_again(tmp_path, begun)
+
+
+def test_a_trial_that_is_taken_up_behind_its_end_in_a_group_with_one_that_has_not_ended_is_found(
+    begun: Path, tmp_path: Path
+):
+    group = [TrialKey(proxy="one", seed=seed, rung=2) for seed in (0, 1)]
+    with closing(Journal(tmp_path / NAME)) as journal:
+        take_up(tmp_path, *group)
+        journal.start(group[0])
+        journal.end(group[0], TrialState.FAILED)
+        assert_nothing_ran_again(tmp_path, begun)
+        take_up(tmp_path, *group)
         with pytest.raises(AssertionError):
             assert_nothing_ran_again(tmp_path, begun)
 

@@ -1,5 +1,6 @@
 """SIGKILL, at random and at every file operation: nothing that has ended is lost or run again, no byte changes."""
 
+import json
 import os
 import random
 import signal
@@ -19,6 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists
 KILLS = 35 if FULL else 4
 """Of each policy on each storage."""
 CASES = [(policy, storage) for policy in SEARCHES for storage in ("sqlite", "postgresql")]
+SOME = [("fit", "sqlite"), ("fit", "postgresql"), ("pairs", "sqlite")]
+"""Cases of the smaller set."""
 PARTS = 8 if FULL else 1
 """Of the tests at file operations, which may run beside each other."""
 MOST = {
@@ -82,7 +85,7 @@ def gone(pids: list[int], within: float = 60) -> None:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("policy", "storage"), CASES if FULL else CASES[:2])
+@pytest.mark.parametrize(("policy", "storage"), CASES if FULL else SOME)
 def test_random_kills_lose_nothing_run_nothing_again_and_change_no_byte(
     disturbed: Callable[[str, str], Run], policy: str, storage: str, tmp_path: Path
 ):
@@ -124,6 +127,40 @@ def kill_until_done(run: Run, folder: Path, chance: random.Random, most: int) ->
     after = ends(folder)
     assert {name: after[name] for name in before} == before
     return kills
+
+
+UNKEPT = {"STEP_SECONDS": "0.25", "KEEP_FROM": "9"}
+"""Environment of trials of two seconds that have no checkpoint, as those of real networks have none at first."""
+TIMES = 5
+
+
+def test_a_trial_whose_worker_is_killed_again_and_again_before_it_can_keep_anything_costs_no_byte(
+    begun: Path, program: Callable[..., Any], tiny_npz: Path, tmp_path: Path
+):
+    options = ["--data", tiny_npz, *TINY.split(), *FEW.split()]
+
+    def start(folder: Path) -> Any:
+        return program("run", *options, "--out", folder, entry=STANDING_IN, cores=1, **UNKEPT)
+
+    undisturbed, folder = start(tmp_path / "undisturbed"), tmp_path / "run"
+    assert undisturbed.wait() == 0, undisturbed.err.read_text()
+    going = start(folder)
+    for number in range(TIMES):
+        while len(taken_up(folder, begun)) <= number:
+            assert going.process.poll() is None, going.err.read_text()
+            time.sleep(0.02)
+        [worker] = going.workers()
+        os.kill(worker, signal.SIGKILL)
+        gone([worker])
+    assert going.wait() == 0, going.err.read_text()
+    assert_is_whole(Run(start, contents(tmp_path / "undisturbed"), None, begun), folder)
+
+
+def taken_up(folder: Path, begun: Path) -> list[Any]:
+    """How often the first trial of a run has been taken up, as its workers note it."""
+    rows = [json.loads(line) for line in begun.read_text().splitlines()] if begun.exists() else []
+    trials = [row["trials"] for row in rows if row["folder"] == str(folder)]
+    return [one for one in trials if one == trials[0]]
 
 
 @pytest.fixture(scope="session")

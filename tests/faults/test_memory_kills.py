@@ -1,5 +1,6 @@
-"""Workers that the kernel ends for want of memory, because another program of their control group takes it."""
+"""Want of memory: workers that the kernel ends, because another program of their control group takes it; full GPUs."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disturbing import STANDING_IN, TINY
 from judging import assert_nothing_ran_again
 
 pytestmark = pytest.mark.slow
@@ -78,3 +80,26 @@ def test_a_worker_ended_for_want_of_memory_is_named_and_costs_no_byte(
     assert_nothing_ran_again(folder, begun)
     for name in ("ranking.json", "trials.csv"):
         assert (folder / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
+NO_ROOM = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+MEND = "free memory of the GPU, or take smaller proxies (--proxy-resolution), and run into a new folder"
+
+
+def test_a_trial_that_finds_no_memory_on_its_gpu_says_so_is_tried_again_and_then_given_up_beside_the_others(
+    program: Callable[..., Any], tiny_npz: Path, tmp_path: Path
+):
+    options = f"{TINY.replace('--quiet', '')} --policy grid --candidates 2 --seeds 2 --epochs 2".split()
+    folder = tmp_path / "run"
+    run = program("run", "--data", tiny_npz, *options, "--out", folder, entry=STANDING_IN, GPU_FULL_FOR="1")
+    assert run.wait() == 3, run.err.read_text()
+    with (folder / "trials.csv").open(newline="") as file:
+        trials = list(csv.DictReader(file))
+    assert len(trials) == 6
+    for trial in trials:
+        failed = trial["seed"] == "1"
+        assert (trial["state"], trial["reason"]) == (("failed", f"{NO_ROOM}; {MEND}") if failed else ("complete", ""))
+    printed = run.out.read_text()
+    assert printed.count(f"{NO_ROOM}; {MEND}; tried again") == 3 * 2
+    assert printed.count(f"{NO_ROOM}; {MEND}; given up") == 3
+    assert len([log for log in (folder / "logs").iterdir() if "OutOfMemoryError" in log.read_text()]) == 3

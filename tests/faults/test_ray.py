@@ -32,7 +32,7 @@ PACKAGE = Path(__file__).parents[2]
 class Raylets:
     """A cluster whose nodes are processes; each is killed as a machine that loses its power."""
 
-    def __init__(self) -> None:
+    def __init__(self, **environment: str) -> None:
         paths = os.pathsep.join([str(PACKAGE), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             [sys.executable, RAYLETS],
@@ -40,7 +40,8 @@ class Raylets:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "0"},  # as many as a node is told to have
+            # as many GPUs as a node is told to have
+            env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "0", **environment},
             start_new_session=True,
         )
         self.nodes: list[int] = []
@@ -62,6 +63,11 @@ class Raylets:
         raylet = self.nodes.pop(index)
         for pid in [raylet, *children(raylet)]:
             os.kill(pid, signal.SIGKILL)
+
+    def trainers(self) -> list[int]:
+        """Process ids of those who train."""
+        workers = [worker for raylet in self.nodes for worker in children(raylet)]
+        return [pid for pid in workers if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::RayTrainer")]
 
     def freeze(self) -> None:
         """Stop all that trains, so that no run ends by itself."""
@@ -298,6 +304,105 @@ def test_a_node_that_joins_and_cannot_train_is_told_of_and_the_others_go_on(
         cluster.kill(0)
 
 
+IMPATIENT = """
+import sys
+from scalesearch.engine import local
+
+local.SILENCE = 3.0
+from scalesearch.cli import main
+
+main(sys.argv[1:])
+"""
+"""The program, with little patience for workers that are silent."""
+
+
+def test_a_trainer_that_hangs_is_replaced_and_its_trial_comes_to_the_same_elsewhere(
+    cluster: Raylets,
+    begun: Path,
+    program: Callable[..., Any],
+    finished: tuple[Path, Any],
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+):
+    while cluster.nodes:
+        cluster.kill(0)
+    cluster.add()
+    cluster.add()
+    folder = tmp_path / "run"
+    run = program("run", *tiny_options, "--out", folder, *on(cluster), entry=("-c", IMPATIENT))
+    run.wait_for("2/8 ", 300)
+    hanging = cluster.trainers()[0]
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        run.wait_for("worker hung: no sign of life for ")
+        assert run.wait() == 0, run.err.read_text()
+    finally:
+        os.kill(hanging, signal.SIGKILL)
+    assert same_answer(folder, finished[0])
+    assert_nothing_ran_again(folder, begun)
+    while cluster.nodes:
+        cluster.kill(0)
+
+
+HUNGRY = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "20000"}
+"""Has Ray's own monitor take the memory of a node for full, and end a process of it each time it looks."""
+SLOWLY = """
+import time
+
+answers = node.answers
+
+def slowly(*given):
+    for answer in answers(*given):
+        time.sleep(0.05)
+        yield answer
+
+worker.answers = node.answers = slowly  # Ray brings the trainer's methods with the names that they were given here
+"""
+"""Has a step take long, and a run longer than it takes Ray's monitor to look."""
+
+
+def test_trainers_that_ray_ends_for_want_of_memory_are_named_and_cost_no_byte(
+    begun: Path,
+    program: Callable[..., Any],
+    finished: tuple[Path, Any],
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+):
+    (tmp_path / "place").mkdir()
+    change(tmp_path / "place", SLOWLY)
+    full = Raylets(**HUNGRY)
+    try:
+        full.add(tmp_path / "place")
+        run = program("run", *tiny_options, "--out", tmp_path / "run", *on(full))
+        run.wait_for("ended: out of memory (host); tried again", 300)
+        assert run.wait() == 0, run.err.read_text()
+    finally:
+        full.end()
+    assert same_answer(tmp_path / "run", finished[0])
+    assert_nothing_ran_again(tmp_path / "run", begun)
+
+
+OTHER_RAY = """
+import sys
+from ray._private import utils
+
+del utils.get_entrypoint_name
+from scalesearch.cli import main
+
+main(sys.argv[1:])
+"""
+
+
+def test_a_ray_whose_table_of_jobs_cannot_be_kept_free_of_passwords_is_refused_in_one_line(
+    program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    run = program("run", *tiny_options, "--out", tmp_path / "run", "--engine", "ray", entry=("-c", OTHER_RAY))
+    assert run.wait() == 2, run.err.read_text()
+    [line] = run.err.read_text().splitlines()
+    assert "shows command lines, and passwords on them" in line
+    assert line.endswith("; install an older Ray, from 2.52 on")
+
+
 WITHOUT_GPUS = """
 from scalesearch.engine import node
 
@@ -334,6 +439,51 @@ def test_a_trial_over_two_gpus_of_two_nodes_shares_its_batches_and_goes_on_when_
     pace = yaml.safe_load((tmp_path / "run" / "plan.yaml").read_text())["pace"]
     recipe = yaml.safe_load((tmp_path / "run" / "plan.yaml").read_text())["recipe"]
     assert pace["micro_batch"] == recipe["batch_size"] / 2
+    while cluster.nodes:
+        cluster.kill(0)
+
+
+BROKEN_CONTEXT = """
+from pathlib import Path
+
+answers, place = node.answers, Path({place!r})
+
+def broken(*_):
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    yield
+
+def answer(*given):
+    from scalesearch.engine import trial
+
+    if not (place / "broken").exists():
+        (place / "broken").touch()
+        trial.train_trials = broken
+    return answers(*given)
+
+worker.answers = node.answers = answer  # Ray brings the trainer's methods with the names that they were given here
+"""
+"""Has no training succeed any more in the first process that trains, as behind a fault of its GPU."""
+
+
+def test_a_trainer_whose_gpu_failed_is_replaced_and_spoils_no_other_trial(
+    cluster: Raylets,
+    begun: Path,
+    program: Callable[..., Any],
+    finished: tuple[Path, Any],
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+):
+    place = tmp_path / "place"
+    while cluster.nodes:
+        cluster.kill(0)
+    place.mkdir()
+    change(place, WITHOUT_GPUS + BROKEN_CONTEXT.format(place=str(place)))
+    cluster.add(place, gpus=1)
+    run = program("run", *tiny_options, "--out", tmp_path / "run", *on(cluster), "--gpus-per-trial", "1")
+    assert run.wait() == 0, run.err.read_text()
+    assert run.out.read_text().count("illegal memory access") == 1
+    assert same_answer(tmp_path / "run", finished[0])
+    assert_nothing_ran_again(tmp_path / "run", begun)
     while cluster.nodes:
         cluster.kill(0)
 

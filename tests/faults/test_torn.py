@@ -8,7 +8,7 @@ figures, sources) is only written again, whatever is there: a few offsets are en
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 

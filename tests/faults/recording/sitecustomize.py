@@ -1,7 +1,7 @@
 """Has every worker of the program note what it begins to train: with this folder on PYTHONPATH, in the file BEGUN_IN.
 
-A line is one trial's or one group's, with the run folder, and whether all its ends stood in the journal by then: an end
-is there before anybody acts on it.
+A line is one trial's or one group's, with the run folder, and those of its trials whose ends stood in the journal by
+then: an end is there before anybody acts on it.
 """
 
 import errno
@@ -28,7 +28,7 @@ def noting(train: Callable[..., Any]) -> Callable[..., Any]:
 
 def note(folder: Path, trials: Sequence[tuple[Any, ...]]) -> None:
     """Append a line, which stays whole whoever else writes or is killed."""
-    row = {"folder": str(folder), "trials": trials, "is_over": ended(folder).issuperset(trials)}
+    row = {"folder": str(folder), "trials": trials, "ended": sorted(ended(folder).intersection(trials))}
     file = os.open(os.environ["BEGUN_IN"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, f"{json.dumps(row)}\n".encode())
     os.close(file)

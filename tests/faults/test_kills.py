@@ -27,7 +27,7 @@ PARTS = 8 if FULL else 1
 MOST = {
     Kind.COORDINATOR: 1000 if FULL else 3,
     Kind.WORKERS: 1000 if FULL else 3,
-    Kind.STUDY: 60 if FULL else 2,
+    Kind.STUDY: 40 if FULL else 2,
 }
 """Operations of a kind that a fault is tried at."""
 OPTIONS = {**SEARCHES, "few": FEW}

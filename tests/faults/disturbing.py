@@ -1,5 +1,6 @@
 """Searches of the stand-in that tests disturb, and what must hold behind that."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,14 @@ class Run(NamedTuple):
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ANSWERS}
+
+
+def gone(pids: list[int], within: float = 60) -> None:
+    """Wait for the end of processes [s]."""
+    end = time.monotonic() + within
+    while any(Path(f"/proc/{pid}/exe").exists() for pid in pids):
+        assert time.monotonic() < end, f"left running: {pids}"
+        time.sleep(0.02)
 
 
 def ends(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:

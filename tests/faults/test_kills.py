@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disturbing import FEW, SEARCHES, STANDING_IN, TINY, Run, assert_is_whole, assert_study_is_whole, contents, ends
+from disturbing import (
+    FEW,
+    SEARCHES,
+    STANDING_IN,
+    TINY,
+    Run,
+    assert_is_whole,
+    assert_study_is_whole,
+    contents,
+    ends,
+    gone,
+)
 from file_faults import Fault, FileFaults, Kind
 from judging import FULL, assert_nothing_ran_again
 from servers import Server
@@ -75,13 +86,6 @@ def disturbed(
         )
 
     return prepared
-
-
-def gone(pids: list[int], within: float = 60) -> None:
-    end = time.monotonic() + within
-    while any(Path(f"/proc/{pid}/exe").exists() for pid in pids):
-        assert time.monotonic() < end, f"left running: {pids}"
-        time.sleep(0.02)
 
 
 @pytest.mark.timeout(3600)

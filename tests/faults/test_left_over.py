@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from conftest import Program
-from disturbing import SEARCHES, STANDING_IN, TINY, Run, assert_is_whole, contents, ends
+from disturbing import SEARCHES, STANDING_IN, TINY, Run, assert_is_whole, contents, ends, gone
 from following import expected, states
 from judging import FULL
 from spoiling import spoiled, torn
-from test_kills import gone
 
 from scalesearch.repair import repair
 

@@ -88,8 +88,9 @@ def refuse_unwritable(cache: Path) -> None:
         DataError: it is a file, or nothing may be written there.
     """
     place = absolute(cache)
-    nearest = next(path for path in (place, *place.parents) if path.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+    nearest = next(path for path in (place, *place.parents) if os.path.exists(path))
+    needed = os.X_OK if nearest == place else os.W_OK | os.X_OK  # in a cache that is there, folders of images may be
+    if not (nearest.is_dir() and os.access(nearest, needed)):
         raise DataError(f"{nearest} is no folder that can be written", mend="choose another folder with --cache")
 
 

@@ -12,7 +12,7 @@ import platform
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -112,11 +112,12 @@ def run(
         KeyboardInterrupt, TerminatedError: a signal came; trials that were running have a checkpoint.
     """
     end = math.inf if hours is None else time.monotonic() + 3600 * hours
-    asked, place = Asked(), _place(folder, storage, cache)
+    asked = Asked()
+    _refuse_places(folder, storage, cache)
     with (
         claimed(folder, plan) as plan,
         closing(Journal(folder / NAME, _heard(observer), asked.check)) as journal,
-        _followed(place, journal, plan, layout, folder, observer) as study,
+        _followed(placed(folder, storage), journal, plan, layout, folder, observer) as study,
     ):
         now = agenda(plan, layout, journal.results, player(plan, layout, journal.decided))
         with engine(plan, layout, now, _own_place(cluster, journal)) as workers:
@@ -133,16 +134,20 @@ def run(
         return outcome, _emit(outcome, folder, observer)
 
 
-def _place(folder: Path, storage: str | None, cache: Path | None) -> Storage:
-    """Where the study is to be. A place that cannot be used is refused before anything is written."""
+def _refuse_places(folder: Path, storage: str | None, cache: Path | None) -> None:
+    """Refuse a place for the study or for images that cannot be used, before anything is written anywhere."""
     if cache is not None:
         refuse_unwritable(cache)
-    place, bound = placed(folder, storage), read_journal(folder / NAME).bound
-    if place.file is None and bound.get("storage") != place.shown:
-        from scalesearch.study import try_out
+    place = placed(folder, storage)
+    if not _is_bound(place, read_journal(folder / NAME).bound):
+        from scalesearch.study import reach
 
-        try_out(place)
-    return place
+        reach(place)
+
+
+def _is_bound(place: Storage, bound: Mapping[str, str]) -> bool:
+    """Whether a run has used a place before: it may be away for a while, and is waited for."""
+    return place.file is not None or (bound.get("study"), bound.get("storage")) == (place.study, place.shown)
 
 
 @contextmanager
@@ -150,7 +155,11 @@ def _followed(
     place: Storage, journal: Journal, plan: Plan, layout: Layout, folder: Path, observer: Observer
 ) -> Iterator[Mirror]:
     """The study, which follows the journal; at the end it has some time to come up with it."""
-    bind_storage(journal, place)
+    if not _is_bound(place, journal.bound):
+        from scalesearch.study import try_out
+
+        try_out(place)
+        bind_storage(journal, place)
     study = mirrored(place, plan, layout)
     try:
         yield study

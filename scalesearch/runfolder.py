@@ -34,11 +34,11 @@ CHECKPOINT = re.compile(rf"{_TRIAL}\.safetensors(?:\.before)?|\.{_TRIAL}\.safete
 LOG = re.compile(rf"{_TRIAL}\.log")
 """Names of the files of a trial's traceback."""
 NETWORKS = frozenset(
-    {"9p", "virtiofs", "prl_fs", "fhgfs"}
+    {"prl_fs", "fhgfs"}
     | {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "davfs"}
     | {"wekafs", "panfs", "pvfs2", "orangefs", "gfs2", "ocfs2", "vboxsf"}
 )
-"""File systems of several machines, or of one and its guests, whose locks SQLite cannot rely on."""
+"""File systems of several machines, whose locks SQLite cannot rely on."""
 LOCAL = frozenset(
     {"fuse.fuse-overlayfs", "fuse.mergerfs", "fuse.bindfs", "fuse.grpcfuse", "fuse.osxfs", "fuse.gocryptfs"}
     | {"fuse.encfs", "fuse.ntfs", "fuse.ntfs-3g", "fuse.exfat"}
@@ -194,7 +194,8 @@ def recorded(folder: Path) -> Record:
         raise StudyError(f"{folder} holds a study without its {NAME}", mend=mend)
     record = read_journal(path)
     if not record.whole and (folder / "ranking.json").exists():
-        raise StudyError(f"{path} holds no trial beside the ranking of its trials", mend=mend)
+        state = "holds no trial" if path.exists() else "is missing"
+        raise StudyError(f"{path} {state} beside the ranking of its trials", mend=mend)
     return record
 
 

@@ -17,7 +17,8 @@ _OTHER = re.compile(r"(\w[\w+.-]*://[^\s:@/?]*):\S*@")
 _SIGNED = re.compile(r"(?<![\w+.-])((?!postgres)\w[\w+.-]*://[^\s'\"?]*\?)[^\s'\"]+(?<![;:,])")
 """The same where it has a query, in which storage keeps signatures and keys."""
 _HARMLESS = re.compile(
-    r"(?:sslmode|port|user|connect_timeout|application_name|channel_binding|target_session_attrs)=[\w.,-]*"
+    r"(?:sslmode|port|user|connect_timeout|application_name|channel_binding|target_session_attrs|keepalives(?:_\w+)?"
+    r"|tcp_user_timeout|sslcompression|sslsni|gssencmode|require_auth|client_encoding)=[\w.,-]*"
     r"|(?:host|hostaddr|sslrootcert|sslcert|sslkey)=[\w.,:/-]*"
 )
 """What may be shown of the query of a PostgreSQL URL; its keys may be spelled in any way, and so may its passwords."""

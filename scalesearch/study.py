@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Stored
+from sqlalchemy import create_engine
 
 from scalesearch.errors import StudyError
 from scalesearch.levelling import TOLERANCE
@@ -162,14 +164,35 @@ def _said_by(error: BaseException) -> BaseException:
     return getattr(inner, "orig", None) or inner
 
 
+def reach(storage: Storage) -> None:
+    """Connect to a database once, and write nothing there.
+
+    Raises:
+        StudyError: it cannot be reached.
+    """
+    with _named(storage):
+        engine = create_engine(_address(storage), **_engine(storage))
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+
+
 def try_out(storage: Storage) -> None:
     """Open a study once, making it if there is none.
 
     Raises:
         StudyError: it cannot be had.
     """
-    try:
+    with _named(storage):
         Study(storage).close()
+
+
+@contextmanager
+def _named(storage: Storage) -> Iterator[None]:
+    """Faults inside are told of in one line, with their mend."""
+    try:
+        yield
     except ModuleNotFoundError:
         raise StudyError("--storage needs psycopg", mend="pip install 'scalesearch[postgres]'") from None
     except Exception as error:  # noqa: BLE001  whatever a driver or a server says, each of its own kind

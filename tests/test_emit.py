@@ -401,21 +401,23 @@ def test_a_second_family_leaves_nothing_of_the_first(tmp_path: Path):
     scalesearch.load(tmp_path / "kept")
 
 
-@pytest.mark.parametrize(("weights", "name"), [(True, "mine"), (False, "mine"), (True, "other")])
-def test_weights_that_somebody_trained_are_not_removed(
-    weights: bool, name: str, tmp_path: Path, files_of: Callable[[Path], dict[str, str]]
+@pytest.mark.parametrize("before", [True, False], ids=["over ours", "of their own"])
+@pytest.mark.parametrize(("weights", "name"), [(True, "mine"), (False, "mine"), (True, "other"), (False, "other")])
+def test_weights_that_somebody_trained_are_neither_removed_nor_written_over(
+    before: bool, weights: bool, name: str, tmp_path: Path, files_of: Callable[[Path], dict[str, str]]
 ):
-    emitted(tmp_path, member("mine", SMALL), weights=weights)
+    emitted(tmp_path, member("mine", SMALL), weights=before)
     file = tmp_path / "mine" / "model.safetensors"
     save_file(build(SMALL, seed=99).state_dict(), file)
-    before = files_of(tmp_path)
-    said = "mine/model.safetensors holds other weights than were written there; move it away"
-    with pytest.raises(PlanError, match=said):
+    trained, found = file.read_bytes(), files_of(tmp_path)
+    if weights and name == "mine":
+        said = "mine/model.safetensors holds other weights than were written there; move it away"
+        with pytest.raises(PlanError, match=said):
+            emitted(tmp_path, member(name, SMALL), weights=weights)
+        assert files_of(tmp_path) == found
+    else:
         emitted(tmp_path, member(name, SMALL), weights=weights)
-    assert files_of(tmp_path) == before
-    file.rename(tmp_path / "trained.safetensors")
-    emitted(tmp_path, member(name, SMALL), weights=weights)
-    assert (tmp_path / "trained.safetensors").exists()
+    assert file.read_bytes() == trained
 
 
 def test_a_manifest_that_names_files_elsewhere_removes_none_of_them(tmp_path: Path):

@@ -113,6 +113,7 @@ DOORS = {
     "fvcore": ("nets.measure",),
     "safetensors": ("proxy.checkpoint", "emit"),
     "optuna": ("study",),
+    "sqlalchemy": ("study",),
     "filelock": ("runfolder", "prepared"),
     "pandas": ("tables",),
     "scipy": ("means", "surface"),

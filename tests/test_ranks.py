@@ -2,6 +2,7 @@
 
 import multiprocessing
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -51,6 +52,7 @@ def first(pipe: Connection, count: int) -> None:
         pipe.send(found)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs two addresses of this host")
 def test_the_place_where_trainers_meet_is_open_at_its_address_alone():
     _store, address = opened("127.0.0.1", 2)
     host, port = address.split(":")

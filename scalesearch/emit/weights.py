@@ -62,10 +62,10 @@ def write_weights(path: Path, tensors: dict[str, Tensor], network: Architecture)
 
 
 def is_written(path: Path) -> bool:
-    """Whether a file of weights is, to the last bit, one that `write_weights` wrote."""
+    """Whether a file of weights holds what `write_weights` wrote."""
     try:
         return DIGEST in _metadata(path) and bool(_whole(path))
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, EmitError):
         return False
 
 
@@ -74,7 +74,10 @@ def _whole(path: Path) -> dict[str, Tensor]:
     state, told = load_file(path), _metadata(path)
     digest = told.pop(DIGEST, None)
     if digest is not None and digest != _digest(state, told):
-        raise SafetensorError("its tensors are not those that were written")
+        raise EmitError(
+            f"{path}: damaged, or trained on: its tensors are not those of its {DIGEST}",
+            mend="restore it, or leave that key out of the metadata of trained weights",
+        )
     return state
 
 
@@ -124,6 +127,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise EmitError(f"{path}: no such file", mend="check the path")
     try:
         content = _content(path)
+    except EmitError:
+        raise
     except PermissionError:
         raise EmitError(f"{path}: not readable", mend="allow reading it") from None
     except Exception as error:  # noqa: BLE001  a damaged file makes the readers fail in any way they can

@@ -79,7 +79,7 @@ def write(
     for member in reached if weights or start else ():
         renamed(member.network, build(member.network).state_dict(), naming)
     try:
-        _refuse_others(folder, reached)
+        _refuse_others(folder, reached if weights or start else ())
         _make(folder, full)
         _clear(folder)
         for member in reached:
@@ -128,10 +128,9 @@ def _make(folder: Path, full: Told | None) -> None:
 
 
 def _refuse_others(folder: Path, members: Sequence[Member]) -> None:
-    """Refuse where weights would go that are not as they were written: somebody may have trained them."""
-    weights = {folder / one.name / WEIGHTS for one in members} | set(_listed(folder) or ())
-    for file in sorted(weights):
-        if file.name == WEIGHTS and file.is_file() and not is_written(file):
+    """Refuse to write members' weights over such as are not as they were written: somebody may have trained them."""
+    for file in (folder / one.name / WEIGHTS for one in members):
+        if file.is_file() and not is_written(file):
             mend = "move it away, or choose another folder with --out"
             raise PlanError(f"{file} holds other weights than were written there", mend=mend)
 
@@ -146,13 +145,14 @@ def _listed(folder: Path) -> list[Path] | None:
 
 
 def _clear(folder: Path) -> None:
-    """Remove the files that an earlier manifest in a folder names, and that manifest."""
+    """Remove the files that an earlier manifest in a folder names, but for others' weights, and that manifest."""
     files = _listed(folder)
     if files is None:
         return
     (folder / MANIFEST).unlink()
     for file in files:
-        file.unlink(missing_ok=True)
+        if file.name != WEIGHTS or is_written(file):
+            file.unlink(missing_ok=True)
         with suppress(OSError):  # other files live there too
             file.parent.rmdir()
 
@@ -182,10 +182,11 @@ def _write_member(member: Member, order: _Order) -> dict[str, Any]:
     write_whole(place / CONFIG, config_text(values).encode(), order.full)
     about = _about(member, order.rule, order.base)
     write_whole(place / SOURCE, source(member.name, member.network, about).encode(), order.full)
-    (place / WEIGHTS).unlink(missing_ok=True)
     with_weights = order.weights or origin is not None
     if with_weights:
         write_weights(place / WEIGHTS, renamed(member.network, module.state_dict(), order.naming), member.network)
+    elif is_written(place / WEIGHTS):  # by an earlier call, which did not get as far as the manifest
+        (place / WEIGHTS).unlink()
     _compare_config(place / CONFIG, member)
     _compare_source(place / SOURCE, member, module, order.seed)
     files = [CONFIG, SOURCE, *([WEIGHTS] if with_weights else [])]

@@ -16,6 +16,9 @@ from scalesearch.engine.work import Noticed
 from scalesearch.files import generations, whole_file, write_whole
 from scalesearch.storage import redacted
 
+BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "tos"})
+"""Protocols of storage without folders, which makes a bucket for one, even where its name is mistyped."""
+
 
 @dataclass(frozen=True, slots=True)
 class Afar:
@@ -70,7 +73,7 @@ class Afar:
     def _send(self, path: Path) -> None:
         system, root = self._opened()
         newest, before = (f"{root}/{generation.name}" for generation in generations(path))
-        if root.startswith("/"):  # else in a bucket, which knows no folders, and would be made where it is mistyped
+        if BUCKETS.isdisjoint({system.protocol} if isinstance(system.protocol, str) else system.protocol):
             system.makedirs(root, exist_ok=True)
         if isinstance(system, LocalFileSystem):
             from scalesearch.proxy.checkpoint import is_whole

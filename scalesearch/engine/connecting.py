@@ -149,7 +149,7 @@ def _passwords_kept() -> Iterator[None]:
     before = known.get("get_entrypoint_name")
     if before is None:
         fault = f"Ray {version('ray')} shows command lines, and passwords on them, in a way that is not known"
-        raise ClusterError(fault, mend="install an older Ray, from 2.52 on")
+        raise ClusterError(fault, mend=f"pip install 'ray[client]>=2.52,<{version('ray')}'")
     known["get_entrypoint_name"] = lambda: shlex.join(map(redacted_argument, sys.orig_argv))
     try:
         yield

@@ -56,7 +56,12 @@ def decode(choice: Choice, key: str, folder: Path, told: Told) -> Images:
     except OSError as error:
         fault = f"{folder} cannot be written: {error.strerror or error}"
         raise DataError(fault, mend="mend that and run again, or name another place with --cache DIR") from error
-    return open_images(folder, verify=left is not None)  # a loss of power may have left zeros under their names
+    try:
+        return open_images(folder, verify=left is not None)
+    except DataError:
+        if left is None:
+            raise
+        return decode(choice, key, folder, told)  # a loss of power had left zeros under their names
 
 
 def _decode_chunks(choice: Choice, place: Path, identity: str, told: Told) -> bool:

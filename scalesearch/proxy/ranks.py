@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,10 +76,15 @@ ALONE = Ranks()
 def opened(host: str, count: int) -> tuple[TCPStore, str]:
     """Open a place on this host where so many processes meet; it lasts as long as the store. Returns its address.
 
-    It listens at that address alone; left to itself a TCPStore would on every network of the host.
+    It listens at that address alone, if the host has it; left to itself a TCPStore would on every network of the host.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host, 0), family=family, backlog=count)
+    try:
+        listening = socket.create_server((host, 0), family=family, backlog=count)
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:  # an address that a router translates is no network of ours
+            raise
+        listening = socket.create_server(("", 0), family=family, backlog=count)
     port = listening.getsockname()[1]
     at = {"is_master": True, "master_listen_fd": listening.detach()}
     return TCPStore(host, port, count, timeout=MEETING, wait_for_workers=False, **at), f"{host}:{port}"

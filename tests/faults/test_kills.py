@@ -133,8 +133,8 @@ def kill_until_done(run: Run, folder: Path, chance: random.Random, most: int) ->
     return kills
 
 
-UNKEPT = {"STEP_SECONDS": "0.25", "KEEP_FROM": "9"}
-"""Environment of trials of two seconds that have no checkpoint, as those of real networks have none at first."""
+UNKEPT = {"STEP_SECONDS": "1", "KEEP_FROM": "9"}
+"""Environment of trials of four seconds that have no checkpoint, as those of real networks have none at first."""
 TIMES = 5
 
 

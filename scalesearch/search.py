@@ -145,12 +145,12 @@ def search(
             study.follow(*results, **journal.bound)
         told = len(now.planned)
         study.follow(left=[asdict(leave) for leave in now.search.leaves])
-        if now.stage is None:
-            return True
-        observer.planned(now)
         ended = {result.key for result in results if result.has_ended}
         waiting = [group for group in grouped(now.due, pace.together) if not ended.issuperset(group)]
         _sweep(folder / "checkpoints", {path for one in waiting for path in generations(_checkpoint(folder, one))})
+        if now.stage is None:
+            return True
+        observer.planned(now)
         forget = executor.forget
         batch = _Batch(waiting, ended, work, forget, journal, epochs=plan.epochs, study=study, observer=observer)
         if late() or not batch.train(executor, late, grace):

@@ -248,6 +248,22 @@ def test_a_search_sweeps_files_of_trials_alone_and_none_behind_a_link(is_linked:
     assert {path.name for path in checkpoints.iterdir()} == (kept | left if is_linked else kept)
 
 
+def test_a_search_leaves_no_half_checkpoint_of_a_worker_that_was_killed(tmp_path: Path):
+    class Untidy(Unruly):
+        def submit(self, work: Work) -> None:
+            super().submit(work)
+            work.checkpoint.with_name(f".{work.checkpoint.name}.0123abcd").write_text("half")
+
+    plan, layout = resolve(replace(REQUEST, policy="grid", candidates=5))
+    (tmp_path / "checkpoints").mkdir()
+    study = mirrored(in_folder(tmp_path), plan, layout)
+    with closing(Journal(tmp_path / NAME)) as journal:
+        what = plan, layout, journal, study, Untidy(1, random.Random(0)), tmp_path, Heard(lambda _: None)
+        assert search(*what, images=lambda _: tmp_path)
+    study.close(within=300)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_search_that_stops_anywhere_goes_on_where_it_was(searched: Searched):
     class StoppedError(Exception):

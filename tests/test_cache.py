@@ -409,6 +409,16 @@ def test_a_cache_that_cannot_be_written_says_so(pets: Path, tmp_path: Path):
         prepare_images(*planned(pets), tmp_path, unheard, cache=tmp_path / "file")
 
 
+def test_labels_are_written_as_numpy_does_but_say_that_a_disk_is_full(tmp_path: Path):
+    labels = np.arange(10_000) % 7
+    np.save(tmp_path / "numpy.npy", labels)
+    with (tmp_path / "ours.npy").open("wb") as file:
+        decoding._write_labels(file, labels)
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    with pytest.raises(OSError, match="No space left on device"), Path("/dev/full").open("wb", buffering=0) as file:
+        decoding._write_labels(file, labels)
+
+
 PREPARES = """
 import json, sys
 from pathlib import Path

@@ -147,7 +147,7 @@ def _completed(choice: Choice, place: Path, key: str, *, is_grey: bool) -> Path:
         if is_single:
             _write_grey(place / one.file, ready / one.file)
         with whole_file(ready / f"{one.name}_labels.npy") as file:
-            np.save(file, one.labels, allow_pickle=False)
+            _write_labels(file, one.labels)
     if choice.beside is not None:
         for name in ("train_images.npy", "train_labels.npy"):
             _share(choice.beside / name, ready / name)
@@ -187,6 +187,12 @@ def _share(source: Path, target: Path) -> None:
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _write_labels(file: IO[bytes], labels: Array) -> None:
+    """As `np.save` does, which does not say of a disk that it is full."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(labels))
+    file.write(labels.tobytes())
 
 
 def _complete(place: Path, key: str) -> Path | None:

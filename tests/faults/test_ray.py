@@ -309,7 +309,7 @@ IMPATIENT = """
 import sys
 from scalesearch.engine import local
 
-local.SILENCE = 12.0
+local.SILENCE = 5.0
 from scalesearch.cli import main
 
 main(sys.argv[1:])

@@ -135,7 +135,7 @@ def run(
 
 
 def _refuse_places(folder: Path, storage: str | None, cache: Path | None) -> None:
-    """Refuse a place for the study or for images that cannot be used, before anything is written anywhere."""
+    """Refuse a place for the study or for images that cannot be used, before the run folder is made."""
     if cache is not None:
         refuse_unwritable(cache)
     place = placed(folder, storage)

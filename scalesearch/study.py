@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Stored
-from sqlalchemy import create_engine
 
 from scalesearch.errors import StudyError
 from scalesearch.levelling import TOLERANCE
@@ -68,8 +67,7 @@ class Study:
 
     def __init__(self, storage: Storage) -> None:
         """Open the study, making it if there is none."""
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._database = optuna.storages.RDBStorage(_address(storage), engine_kwargs=_engine(storage))
+        self._database = _database(storage)
         try:
             optuna.create_study(
                 storage=self._database, study_name=storage.study, direction="maximize", load_if_exists=True
@@ -85,8 +83,7 @@ class Study:
 
     def close(self) -> None:
         """Let go of the database."""
-        self._database.remove_session()
-        self._database.engine.dispose()
+        _close(self._database)
 
     def __contains__(self, key: TrialKey) -> bool:
         return key in self._trials
@@ -165,17 +162,18 @@ def _said_by(error: BaseException) -> BaseException:
 
 
 def reach(storage: Storage) -> None:
-    """Connect to a database once, and write nothing there.
+    """Look for a study once, making none; where there are no tables of Optuna yet, they are made.
 
     Raises:
-        StudyError: it cannot be reached.
+        StudyError: it could not be had.
     """
     with _named(storage):
-        engine = create_engine(_address(storage), **_engine(storage))
+        database = _database(storage)
         try:
-            engine.connect().close()
+            with suppress(KeyError):
+                database.get_study_id_from_name(storage.study)
         finally:
-            engine.dispose()
+            _close(database)
 
 
 def try_out(storage: Storage) -> None:
@@ -200,6 +198,16 @@ def _named(storage: Storage) -> Iterator[None]:
             f"no study can be kept in {storage.shown}: {reason(storage, error)}",
             mend="mend the URL or the server, or leave out --storage for a file in the run folder",
         ) from None
+
+
+def _database(storage: Storage) -> optuna.storages.RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.storages.RDBStorage(_address(storage), engine_kwargs=_engine(storage))
+
+
+def _close(database: optuna.storages.RDBStorage) -> None:
+    database.remove_session()
+    database.engine.dispose()
 
 
 def _address(storage: Storage) -> str:

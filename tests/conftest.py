@@ -170,6 +170,20 @@ def files_of() -> Callable[[Path], dict[str, str]]:
 
 
 @pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Inodes of the files and folders that are brought to the disk, in that order."""
+    found: list[int] = []
+    settle = os.fsync
+
+    def noted(descriptor: int) -> None:
+        settle(descriptor)
+        found.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return found
+
+
+@pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     """The program in this process, in an empty folder, without a GPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

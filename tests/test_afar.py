@@ -1,6 +1,5 @@
 """Checkpoints at a URL: two generations, each there in whole, on file systems that are not files too."""
 
-import os
 import re
 import resource
 import secrets
@@ -138,15 +137,7 @@ def test_what_killed_senders_left_is_removed_with_its_trial_and_at_the_start_and
     assert not system.exists(root)
 
 
-def test_a_file_and_its_name_are_on_the_disk_when_it_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    settled: list[int] = []
-    settle = os.fsync
-
-    def noted(descriptor: int) -> None:
-        settle(descriptor)
-        settled.append(os.fstat(descriptor).st_ino)
-
-    monkeypatch.setattr(os, "fsync", noted)
+def test_a_file_and_its_name_are_on_the_disk_when_it_is_sent(settled: list[int], tmp_path: Path):
     here = tmp_path / "a-s0-e2.safetensors"
     here.write_bytes(b"first")
     assert Afar((tmp_path / "there").as_uri()).send(here) is None

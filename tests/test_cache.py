@@ -644,19 +644,12 @@ def test_a_test_part_may_be_decoded_into_a_cache_on_any_disk(pets: Path, tmp_pat
 
 
 def test_a_training_part_that_is_copied_and_the_names_of_all_are_on_the_disk(
-    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pets: Path, settled: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    settled: list[int] = []
-    settle = os.fsync
-
-    def noted(descriptor: int) -> None:
-        settle(descriptor)
-        settled.append(os.fstat(descriptor).st_ino)
-
     decoded(chosen(pets), tmp_path / "data")
     place = tmp_path / "copied"
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
-    monkeypatch.setattr(os, "fsync", noted)
+    settled.clear()
     load_test(describe(str(pets), root=None), place, tmp_path / "data", side=SIDE)
     files = (place, place / "train_images.npy", place / "train_labels.npy")
     assert {path.stat().st_ino for path in files} <= {*settled}

@@ -113,7 +113,6 @@ DOORS = {
     "fvcore": ("nets.measure",),
     "safetensors": ("proxy.checkpoint", "emit"),
     "optuna": ("study",),
-    "sqlalchemy": ("study",),
     "filelock": ("runfolder", "prepared"),
     "pandas": ("tables",),
     "scipy": ("means", "surface"),

@@ -326,16 +326,8 @@ def test_what_may_be_put_where_a_run_begins_is_taken(plan: tuple[Plan, Layout], 
 
 
 def test_a_new_folder_is_on_the_disk_before_anything_in_it_counts(
-    plan: tuple[Plan, Layout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: tuple[Plan, Layout], settled: list[int], tmp_path: Path
 ):
-    settled: list[int] = []
-    settle = os.fsync
-
-    def noted(descriptor: int) -> None:
-        settle(descriptor)
-        settled.append(os.fstat(descriptor).st_ino)
-
-    monkeypatch.setattr(os, "fsync", noted)
     with claimed(tmp_path / "all" / "runs" / "one", plan[0]):
         assert {path.stat().st_ino for path in (tmp_path, tmp_path / "all", tmp_path / "all" / "runs")} <= {*settled}
 

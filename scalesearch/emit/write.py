@@ -76,10 +76,11 @@ def write(
     reached = [one for one in found if isinstance(one, Member)]
     if start is not None:
         reached = started(reached, start)
-    for member in reached if weights or start else ():
+    carrying = reached if weights or start else []
+    for member in carrying:
         renamed(member.network, build(member.network).state_dict(), naming)
     try:
-        _refuse_others(folder, reached if weights or start else ())
+        _refuse_others(folder, carrying)
         _make(folder, full)
         _clear(folder)
         for member in reached:

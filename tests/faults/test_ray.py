@@ -65,6 +65,11 @@ class Raylets:
         for pid in [raylet, *children(raylet)]:
             os.kill(pid, signal.SIGKILL)
 
+    def clear(self) -> None:
+        """Kill every node."""
+        while self.nodes:
+            self.kill(0)
+
     def trainers(self) -> list[int]:
         """Process ids of those who train."""
         workers = [worker for raylet in self.nodes for worker in children(raylet)]
@@ -268,8 +273,7 @@ def test_a_cluster_without_any_node_that_can_train_is_refused_by_name(
     tiny_options: tuple[str, ...],
     tmp_path: Path,
 ):
-    while cluster.nodes:
-        cluster.kill(0)
+    cluster.clear()
     wrong(tmp_path / "place")
     cluster.add(tmp_path / "place")
     run = program("run", *tiny_options, "--out", tmp_path / "run", *on(cluster))
@@ -288,8 +292,7 @@ def test_a_node_that_joins_and_cannot_train_is_told_of_and_the_others_go_on(
     tiny_options: tuple[str, ...],
     tmp_path: Path,
 ):
-    while cluster.nodes:
-        cluster.kill(0)
+    cluster.clear()
     cluster.add()
     run = program("run", *tiny_options, "--out", tmp_path / "run", *on(cluster))
     run.wait_for("1/8 ", 300)
@@ -301,8 +304,7 @@ def test_a_node_that_joins_and_cannot_train_is_told_of_and_the_others_go_on(
     assert run.wait() == 0, run.err.read_text()
     assert run.out.read_text().count(WRONG[wrong]) == 1
     assert same_answer(tmp_path / "run", finished[0])
-    while cluster.nodes:
-        cluster.kill(0)
+    cluster.clear()
 
 
 IMPATIENT = """
@@ -325,8 +327,7 @@ def test_a_trainer_that_hangs_is_replaced_and_its_trial_comes_to_the_same_elsewh
     tiny_options: tuple[str, ...],
     tmp_path: Path,
 ):
-    while cluster.nodes:
-        cluster.kill(0)
+    cluster.clear()
     cluster.add()
     cluster.add()
     folder = tmp_path / "run"
@@ -341,8 +342,7 @@ def test_a_trainer_that_hangs_is_replaced_and_its_trial_comes_to_the_same_elsewh
         os.kill(hanging, signal.SIGKILL)
     assert same_answer(folder, finished[0])
     assert_nothing_ran_again(folder, begun)
-    while cluster.nodes:
-        cluster.kill(0)
+    cluster.clear()
 
 
 HUNGRY = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "20000"}
@@ -415,8 +415,7 @@ node.Trainer.__init__ = lambda self, *, uses_gpu, afar=None: begin(self, uses_gp
 
 def two_gpus(cluster: Raylets, place: Path, code: str) -> tuple[str, ...]:
     """Have the cluster be two nodes of a GPU each that run code; the options of trials over both."""
-    while cluster.nodes:
-        cluster.kill(0)
+    cluster.clear()
     place.mkdir()
     change(place, code)
     cluster.add(place, gpus=1)
@@ -440,8 +439,7 @@ def test_a_trial_over_two_gpus_of_two_nodes_shares_its_batches_and_goes_on_when_
     pace = yaml.safe_load((tmp_path / "run" / "plan.yaml").read_text())["pace"]
     recipe = yaml.safe_load((tmp_path / "run" / "plan.yaml").read_text())["recipe"]
     assert pace["micro_batch"] == recipe["batch_size"] / 2
-    while cluster.nodes:
-        cluster.kill(0)
+    cluster.clear()
 
 
 BROKEN_CONTEXT = """
@@ -475,8 +473,7 @@ def test_a_trainer_whose_gpu_failed_is_replaced_and_spoils_no_other_trial(
     tmp_path: Path,
 ):
     place = tmp_path / "place"
-    while cluster.nodes:
-        cluster.kill(0)
+    cluster.clear()
     place.mkdir()
     change(place, WITHOUT_GPUS + BROKEN_CONTEXT.format(place=str(place)))
     cluster.add(place, gpus=1)
@@ -485,8 +482,7 @@ def test_a_trainer_whose_gpu_failed_is_replaced_and_spoils_no_other_trial(
     assert run.out.read_text().count("illegal memory access") == 1
     assert same_answer(tmp_path / "run", finished[0])
     assert_nothing_ran_again(tmp_path / "run", begun)
-    while cluster.nodes:
-        cluster.kill(0)
+    cluster.clear()
 
 
 MEETING = """
@@ -523,8 +519,7 @@ def test_a_node_lost_while_the_trainers_of_a_trial_meet_costs_them_their_places_
     cluster.kill(cluster.nodes.index(int((place / "0").read_text())))
     cluster.add(place, gpus=1)
     assert run.wait() == 0, run.err.read_text()
-    while cluster.nodes:
-        cluster.kill(0)
+    cluster.clear()
 
 
 @pytest.mark.skipif(not FULL, reason="takes ten minutes; set SCALESEARCH_FAULTS=full")

@@ -86,18 +86,20 @@ def write(
         for member in reached:
             rows.append(_write_member(member, _Order(rule, base, folder, weights, start, naming, seed, full)))
             told(rows[-1])
-        missing = [
-            {"name": one.name, "growth_asked": one.growth_asked, "reason": one.reason}
-            for one in found
-            if isinstance(one, Unreached)
-        ]
-        manifest = {"schema_version": 1, "base": base, **coefficients(rule), "members": rows, "unreached": missing}
+        manifest = {"schema_version": 1, "base": base, **coefficients(rule), "members": rows}
+        manifest["unreached"] = _missing(found)
         write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode(), full)
     except OSError as error:
         raise PlanError(
             f"{folder} cannot be written: {error.strerror}", mend="choose another folder with --out"
         ) from None
     return manifest
+
+
+def _missing(found: Sequence[Member | Unreached]) -> list[dict[str, Any]]:
+    """What a manifest says of the members that could not be reached."""
+    unreached = (one for one in found if isinstance(one, Unreached))
+    return [{"name": one.name, "growth_asked": one.growth_asked, "reason": one.reason} for one in unreached]
 
 
 def refuse_other(folder: Path, rule: Rule | None, base: str) -> None:

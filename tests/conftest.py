@@ -73,9 +73,11 @@ class Program:
 
 
 def _confined(cores: int) -> None:
+    """Confine a program to some of the cores, others for each process of pytest-xdist."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a background job that runs the tests ignores
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+        every, first = sorted(os.sched_getaffinity(0)), int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+        os.sched_setaffinity(0, {every[(first + number) % len(every)] for number in range(min(cores, len(every)))})
 
 
 def _command(pid: int) -> bytes:

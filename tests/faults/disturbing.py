@@ -20,8 +20,9 @@ SEARCHES = {
     "pairs": "--policy grid --candidates 8 --seeds 4 --epochs 2 --together 2",
 }
 """Of some thirty trials each."""
-FEW = "--policy grid --candidates 2 --seeds 1 --epochs 1"
-"""A search of a handful of trials, for what is tried at each of its file operations."""
+SMALL = Path(__file__).with_name("small.yaml")
+FEW = f"--base {SMALL} --policy grid --candidates 2 --seeds 1 --epochs 1"
+"""A search of a handful of trials from a small base, for what is tried at each of its file operations."""
 ANSWERS = ("ranking.json", "trials.csv", "candidates.csv", "family/manifest.json")
 
 

@@ -35,12 +35,12 @@ SOME = [("fit", "sqlite"), ("fit", "postgresql"), ("pairs", "sqlite")]
 """Cases of the smaller set."""
 PARTS = 8 if FULL else 1
 """Of the tests at file operations, which may run beside each other."""
-MOST = {
-    Kind.COORDINATOR: 1000 if FULL else 3,
-    Kind.WORKERS: 1000 if FULL else 3,
-    Kind.STUDY: 40 if FULL else 2,
-}
-"""Operations of a kind that a fault is tried at."""
+ALL = 10_000
+FEW_OF_EACH = {Kind.COORDINATOR: 3, Kind.WORKERS: 3, Kind.STUDY: 2}
+KILLED_AT = {Kind.COORDINATOR: ALL, Kind.WORKERS: ALL, Kind.STUDY: 40} if FULL else FEW_OF_EACH
+"""Operations of a kind that a process is killed at; on the study's files they are SQLite's, which answers for them."""
+FULL_AT = dict.fromkeys(Kind, ALL) if FULL else FEW_OF_EACH
+"""Operations of a kind that the disk is full at."""
 OPTIONS = {**SEARCHES, "few": FEW}
 SHARES = {"worker": 70, "coordinator": 20, "both": 10}
 
@@ -172,16 +172,16 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> FileFaults:
     return FileFaults(tmp_path_factory.mktemp("faults"))
 
 
-def chosen(run: Run, faults: FileFaults, place: Path, *but: str) -> list[tuple[Kind, int]]:
-    """Operations of a run that a fault is tried at, but some; of each kind all, or as many as are tried, spread."""
+def chosen(run: Run, faults: FileFaults, place: Path, most: dict[Kind, int], *but: str) -> list[tuple[Kind, int]]:
+    """Operations of a run that a fault is tried at, but some; of each kind all, or as many as are asked for, spread."""
     counted = run.start(place / "counted", cores=1, STEP_SECONDS="0", **faults.set(place / "counted"))
     assert counted.wait() == 0, counted.err.read_text()
     operations, found = faults.operations(), list[tuple[Kind, int]]()
-    for kind, most in MOST.items():
+    for kind in Kind:
         names = [one.name for one in operations if one.kind == kind]
         numbers = [number for number, name in enumerate(names, start=1) if name not in but]
         assert len(numbers) > 20, (kind, names)
-        some = min(most, len(numbers))
+        some = min(most[kind], len(numbers))
         found += [(kind, numbers[index * len(numbers) // some]) for index in range(some)]
     return found
 
@@ -192,7 +192,7 @@ def test_a_kill_inside_any_file_operation_of_coordinator_or_workers_changes_no_b
     disturbed: Callable[[str, str], Run], faults: FileFaults, part: int, tmp_path: Path
 ):
     run, late = disturbed("few", "sqlite"), 0
-    tried = chosen(run, faults, tmp_path)[part::PARTS]
+    tried = chosen(run, faults, tmp_path, KILLED_AT)[part::PARTS]
     for kind, number in tried:
         folder = tmp_path / f"{kind.name}-{number}"
         first = run.start(folder, cores=1, STEP_SECONDS="0", **faults.set(folder, Fault.KILL, kind, number))
@@ -217,7 +217,7 @@ def test_a_disk_that_is_full_at_any_file_operation_is_waited_for_or_named_and_ch
     disturbed: Callable[[str, str], Run], faults: FileFaults, part: int, tmp_path: Path
 ):
     run, late = disturbed("few", "sqlite"), 0
-    tried = chosen(run, faults, tmp_path, "unlink")[part::PARTS]
+    tried = chosen(run, faults, tmp_path, FULL_AT, "unlink")[part::PARTS]
     for kind, number in tried:
         folder = tmp_path / f"{kind.name}-{number}"
         first = run.start(folder, cores=1, STEP_SECONDS="0", **faults.set(folder, Fault.FULL, kind, number))

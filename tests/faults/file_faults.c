@@ -3,7 +3,7 @@
 Operations are counted from 1 over all processes, in three kinds; what would change nothing, as making a folder that is
 there, is none. `file_faults.py` fills in the fault that is wanted and reads what came of it. At its number either the
 process that makes the operation is killed, half of a write written, or the disk is full: nothing that needs room finds
-any for half a second, in any process.
+any for half a second, in any process; if wanted again and again, so many operations later each time.
 
 The C library calls itself past these functions: what is written through its streams is met at `fwrite`. Opened by
 `fopen` is no file of ours. */
@@ -36,15 +36,17 @@ enum { GO_ON, NO_ROOM, DIE };               /* fates of an operation */
 struct noted {
     int32_t pid;
     int32_t kind;
+    int32_t needs_room;
+    int32_t refused; /* it found no room */
     char name[16];
     char path[104]; /* below the folder */
 };
 
 static struct shared {
     uint64_t fault, kind, at;
+    uint64_t every;        /* operations from one full disk to the next; 0 = one only */
     uint64_t coordinator;  /* pid of the first process */
     uint64_t met_by;       /* pid; 0 = nobody */
-    uint64_t refused;      /* operations that found no room */
     uint64_t full_until;   /* [ns] */
     uint64_t made[KINDS];
     uint64_t all;
@@ -88,12 +90,15 @@ static const char *below(const char *path)
     return path[length] ? path + length + 1 : path + length;
 }
 
-static int is_full(uint64_t begins)
+static int is_full(uint64_t kind, uint64_t number)
 {
-    uint64_t never = 0, time = now();
-    if (begins && __atomic_compare_exchange_n(&shared->full_until, &never, time + (uint64_t)(SECONDS_FULL * 1e9), 0,
-                                              __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+    uint64_t at = shared->at, time = now();
+    if (kind == shared->kind && number >= at &&
+        __atomic_compare_exchange_n(&shared->at, &at, shared->every ? number + shared->every : UINT64_MAX, 0,
+                                    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+        shared->full_until = time + (uint64_t)(SECONDS_FULL * 1e9);
         shared->met_by = (uint64_t)getpid();
+    }
     return time < shared->full_until;
 }
 
@@ -105,11 +110,14 @@ static int fate(const char *name, const char *path, int needs_room)
         return GO_ON;
     uint64_t kind = !strncmp(file, "study.db", 8) ? STUDY : shared->coordinator == (uint64_t)getpid() ? COORDINATOR : OTHERS;
     uint64_t number = __atomic_add_fetch(&shared->made[kind], 1, __ATOMIC_SEQ_CST);
+    int refused = shared->fault == FULL && needs_room && is_full(kind, number);
     uint64_t place = __atomic_fetch_add(&shared->all, 1, __ATOMIC_SEQ_CST);
     if (place < shared->most) {
         struct noted *noted = &shared->list[place];
         noted->pid = getpid();
         noted->kind = (int32_t)kind;
+        noted->needs_room = needs_room;
+        noted->refused = refused;
         strncpy(noted->name, name, sizeof noted->name - 1);
         strncpy(noted->path, file, sizeof noted->path - 1);
     }
@@ -117,12 +125,8 @@ static int fate(const char *name, const char *path, int needs_room)
         shared->met_by = (uint64_t)getpid();
         return DIE;
     }
-    if (shared->fault == FULL && needs_room && is_full(kind == shared->kind && number >= shared->at)) {
-        __atomic_add_fetch(&shared->refused, 1, __ATOMIC_SEQ_CST);
-        return NO_ROOM;
-    }
     errno = before;
-    return GO_ON;
+    return refused ? NO_ROOM : GO_ON;
 }
 
 static int fate_at(const char *name, int at, const char *path, int needs_room)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 SOURCE = Path(__file__).with_name("file_faults.c")
-HEADER, NOTED = struct.Struct("=12Q"), struct.Struct("=ii16s104s")
+HEADER, NOTED = struct.Struct("=12Q"), struct.Struct("=4i16s104s")
 MOST = 20_000
 """Operations that are noted one by one."""
 
@@ -38,15 +38,16 @@ class Operation(NamedTuple):
     name: str
     path: str
     """Below the folder."""
+    needs_room: bool
+    refused: bool
+    """It found no room."""
 
 
 class Met(NamedTuple):
     """What came of a fault."""
 
     by: int
-    """The process that met it; 0 = none, which made fewer operations."""
-    refused: int
-    """Operations that found no room."""
+    """The process that met it last; 0 = none, which made fewer operations."""
     made: tuple[int, ...]
     """Operations by kind."""
 
@@ -64,18 +65,21 @@ class FileFaults:
         subprocess.run([*command, "-ldl"], check=True)
 
     def set(
-        self, folder: Path, fault: Fault = Fault.NONE, kind: Kind = Kind.COORDINATOR, at: int = 0
+        self, folder: Path, fault: Fault = Fault.NONE, kind: Kind = Kind.COORDINATOR, at: int = 0, every: int = 0
     ) -> dict[str, str]:
-        """Have a fault at an operation in a folder, counted from 1; returns the environment of the program."""
-        self._file.write_bytes(HEADER.pack(fault, kind, at, *[0] * 8, MOST))
+        """Have a fault at an operation in a folder, counted from 1; returns the environment of the program.
+
+        With `every` a disk is full again, so many operations after each full one.
+        """
+        self._file.write_bytes(HEADER.pack(fault, kind, at, every, *[0] * 7, MOST))
         with self._file.open("r+b") as file:
             file.truncate(HEADER.size + MOST * NOTED.size)
         return {"LD_PRELOAD": str(self._library), "FILE_FAULTS": str(self._file), "FILE_FAULTS_IN": str(folder)}
 
     def met(self) -> Met:
         """What came of it."""
-        *_, by, refused, _, coordinator, workers, study, _, _ = self._header()
-        return Met(by, refused, (coordinator, workers, study))
+        *_, by, _, coordinator, workers, study, _, _ = self._header()
+        return Met(by, (coordinator, workers, study))
 
     def operations(self) -> list[Operation]:
         """All that were made, in their order."""
@@ -83,8 +87,8 @@ class FileFaults:
         assert every <= most
         rows = self._file.read_bytes()[HEADER.size : HEADER.size + every * NOTED.size]
         return [
-            Operation(Kind(kind), *(text.rstrip(b"\0").decode() for text in texts))
-            for _, kind, *texts in NOTED.iter_unpack(rows)
+            Operation(Kind(kind), *(text.rstrip(b"\0").decode() for text in texts), bool(needs_room), bool(refused))
+            for _, kind, needs_room, refused, *texts in NOTED.iter_unpack(rows)
         ]
 
     def _header(self) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """What tests of whole runs share: the real program in a process, images learnt in seconds, one finished run."""
 
+import compileall
 import hashlib
 import os
 import signal
@@ -16,9 +17,12 @@ import pytest
 from calling import Call, Told
 from servers import IS_THERE, Server
 
+import scalesearch
 from scalesearch.cli import _code
 from scalesearch.presets import gpu_listed
 
+# Programs that tests start would compile it each time where PYTHONDONTWRITEBYTECODE is set.
+compileall.compile_dir(Path(scalesearch.__file__).parent, quiet=2)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests share the cores, and threads would wait
 if not gpu_listed():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported: the kernels run on the CPU

@@ -22,8 +22,9 @@ PAUSE = 1.0
 UNSETTLED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
 """Answers of file systems that cannot settle a folder, or do not let us open it for that."""
 
-UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
-"""Names of files that are being written, or that a killed writer left behind."""
+UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}")
+"""Names of files that are being written, or that a killed writer left behind. The group is the name they are to get;
+others' hidden files may be called so too."""
 
 Told = Callable[[str], None]
 """Hears a line for people."""

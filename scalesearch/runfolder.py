@@ -33,6 +33,13 @@ CHECKPOINT = re.compile(rf"{_TRIAL}\.safetensors(?:\.before)?|\.{_TRIAL}\.safete
 """Names of the files of a trial's checkpoint, one that is being written included."""
 LOG = re.compile(rf"{_TRIAL}\.log")
 """Names of the files of a trial's traceback."""
+WRITTEN = re.compile(
+    r"plan\.yaml|journal(?:\.damaged-\d+)?\.jsonl|\.holder|report\.html"
+    r"|(?:candidates|trials)\.csv|(?:scan|ranking|environment)\.json"
+)
+"""Names of the files that are written whole at the top of a run folder."""
+FAMILY = re.compile(r"manifest\.json|config\.yaml|network\.py|model\.safetensors")
+"""The same of its family."""
 NETWORKS = frozenset(
     {"prl_fs", "fhgfs"}
     | {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "davfs"}
@@ -55,9 +62,11 @@ def claimed(folder: Path, plan: Plan) -> Iterator[Plan]:
         The plan, with the pace that an earlier run of it has measured.
 
     Raises:
-        StudyError: the folder holds another plan or another coordinator, or cannot be written.
+        StudyError: the folder holds files of others, another plan or another coordinator, or cannot be written.
     """
     _refuse_foreign(folder)
+    if (folder / "plan.yaml").is_file():
+        _agreed(folder, plan)  # before anything is made in what may be no run folder
     with held(folder):
         yield _stored_plan(folder, plan)
 
@@ -94,9 +103,17 @@ def held(folder: Path) -> Iterator[None]:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed writers left half written, whether they held the folder or, as of a report, did not."""
-    for path in [*folder.iterdir(), *folder.glob("family/**/.*")]:
-        if UNFINISHED.fullmatch(path.name) and path.is_file():
-            sweep(path)
+    family = [*folder.glob("family/.*"), *folder.glob("family/*/.*")]
+    for paths, written in ((list(folder.iterdir()), WRITTEN), (family, FAMILY)):
+        for path in paths:
+            if _is_left(path.name, written) and path.is_file():
+                sweep(path)
+
+
+def _is_left(name: str, written: re.Pattern[str]) -> bool:
+    """Whether a name is that of an unfinished file of ours: a person's `.env.20240101` is none."""
+    found = UNFINISHED.fullmatch(name)
+    return found is not None and written.fullmatch(found[1]) is not None
 
 
 def _ourselves() -> dict[str, object]:
@@ -208,7 +225,7 @@ def is_torn(folder: Path, record: Record) -> bool:
 def _refuse_foreign(folder: Path) -> None:
     if not folder.is_dir() or (folder / "plan.yaml").is_file():
         return
-    foreign = {name for name in _names(folder) if not UNFINISHED.fullmatch(name)} - OURS
+    foreign = {name for name in _names(folder) if not _is_left(name, WRITTEN)} - OURS
     for part, ours in (("checkpoints", CHECKPOINT), ("logs", LOG)):
         foreign |= {f"{part}/{name}" for name in _names(folder / part) if not ours.fullmatch(name)}
     foreign |= {f"data/{name}" for name in _foreign_images(folder / "data")}
@@ -246,12 +263,20 @@ def is_live(folder: Path) -> bool:
 
 
 def _stored_plan(folder: Path, plan: Plan) -> Plan:
-    path = folder / "plan.yaml"
-    if not path.exists():
+    if not (folder / "plan.yaml").exists():
         if (folder / "study.db").exists() or (folder / NAME).exists():
             raise StudyError(f"{folder} holds a study without a plan", mend="choose another folder with --out")
         write_plan(folder, plan)
         return plan
+    return _agreed(folder, plan)
+
+
+def _agreed(folder: Path, plan: Plan) -> Plan:
+    """The plan, with the pace of the one that is written down in a run folder.
+
+    Raises:
+        StudyError: that is another plan, or none; or its journal is damaged.
+    """
     record = recorded(folder)
     stored = read_plan(folder)
     if replace(stored, pace=plan.pace) != plan:

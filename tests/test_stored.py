@@ -164,6 +164,54 @@ def test_what_a_killed_coordinator_left_half_written_is_swept_and_holds_up_nobod
         assert not [path for path in folder.rglob(".*") if UNFINISHED.fullmatch(path.name)]
 
 
+def test_every_file_that_a_run_writes_whole_is_swept_where_a_kill_left_it_unfinished(
+    finished: tuple[Path, object], plan: tuple[Plan, Layout], tmp_path: Path
+):
+    whole = [*finished[0].iterdir(), *finished[0].rglob("family/**/*")]
+    names = [path.relative_to(finished[0]) for path in whole if path.is_file()]
+    written = {name for name in names if name.name not in (".lock", "study.db")}
+    assert {"manifest.json", "network.py", "environment.json"} <= {name.name for name in written}
+    with claimed(tmp_path, plan[0]):
+        pass
+    for name in (*written, Path("journal.damaged-2.jsonl")):
+        (tmp_path / name.parent).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name.with_name(f".{name.name}.0a1b2c3d")).write_text("half")
+    with claimed(tmp_path, plan[0]):
+        assert [path.name for path in tmp_path.rglob(".*") if path.is_file()] == [".lock", ".holder"]
+
+
+HIDDEN = (".env.20240101", "family/.env.20240101", "family/b1/.notes.deadbeef", "checkpoints/.cache.0123abcd")
+
+
+def test_hidden_files_of_others_in_a_run_folder_stay(folder: Path, plan: tuple[Plan, Layout]):
+    (folder / "family" / "b1").mkdir(parents=True)
+    for name in HIDDEN:
+        (folder / name).write_text("mine")
+    with claimed(folder, plan[0]):
+        pass
+    assert [(folder / name).read_text() for name in HIDDEN] == ["mine"] * len(HIDDEN)
+
+
+@pytest.mark.parametrize(
+    ("plan_file", "told"),
+    [
+        (None, r"holds other files, such as \.env\.20240101; choose another folder with --out"),
+        ("plan: buy milk\n", r"plan\.yaml is damaged: .*; restore the file, or run into a new folder"),
+    ],
+)
+def test_a_folder_of_others_with_a_hidden_file_is_refused_and_left_as_it_is(
+    plan_file: str | None, told: str, plan: tuple[Plan, Layout], tmp_path: Path, files_of: FilesOf
+):
+    (tmp_path / ".env.20240101").write_text("mine")
+    if plan_file:
+        (tmp_path / "plan.yaml").write_text(plan_file)
+    before = files_of(tmp_path)
+    with pytest.raises(StudyError, match=told), claimed(tmp_path, plan[0]):
+        pass
+    assert files_of(tmp_path) == before
+    assert not any(path.is_dir() for path in tmp_path.iterdir())
+
+
 def test_a_report_that_somebody_is_writing_is_not_swept(folder: Path, plan: tuple[Plan, Layout]):
     with whole_file(folder / "report.html") as file:
         file.write(b"half")

@@ -11,12 +11,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from scalesearch.dataset.value import absolute
-from scalesearch.errors import DataError
+from scalesearch.errors import DataError, StudyError
 from scalesearch.plan import Layout, Plan
 from scalesearch.proxy.choice import Choice, Told, key_of
 from scalesearch.proxy.data import choose, choose_test
 from scalesearch.proxy.decoding import decode
-from scalesearch.proxy.images import Images, open_images
+from scalesearch.proxy.images import SUMMARY, Images, open_images
 from scalesearch.travel import every_proxy
 
 DATA = "data"
@@ -33,7 +33,14 @@ class Prepared:
 
 
 def prepare_images(
-    plan: Plan, layout: Layout, folder: Path, told: Told, *, cache: Path | None = None, download: bool = False
+    plan: Plan,
+    layout: Layout,
+    folder: Path,
+    told: Told,
+    *,
+    cache: Path | None = None,
+    download: bool = False,
+    bound: str | None = None,
 ) -> Prepared:
     """The images that a plan trains and validates on.
 
@@ -45,20 +52,29 @@ def prepare_images(
         cache: folder that runs share, in which images lie by the key of what they were made of; None = in the run
             folder, where they are found again without a look at the data.
         download: whether torchvision may fetch the dataset.
+        bound: fingerprint of the images that the run is tied to; others in its folder are decoded anew.
 
     Raises:
         DataError: the images cannot be used, or do not fit on the disk.
+        StudyError: they are not those that the run is tied to.
     """
 
     def chosen() -> Choice:
         side = side_needed(plan, layout)
         return choose(plan.data, images=plan.images, validation=plan.validation_images, side=side, download=download)
 
-    return _prepared(chosen, folder / DATA, cache, told)
+    return _prepared(chosen, folder / DATA, cache, told, bound)
 
 
 def prepare_test(
-    plan: Plan, train: Prepared, folder: Path, told: Told, *, cache: Path | None = None, download: bool = False
+    plan: Plan,
+    train: Prepared,
+    folder: Path,
+    told: Told,
+    *,
+    cache: Path | None = None,
+    download: bool = False,
+    bound: str | None = None,
 ) -> Prepared:
     """The training images with the test part in place of the validation part; no trial but a confirmation opens it.
 
@@ -69,16 +85,18 @@ def prepare_test(
         told: hears how far the preparation is.
         cache: as in `prepare_images`.
         download: whether torchvision may fetch the test part.
+        bound: as in `prepare_images`.
 
     Raises:
         DataError: the test part cannot be used, or does not fit on the disk.
+        StudyError: it is not that which the run is tied to.
     """
 
     def chosen() -> Choice:
         side = int(train.images.train_images.shape[-1])
         return choose_test(plan.data, train.folder, side=side, download=download)
 
-    return _prepared(chosen, folder / TEST_DATA, cache, told)
+    return _prepared(chosen, folder / TEST_DATA, cache, told, bound)
 
 
 def refuse_unwritable(cache: Path) -> None:
@@ -100,18 +118,29 @@ def side_needed(plan: Plan, layout: Layout) -> int:
     return min(plan.data.side, max(plan.resolution, *sides))
 
 
-def _prepared(chosen: Callable[[], Choice], own: Path, cache: Path | None, told: Told) -> Prepared:
+def _prepared(chosen: Callable[[], Choice], own: Path, cache: Path | None, told: Told, bound: str | None) -> Prepared:
     if cache is None:
         found = _opened(own)
-        if found is None:
+        if found is None or _are_others(found, bound):
             choice = chosen()
             found = decode(choice, key_of(choice, told), own, told)
-        return Prepared(images=found, folder=absolute(own))
-    choice = chosen()
-    key = key_of(choice, told)
-    place = absolute(cache) / key
-    with _held(place, choice.count, told):
-        return Prepared(images=_opened(place) or decode(choice, key, place, told), folder=place)
+            if _are_others(found, bound):
+                (own / SUMMARY).unlink()  # no later run takes them
+        place = absolute(own)
+    else:
+        choice = chosen()
+        key = key_of(choice, told)
+        place = absolute(cache) / key
+        with _held(place, choice.count, told):
+            found = _opened(place) or decode(choice, key, place, told)
+    if _are_others(found, bound):
+        raise StudyError("the images are not those that the study began with", mend="restore them, or use --out")
+    return Prepared(images=found, folder=place)
+
+
+def _are_others(images: Images, bound: str | None) -> bool:
+    """Whether images are not those that a run is tied to."""
+    return bound not in (None, images.fingerprint)
 
 
 def _opened(folder: Path) -> Images | None:

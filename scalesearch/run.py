@@ -213,23 +213,18 @@ def _prepared(
     download: bool,
 ) -> tuple[Callable[[Stage], Path], Scan]:
     """The folder of each stage's images, to which the run is tied, and what is to be said of them."""
-    train = prepare_images(plan, layout, folder, observer.prepared, cache=cache, download=download)
+    told, bound = observer.prepared, journal.bound
+    train = prepare_images(plan, layout, folder, told, cache=cache, download=download, bound=bound.get("images"))
     write_text(folder / "candidates.csv", candidates_table(plan, layout), _heard(observer))
-    _bind(journal, "images", train.images.fingerprint)
+    journal.bind("images", train.images.fingerprint)
     test = None
     if plan.confirm:  # before the training, so that a fault shows early
-        test = prepare_test(plan, train, folder, observer.prepared, cache=cache, download=download)
-        _bind(journal, "test_images", test.images.fingerprint)
+        earlier = bound.get("test_images")
+        test = prepare_test(plan, train, folder, told, cache=cache, download=download, bound=earlier)
+        journal.bind("test_images", test.images.fingerprint)
     found = scan(plan.data, train.images, test.images if test else None)
     write_text(folder / "scan.json", json.dumps(found.to_dict(), indent=1) + "\n", _heard(observer))
     return lambda stage: test.folder if test and stage == "confirm" else train.folder, found
-
-
-def _bind(journal: Journal, part: str, fingerprint: str) -> None:
-    """Tie a run to its images, and refuse others."""
-    if journal.bound.get(part, fingerprint) != fingerprint:
-        raise StudyError("the images are not those that the study began with", mend="restore them, or use --out")
-    journal.bind(part, fingerprint)
 
 
 def _concluded(plan: Plan, layout: Layout, journal: Journal, folder: Path, found: Scan, observer: Observer) -> Outcome:

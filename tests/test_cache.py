@@ -25,7 +25,7 @@ from preparing import decoded, load_test, loaded, save, unheard
 from scalesearch.cli import progress
 from scalesearch.cli.progress import RunDisplay
 from scalesearch.dataset import describe
-from scalesearch.errors import DataError
+from scalesearch.errors import DataError, StudyError
 from scalesearch.plan import Layout, Plan
 from scalesearch.prepared import prepare_images, prepare_test, side_needed
 from scalesearch.proxy import decoding
@@ -379,6 +379,31 @@ def test_without_a_cache_a_run_folder_is_read_again_without_a_look_at_the_data(t
     heard = Heard()
     assert prepare_images(plan, layout, tmp_path / "run", heard).images.fingerprint == first.images.fingerprint
     assert heard.steps == []
+
+
+def test_other_images_than_a_run_is_tied_to_are_refused_and_decoded_anew_once_theirs_are_back(tmp_path: Path):
+    pets, source, run = (tmp_path / name for name in ("kept", "pets", "run"))
+    plan, layout = planned(shutil.copytree(photos(pets, count=340, parts=("train", "test")), source), confirm=1)
+
+    def prepared(train: str | None, test: str | None) -> tuple[str, str]:
+        first = prepare_images(plan, layout, run, unheard, bound=train)
+        return first.images.fingerprint, prepare_test(plan, first, run, unheard, bound=test).images.fingerprint
+
+    bound = prepared(None, None)
+    for part, place in (("train", "data"), ("test", "data-test")):
+        shutil.rmtree(run / place)
+        shutil.rmtree(source / part)
+        shutil.copytree(pets / part, source / part)
+        for file in (source / part / "cat").iterdir():
+            Image.open(file).rotate(180).save(file)
+        if part == "train":
+            prepared(None, None)  # a kill before the refusal leaves the others whole
+        with pytest.raises(StudyError, match="not those that the study began with; restore them, or use --out"):
+            prepared(*bound)
+        assert not (run / place / "images.json").exists()
+        shutil.rmtree(source / part)
+        shutil.copytree(pets / part, source / part)
+        assert prepared(*bound) == bound
 
 
 def test_changed_data_get_another_place_in_the_cache(tmp_path: Path):

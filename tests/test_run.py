@@ -511,7 +511,7 @@ def test_prepared_images_that_were_changed_are_prepared_again(
     assert images.read_bytes() == content
 
 
-def test_a_dataset_that_was_changed_under_a_run_is_refused(
+def test_a_dataset_that_was_changed_under_a_run_is_refused_until_it_is_restored(
     finished: Finished,
     tiny_npz: Path,
     tiny_options: tuple[str, ...],
@@ -531,6 +531,8 @@ def test_a_dataset_that_was_changed_under_a_run_is_refused(
     finally:
         tiny_npz.write_bytes(kept)
     assert "not those that the study began with" in capsys.readouterr().err
+    assert _code(["run", *tiny_options, "--out", str(folder), "--quiet"]) == 0
+    assert (folder / "ranking.json").read_bytes() == (finished[0] / "ranking.json").read_bytes()
 
 
 def test_one_candidate_on_budget_is_told_of_beforehand_and_compared_with_nothing(tmp_path: Path, tiny_npz: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scalesearch.agenda import Agenda, agenda, player
 from scalesearch.errors import ScaleSearchError, StudyError
-from scalesearch.files import write_whole
+from scalesearch.files import settle, write_whole
 from scalesearch.journal import NAME, Journal, Record, is_whole
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
 from scalesearch.runfolder import bind_storage, held, is_torn, placed, recorded
@@ -53,16 +53,16 @@ def repair(folder: Path, url: str | None = None) -> Repaired:
     """
     plan = read_plan(folder)
     recorded(folder)
+    placed(folder, url)  # what is refused changes nothing
     with held(folder):
-        record = recorded(folder)
+        record, place = recorded(folder), placed(folder, url)
+        if place.file is None:
+            try_out(place)
+        layout = lay_out(plan)
+        now = agenda(plan, layout, record.results, player(plan, layout, record.decided))
+        place, kept = _with_room(place, now, record.results)
         torn, aside = is_torn(folder, record), _mended(folder, record)
-        place = placed(folder, url)
         with closing(Journal(folder / NAME)) as journal:
-            if place.file is None:
-                try_out(place)
-            layout = lay_out(plan)
-            now = agenda(plan, layout, journal.results, player(plan, layout, journal.decided))
-            place, kept = _with_room(place, now, journal.results)
             bind_storage(journal, place)
             try:
                 with closing(Study(place)) as study:
@@ -123,6 +123,7 @@ def _with_room(place: Storage, now: Agenda, results: list[TrialResult]) -> tuple
         part = place.file.with_name(place.file.name + end)
         if part.exists():
             part.rename(aside.with_name(aside.name + end))
+    settle(place.file.parent)
     return place, [aside]
 
 

@@ -164,6 +164,41 @@ def test_repair_leaves_a_study_alone_that_somebody_has_locked(folder: Path, monk
     assert len((folder / "study.db").read_bytes()) == len(content)
 
 
+@pytest.mark.parametrize("url", ["mysql://x/y", "postgresql://me@127.0.0.1:1/none", None], ids=str)
+def test_a_repair_that_is_refused_changes_no_file(
+    url: str | None,
+    folder: Path,
+    files_of: Callable[[Path], dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr("scalesearch.study.BUSY", 0.1)
+    with (folder / NAME).open("r+b") as journal:
+        journal.write(b"?")
+    with closing(sqlite3.connect(folder / "study.db", isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN EXCLUSIVE")
+        before = files_of(folder)
+        assert _code(["repair", str(folder), *(["--storage", url] if url else [])]) == 2
+        assert files_of(folder) == before
+    [line] = capsys.readouterr().err.splitlines()
+    assert {"mysql://x/y": "is no URL", None: "is locked"}.get(url, "no study can be kept in") in line
+
+
+def test_a_damaged_study_is_set_aside_for_good_before_another_is_made(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    (folder / "study.db").write_bytes(b"garbage" * 1000)
+    sync, settled = os.fsync, list[set[str]]()
+
+    def noted(file: int) -> None:
+        sync(file)
+        if os.fstat(file).st_ino == folder.stat().st_ino:
+            settled.append({path.name for path in folder.glob("study*")})
+
+    monkeypatch.setattr(os, "fsync", noted)
+    repair(folder)
+    assert {"study.damaged-1.db"} in settled
+
+
 def test_repair_takes_damaged_lines_out_of_a_journal(folder: Path):
     lines = (folder / NAME).read_bytes().splitlines(keepends=True)
     lines[4] = lines[4][:20] + b"?" + lines[4][21:]

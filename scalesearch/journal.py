@@ -144,7 +144,9 @@ def _line(row: Row) -> bytes:
 class Journal:
     """The journal of a run folder, held by its coordinator. An end is on the disk when the call returns.
 
-    A tail that was torn by a loss of power or a kill is cut when the journal is opened.
+    When it is opened, a tail that was torn by a loss of power or a kill is cut, and the rest is written anew: lines
+    that an earlier coordinator had not brought to the disk, or that a failed fsync has lost there, may stand in memory
+    alone.
     """
 
     def __init__(self, path: Path, tell: Told = lambda _: None, check: Callable[[], None] = lambda: None) -> None:
@@ -161,10 +163,9 @@ class Journal:
         self._since: dict[TrialKey, float] = {}
         self._settled, self._unsettled = self._found.whole, bytearray()
         """Bytes that are on the disk for good, and those behind them."""
-        if not path.exists():
-            self._do(partial(write_whole, path, b""))
+        believed = self._do(path.read_bytes)[: self._found.whole] if path.exists() else b""
+        self._do(partial(write_whole, path, believed))
         self._file = self._do(partial(os.open, path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW))
-        self._do(partial(os.ftruncate, self._file, self._found.whole))
 
     def close(self) -> None:
         """Let go of the file."""

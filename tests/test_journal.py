@@ -382,6 +382,20 @@ def test_an_end_whose_fsync_failed_is_written_again(tmp_path: Path, monkeypatch:
     assert len(told) == 2
 
 
+def test_lines_that_are_believed_are_written_anew_and_brought_to_the_disk_before_anything_rests_on_them(
+    whole: bytes, settled: list[int], tmp_path: Path
+):
+    path = tmp_path / NAME
+    path.write_bytes(whole + b'{"kind": "torn')
+    doubtful = path.stat().st_ino
+    with closing(Journal(path)) as journal:
+        assert path.stat().st_ino != doubtful  # an fsync of the old file may find nothing to do
+        assert settled == [path.stat().st_ino, tmp_path.stat().st_ino]
+        assert path.read_bytes() == whole
+        assert len(journal.results) == len(KEYS)
+    assert [file.name for file in tmp_path.iterdir()] == [NAME]
+
+
 def test_a_journal_larger_than_any_run_writes_is_refused_unread(tmp_path: Path):
     path = tmp_path / NAME
     with path.open("wb") as file:

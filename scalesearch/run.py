@@ -43,6 +43,8 @@ from scalesearch.storage import Storage
 from scalesearch.tables import candidates_table, trials_table
 from scalesearch.trials import Stage, TrialResult
 
+FAMILY = "family"
+"""Folder of a run's family, in its own."""
 LIBRARIES = ("scalesearch", "torch", "torchvision", "fvcore", "optuna", "numpy", "scipy", "pandas", "safetensors")
 
 
@@ -113,7 +115,7 @@ def run(
     """
     end = math.inf if hours is None else time.monotonic() + 3600 * hours
     asked = Asked()
-    _refuse_places(folder, storage, cache)
+    _refuse_places(folder, plan, storage, cache)
     with (
         claimed(folder, plan) as plan,
         closing(Journal(folder / NAME, _heard(observer), asked.check)) as journal,
@@ -134,8 +136,9 @@ def run(
         return outcome, _emit(outcome, folder, observer)
 
 
-def _refuse_places(folder: Path, storage: str | None, cache: Path | None) -> None:
-    """Refuse a place for the study or for images that cannot be used, before the run folder is made."""
+def _refuse_places(folder: Path, plan: Plan, storage: str | None, cache: Path | None) -> None:
+    """Refuse a place for the study, for images or for the family that cannot be used, before the run folder is made."""
+    emit.refuse_occupied(folder / FAMILY, plan.base.growths(plan.space.budget))
     if cache is not None:
         refuse_unwritable(cache)
     place = placed(folder, storage)
@@ -246,7 +249,7 @@ def _emit(outcome: Outcome, folder: Path, observer: Observer) -> dict[str, Any]:
     rule = outcome.rule()
     base = outcome.plan.base
     found = members(rule, base, base.growths(rule.budget), classes=None, limits=outcome.plan.limits)
-    return emit.write(found, rule, base.name, folder / "family", observer.emitted, weights=False, full=_heard(observer))
+    return emit.write(found, rule, base.name, folder / FAMILY, observer.emitted, weights=False, full=_heard(observer))
 
 
 def _write_environment(folder: Path, slots: Sequence[Slot], observer: Observer) -> None:

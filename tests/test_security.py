@@ -146,6 +146,25 @@ def test_no_file_is_written_through_a_link_of_a_run_folder(name: str, call: Call
     assert token.read_text() == "a text without a line's end"
 
 
+@pytest.mark.parametrize("command", ["emit", "run"])
+def test_no_member_is_written_through_a_link(
+    command: str, call: Call, tmp_path: Path, files_of: Callable[[Path], dict[str, str]]
+):
+    options = ("--budget", "0.5x", *(("--coefficients", "0.9,0.9,0.8", "--base", "b0") if command == "emit" else ()))
+    elsewhere = tmp_path / "elsewhere" / "b0-x0.5"
+    elsewhere.mkdir(parents=True)
+    for name in ("config.yaml", "network.py"):
+        (elsewhere / name).write_text("mine")
+    family = tmp_path / "run" / "family"
+    family.mkdir(parents=True)
+    (family / "b0-x0.5").symlink_to(elsewhere)
+    before = files_of(tmp_path)
+    told = call(command, *options, "--out", family if command == "emit" else family.parent)
+    assert "family/b0-x0.5 is a link, through which no member is written; move it away" in told.refusal
+    assert told.code == 2
+    assert files_of(tmp_path) == before
+
+
 # ---- no password
 
 

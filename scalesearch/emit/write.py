@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.machinery import SourceFileLoader
@@ -18,12 +17,12 @@ from torch import Tensor, nn
 
 from scalesearch.cost import count
 from scalesearch.emit.config import coefficients, config, config_text, read_config
+from scalesearch.emit.place import CONFIG, MANIFEST, SOURCE, WEIGHTS, clear, refuse_occupied, refuse_trained
 from scalesearch.emit.source import source
 from scalesearch.emit.start import Start, renamed, started
 from scalesearch.emit.weights import is_written, weights_digest, write_weights
 from scalesearch.errors import EmitError, PlanError
 from scalesearch.files import Told, patiently, write_whole
-from scalesearch.jsonfile import read_object
 from scalesearch.members import Member, Rule, Unreached
 from scalesearch.nets.architecture import build, measure
 from scalesearch.nets.builder import seeded
@@ -31,8 +30,6 @@ from scalesearch.nets.library_names import Library
 from scalesearch.nets.measure import one_thread
 from scalesearch.spec import Network
 
-MANIFEST = "manifest.json"
-MEMBER_FILES = CONFIG, SOURCE, WEIGHTS = "config.yaml", "network.py", "model.safetensors"
 COMPARED_SIDE = 64
 """Side of the images on which written and built networks are compared [px]."""
 
@@ -70,7 +67,8 @@ def write(
     Raises:
         CostMismatchError: fvcore counts another number than the closed form.
         EmitError: a file does not read back as what was written.
-        PlanError: the folder cannot be written, or holds others' weights; or no member has the shape of the trained.
+        PlanError: the folder cannot be written, holds others' weights, or has a link in a member's place; or no member
+            has the shape of the trained.
     """
     rows: list[dict[str, Any]] = []
     reached = [one for one in found if isinstance(one, Member)]
@@ -80,9 +78,10 @@ def write(
     for member in carrying:
         renamed(member.network, build(member.network).state_dict(), naming)
     try:
-        _refuse_others(folder, carrying)
+        refuse_occupied(folder, [one.name for one in reached])
+        refuse_trained(folder, [one.name for one in carrying])
         _make(folder, full)
-        _clear(folder)
+        clear(folder)
         for member in reached:
             rows.append(_write_member(member, _Order(rule, base, folder, weights, start, naming, seed, full)))
             told(rows[-1])
@@ -102,62 +101,9 @@ def _missing(found: Sequence[Member | Unreached]) -> list[dict[str, Any]]:
     return [{"name": one.name, "growth_asked": one.growth_asked, "reason": one.reason} for one in unreached]
 
 
-def refuse_other(folder: Path, rule: Rule | None, base: str) -> None:
-    """Refuse a place that is no folder or holds a family of another rule; the same rule's is there to be replaced.
-
-    Raises:
-        PlanError: it does.
-    """
-    mend = "choose another folder with --out"
-    if folder.exists() and not folder.is_dir():
-        raise PlanError(f"{folder} is no folder", mend=mend)
-    earlier = _earlier(folder)
-    there = {"base": earlier.get("base"), "rule": earlier.get("rule")}
-    if earlier and there != {"base": base, "rule": coefficients(rule)["rule"]}:
-        raise PlanError(f"{folder} holds the family of another rule", mend=mend)
-
-
-def _earlier(folder: Path) -> dict[str, Any]:
-    """The manifest of the family in a folder; nothing where none can be read."""
-    try:
-        return read_object(folder / MANIFEST)
-    except (OSError, ValueError):
-        return {}
-
-
 def _make(folder: Path, full: Told | None) -> None:
     make = partial(folder.mkdir, parents=True, exist_ok=True)
     patiently(make, folder, full) if full else make()
-
-
-def _refuse_others(folder: Path, members: Sequence[Member]) -> None:
-    """Refuse to write members' weights over such as are not as they were written: somebody may have trained them."""
-    for file in (folder / one.name / WEIGHTS for one in members):
-        if file.is_file() and not is_written(file):
-            mend = "move it away, or choose another folder with --out"
-            raise PlanError(f"{file} holds other weights than were written there", mend=mend)
-
-
-def _listed(folder: Path) -> list[Path] | None:
-    """The files of the earlier family in a folder; None where no manifest names any."""
-    try:
-        files = [folder / str(file) for row in _earlier(folder)["members"] for file in row["files"]]
-    except (KeyError, TypeError):
-        return None
-    return [file for file in files if file.resolve().is_relative_to(folder.resolve()) and file.name in MEMBER_FILES]
-
-
-def _clear(folder: Path) -> None:
-    """Remove the files that an earlier manifest in a folder names, but for others' weights, and that manifest."""
-    files = _listed(folder)
-    if files is None:
-        return
-    (folder / MANIFEST).unlink()
-    for file in files:
-        if file.name != WEIGHTS or is_written(file):
-            file.unlink(missing_ok=True)
-        with suppress(OSError):  # other files live there too
-            file.parent.rmdir()
 
 
 @dataclass(frozen=True, slots=True)

@@ -430,6 +430,52 @@ def test_a_manifest_that_names_files_elsewhere_removes_none_of_them(tmp_path: Pa
     assert outside.read_text() == "mine"
 
 
+FOREIGN = {
+    "manifest.json": ('[{"src": "icon.png"}]', '{"name": "an app", "icons": []}', "// not yet JSON", '{"a":'),
+    "mine/config.yaml": ("learning_rate: 0.1\n", "schema: 1\nusers: []\n", "\x00\x00schema"),
+    "mine/network.py": (
+        "import torch\n",
+        '"""mine: my own network."""\n',
+        '"""Written by scalesearch; needs torch alone."""',
+    ),
+}
+"""Files of others under names of ours."""
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in FOREIGN.items() for text in texts])
+def test_files_of_others_are_not_written_over(
+    name: str, text: str, tmp_path: Path, files_of: Callable[[Path], dict[str, str]]
+):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / name).write_text(text)
+    before = files_of(tmp_path)
+    with pytest.raises(PlanError, match=f"{name} (is no manifest|was not written by scalesearch).*; move it away"):
+        emitted(tmp_path, member("mine", SMALL))
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_a_loss_of_power_leaves_of_a_family_is_written_again(
+    name: str, tmp_path: Path, files_of: Callable[[Path], dict[str, str]]
+):
+    emitted(tmp_path, member("mine", SMALL))
+    before, content = files_of(tmp_path), (tmp_path / name).read_bytes()
+    for end in (0, 6, len(content) - 5):
+        for zeros in (0, len(content) - end):
+            if not name.startswith("manifest"):
+                (tmp_path / "manifest.json").unlink()
+            (tmp_path / name).write_bytes(content[:end] + bytes(zeros))
+            emitted(tmp_path, member("mine", SMALL))
+            assert files_of(tmp_path) == before
+
+
+def test_a_file_that_the_manifest_names_is_written_anew_whatever_it_holds(tmp_path: Path):
+    emitted(tmp_path, member("mine", SMALL))
+    (tmp_path / "mine" / "network.py").write_text("import torch\n")
+    emitted(tmp_path, member("mine", SMALL))
+    assert "Written by scalesearch" in (tmp_path / "mine" / "network.py").read_text()
+
+
 def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PlanError, match="cannot be written"):

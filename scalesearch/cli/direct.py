@@ -82,6 +82,7 @@ def emit(
     from scalesearch.cli import plots, show
     from scalesearch.cli.progress import EmitDisplay
     from scalesearch.direct import FamilyRequest, asked_family
+    from scalesearch.members import Member
 
     if naming and not (weights or from_weights):
         raise PlanError("--naming without weights", mend="add --weights or --from-weights")
@@ -99,12 +100,18 @@ def emit(
         max_memory=max_memory,
     )
     family = asked_family(request, plots.outcome(folder) if folder else None)
-    from scalesearch.emit import Start, refuse_other, write  # brings torch, which a refused request does without
+    from scalesearch.emit import (
+        Start,
+        refuse_occupied,
+        refuse_other,
+        write,
+    )  # brings torch, which a refused request does without
 
     name = f"family-{candidate}" if candidate else "family"
     place = out or (folder / name if folder else Path(name))
     if out or not folder:  # what a run folder holds follows the run
         refuse_other(place, family.rule, family.base)
+    refuse_occupied(place, [one.name for one in family.members if isinstance(one, Member)])
     show.heading(family.evidence, family.base, as_json=as_json)
     with EmitDisplay(family, quiet=quiet, on_stderr=as_json) as display:
         manifest = write(

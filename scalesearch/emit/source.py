@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 """
+WRITTEN = "Written by scalesearch; needs"
+"""What every source says of itself in its docstring."""
 MAIN = """
 if __name__ == "__main__":
     module = network().eval()
@@ -45,7 +47,7 @@ def source(name: str, network: Architecture, about: str) -> str:
     used = {"stem", "ConvNorm", "Head", "ConvNet", "initialise"} | {stage.block for stage in network.stages}
     return "\n".join(
         [
-            f'"""{name}: {about}\n\nWritten by scalesearch; needs torch alone. Apache-2.0.\n"""\n',
+            f'"""{name}: {about}\n\n{WRITTEN} torch alone. Apache-2.0.\n"""\n',
             IMPORTS,
             f"RESOLUTION = {network.resolution}\n",
             *(f"\n{text}\n" for text in _definitions(used)),
@@ -60,7 +62,7 @@ def _of_builder(name: str, blueprint: Blueprint, about: str) -> str:
     asked = f"depth={blueprint.depth!r}, width={blueprint.width!r}, resolution={blueprint.resolution!r}"
     return "\n".join(
         [
-            f'"""{name}: {about}\n\nWritten by scalesearch; needs torch and {place}. Apache-2.0.\n"""\n',
+            f'"""{name}: {about}\n\n{WRITTEN} torch and {place}. Apache-2.0.\n"""\n',
             f"import json\n\nimport torch\n\nimport {place} as builders\n",
             f"RESOLUTION = {blueprint.resolution}\n",
             f'\ndef network() -> torch.nn.Module:\n    """{name} as its builder initialises it."""',

@@ -67,8 +67,8 @@ def write(
     Raises:
         CostMismatchError: fvcore counts another number than the closed form.
         EmitError: a file does not read back as what was written.
-        PlanError: the folder cannot be written, holds others' weights, or has a link in a member's place; or no member
-            has the shape of the trained.
+        PlanError: the folder cannot be written, holds others' files or weights where the family's go, or has a link
+            in a member's place; or no member has the shape of the trained.
     """
     rows: list[dict[str, Any]] = []
     reached = [one for one in found if isinstance(one, Member)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -99,29 +101,29 @@ def emit(
         max_activations=max_activations,
         max_memory=max_memory,
     )
-    family = asked_family(request, plots.outcome(folder) if folder else None)
-    from scalesearch.emit import (
-        Start,
-        refuse_occupied,
-        refuse_other,
-        write,
-    )  # brings torch, which a refused request does without
+    place = out or (folder or Path()) / (f"family-{candidate}" if candidate else "family")
+    with _held(folder, place):
+        family = asked_family(request, plots.outcome(folder) if folder else None)
+        from scalesearch import emit as emission  # brings torch, which a refused request does without
 
-    name = f"family-{candidate}" if candidate else "family"
-    place = out or (folder / name if folder else Path(name))
-    if out or not folder:  # what a run folder holds follows the run
-        refuse_other(place, family.rule, family.base)
-    refuse_occupied(place, [one.name for one in family.members if isinstance(one, Member)])
-    show.heading(family.evidence, family.base, as_json=as_json)
-    with EmitDisplay(family, quiet=quiet, on_stderr=as_json) as display:
-        manifest = write(
-            family.members,
-            family.rule,
-            family.base,
-            place,
-            display.emitted,
-            weights=weights,
-            start=Start.read(from_weights) if from_weights else None,
-            naming=naming,
-        )
+        if out or not folder:  # what a run folder holds follows the run
+            emission.refuse_other(place, family.rule, family.base)
+        emission.refuse_occupied(place, [one.name for one in family.members if isinstance(one, Member)])
+        show.heading(family.evidence, family.base, as_json=as_json)
+        with EmitDisplay(family, quiet=quiet, on_stderr=as_json) as display:
+            start = emission.Start.read(from_weights) if from_weights else None
+            what = family.members, family.rule, family.base, place, display.emitted
+            manifest = emission.write(*what, weights=weights, start=start, naming=naming)
     show.family(manifest, place, as_json=as_json)
+
+
+@contextmanager
+def _held(folder: Path | None, place: Path) -> Iterator[None]:
+    """Hold a run folder while a family is written into it; one that goes elsewhere needs no run to stand still."""
+    if folder is None or not (folder / "plan.yaml").is_file() or not place.resolve().is_relative_to(folder.resolve()):
+        yield
+        return
+    from scalesearch.runfolder import held
+
+    with held(folder):
+        yield

@@ -137,7 +137,7 @@ def clear(folder: Path) -> None:
     files = _listed(folder)
     if files is None:
         return
-    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).unlink(missing_ok=True)
     for file in files:
         if file.name != WEIGHTS or is_written(file):
             file.unlink(missing_ok=True)

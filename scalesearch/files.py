@@ -135,6 +135,14 @@ def settle(folder: Path) -> None:
             raise
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder with its parents, all of which outlive a loss of power; one that is there is left as it is."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in new:
+        settle(path.parent)
+
+
 def append(path: Path, text: str) -> None:
     """Put a text behind what is in a file, never through a link. A full disk costs the text and nothing else."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from scalesearch.dataset.value import absolute
 from scalesearch.errors import DataError, StudyError
+from scalesearch.files import make_folder
 from scalesearch.plan import Layout, Plan
 from scalesearch.proxy.choice import Choice, Told, key_of
 from scalesearch.proxy.data import choose, choose_test
@@ -155,7 +156,7 @@ def _opened(folder: Path) -> Images | None:
 def _held(folder: Path, count: int, told: Told) -> Generator[None]:
     """A folder of the cache, for one process at a time."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = FileLock(folder / ".lock")
         try:
             lock.acquire(blocking=False)

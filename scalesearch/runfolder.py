@@ -19,7 +19,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from scalesearch.errors import DataError, StudyError
-from scalesearch.files import FULL, UNFINISHED, Told, settle, sweep, write_whole
+from scalesearch.files import FULL, UNFINISHED, Told, make_folder, sweep, write_whole
 from scalesearch.journal import NAME, Journal, Record, read_journal
 from scalesearch.jsonfile import read_object
 from scalesearch.plan import Plan, read_plan
@@ -79,11 +79,8 @@ def held(folder: Path) -> Iterator[None]:
         StudyError: another process holds it, which is named; or it cannot be written.
     """
     try:
-        new = [path for path in (folder, *folder.parents) if not path.exists()]
         for name in ("checkpoints", "logs"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        for path in new:  # else a loss of power takes the folder with all that is on the disk in it
-            settle(path.parent)
+            make_folder(folder / name)
         lock = FileLock(folder / ".lock")
         lock.acquire(timeout=5)  # a coordinator that was just told to stop needs a moment
         _sweep(folder)

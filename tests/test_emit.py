@@ -476,6 +476,12 @@ def test_a_file_that_the_manifest_names_is_written_anew_whatever_it_holds(tmp_pa
     assert "Written by scalesearch" in (tmp_path / "mine" / "network.py").read_text()
 
 
+def test_the_folders_of_a_family_are_brought_to_the_disk(tmp_path: Path, settled: list[int]):
+    emitted(tmp_path / "new" / "family", member("mine", SMALL))
+    places = tmp_path, tmp_path / "new", tmp_path / "new" / "family", tmp_path / "new" / "family" / "mine"
+    assert {place.stat().st_ino for place in places} <= {*settled}
+
+
 def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PlanError, match="cannot be written"):

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalesearch.files import append, sweep, whole_file, write_whole
+from scalesearch.files import append, make_folder, sweep, whole_file, write_whole
 
 OLD, NEW = b"old" * 40_000, b"newer" * 40_000
 
@@ -180,3 +180,14 @@ def test_a_sweeper_that_never_rests_stands_in_no_writers_way(path):
                 sweep(unfinished)
     assert [writer.exception() for writer in writers] == [None] * len(writers)
     assert list(path.parent.iterdir()) == [path]
+
+
+# ---- folders
+
+
+def test_a_new_folder_and_the_parents_that_it_needs_are_brought_to_the_disk(tmp_path: Path, settled: list[int]):
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert [*settled] == [path.stat().st_ino for path in (tmp_path / "a" / "b", tmp_path / "a", tmp_path)]
+    settled.clear()
+    make_folder(tmp_path / "a" / "b")
+    assert settled == []

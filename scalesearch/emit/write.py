@@ -22,7 +22,7 @@ from scalesearch.emit.source import source
 from scalesearch.emit.start import Start, renamed, started
 from scalesearch.emit.weights import is_written, weights_digest, write_weights
 from scalesearch.errors import EmitError, PlanError
-from scalesearch.files import Told, patiently, write_whole
+from scalesearch.files import Told, make_folder, patiently, write_whole
 from scalesearch.members import Member, Rule, Unreached
 from scalesearch.nets.architecture import build, measure
 from scalesearch.nets.builder import seeded
@@ -102,7 +102,7 @@ def _missing(found: Sequence[Member | Unreached]) -> list[dict[str, Any]]:
 
 
 def _make(folder: Path, full: Told | None) -> None:
-    make = partial(folder.mkdir, parents=True, exist_ok=True)
+    make = partial(make_folder, folder)
     patiently(make, folder, full) if full else make()
 
 

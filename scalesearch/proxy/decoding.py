@@ -18,7 +18,7 @@ import PIL
 
 from scalesearch.dataset.faults import image_reason, unreadable
 from scalesearch.errors import DataError
-from scalesearch.files import settle, whole_file, write_whole
+from scalesearch.files import make_folder, settle, whole_file, write_whole
 from scalesearch.jsonfile import read_object
 from scalesearch.proxy.choice import CHUNK, Choice, Chunk, Told, Wanted, pooled
 from scalesearch.proxy.images import ARRAYS, SUMMARY, Array, Images, open_images, seal
@@ -102,7 +102,7 @@ def _clear(place: Path) -> None:
 
 def _begin(choice: Choice, place: Path, identity: str) -> None:
     """Files of the final shape, without pixels, and a record of no chunk."""
-    place.mkdir(parents=True)
+    make_folder(place)
     for one in choice.wanted:
         with whole_file(place / one.file) as file:
             _write_header(file, (len(one.indices), 3, choice.side, choice.side))
@@ -142,7 +142,7 @@ def _completed(choice: Choice, place: Path, key: str, *, is_grey: bool) -> Path:
     if is_single and not is_grey:
         _refuse_colour(choice.wanted, place)
     ready = place / GREY if is_single else place
-    ready.mkdir(exist_ok=True)
+    make_folder(ready)
     for one in choice.wanted:
         if is_single:
             _write_grey(place / one.file, ready / one.file)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from scalesearch.errors import StudyError
-from scalesearch.files import Told, write_whole
+from scalesearch.files import Told, make_folder, write_whole
 from scalesearch.report.facts import Facts, read_facts
 from scalesearch.report.figure import Figure
 from scalesearch.report.page import WIDE, figures, page
@@ -48,7 +48,7 @@ def figures_folder(place: Path) -> Path:
         StudyError: it cannot be written.
     """
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         if not os.access(place, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:

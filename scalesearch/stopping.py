@@ -6,12 +6,14 @@ A signal that is ignored when the program starts stays ignored, as `nohup` and a
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -19,11 +21,29 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class CtrlCError(KeyboardInterrupt):
-    """SIGINT. A bare KeyboardInterrupt that leaves an `exec` of text has Python kill itself, though it was caught."""
+    """SIGINT. A bare KeyboardInterrupt that leaves an `exec` of text has Python kill itself, though it was caught.
+
+    Args:
+        heard: when, by the monotonic clock [s]; None = now.
+    """
+
+    def __init__(self, heard: float | None = None) -> None:
+        super().__init__()
+        self.end = (time.monotonic() if heard is None else heard) + 5
+        """When the program should have ended, by the same clock [s]: somebody waits at a terminal."""
 
 
 class TerminatedError(BaseException):
-    """SIGTERM or SIGUSR1; like KeyboardInterrupt nothing that a program should go on after."""
+    """SIGTERM or SIGUSR1; like KeyboardInterrupt nothing that a program should go on after.
+
+    Args:
+        heard: when, by the monotonic clock [s]; None = now.
+    """
+
+    def __init__(self, heard: float | None = None) -> None:
+        super().__init__()
+        self.end = (time.monotonic() if heard is None else heard) + 25
+        """When the program should have ended, by the same clock [s]: batch systems kill half a minute later."""
 
 
 @dataclass(slots=True)
@@ -31,6 +51,8 @@ class Asked:
     """Whether a signal has asked for an end."""
 
     number: int | None = None
+    heard: float = field(default_factory=time.monotonic)
+    """When, by the monotonic clock [s]."""
 
     def __bool__(self) -> bool:
         """Whether one has."""
@@ -44,7 +66,7 @@ class Asked:
     def check(self) -> None:
         """Raise what was asked for, if it was: for a wait that nothing else ends."""
         if self.number is not None:
-            raise CtrlCError if self.number == signal.SIGINT else TerminatedError
+            raise (CtrlCError if self.number == signal.SIGINT else TerminatedError)(self.heard)
 
 
 @contextmanager
@@ -74,15 +96,17 @@ def raising() -> Iterator[None]:
 def end_with(code: int) -> None:
     """From here on such a signal ends the program at once, with the code that its work has come to.
 
-    While Python takes its modules apart, where no handler runs any more, signals are ignored.
+    While Python takes its modules apart, where no handler runs any more, signals are ignored. That is short: it would
+    look through a million objects of libraries for circles, which took seconds behind the last word of a program.
     """
     heard = _handled(lambda *_: os._exit(code))
 
-    def ignore() -> None:
+    def leave() -> None:
         for number in heard:
             signal.signal(number, signal.SIG_IGN)
+        gc.freeze()
 
-    atexit.register(ignore)
+    atexit.register(leave)
 
 
 @contextmanager
@@ -91,7 +115,7 @@ def noting(asked: Asked) -> Iterator[None]:
 
     def note(number: int, _: object) -> None:
         asked.check()
-        asked.number = number
+        asked.number, asked.heard = number, time.monotonic()
 
     before = _handled(note)
     try:

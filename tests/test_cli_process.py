@@ -95,3 +95,15 @@ def modules_after(code: str, cwd: Path) -> int:
 def test_a_plan_imports_at_most_a_third_of_what_torch_does(tmp_path: Path):
     plan = "from scalesearch.cli import main\nmain(['plan', '--base', 'b0', '--budget', '2x', '--json'])"
     assert modules_after(plan, tmp_path) <= modules_after("import torch", tmp_path) / 3
+
+
+def test_python_looks_for_no_garbage_when_the_program_has_ended():
+    # among the objects of torch and its like that takes seconds, behind the last line of a program
+    code = """
+import atexit, gc
+atexit.register(lambda: print(gc.get_freeze_count()))
+from scalesearch.cli import main
+main(["--version"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) > 1000

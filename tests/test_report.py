@@ -34,7 +34,7 @@ from scalesearch.report.sentences import headline
 from scalesearch.report.sources import bibtex
 from scalesearch.request import read_request, resolve
 from scalesearch.runfolder import write_plan
-from scalesearch.stopping import CtrlCError, TerminatedError, raising
+from scalesearch.stopping import Asked, CtrlCError, TerminatedError, noting, raising
 from scalesearch.stored import read_run
 from scalesearch.trials import TrialResult, TrialState
 
@@ -460,6 +460,36 @@ def test_a_second_ctrl_c_waits_for_no_page(tmp_path: Path, monkeypatch: pytest.M
     with raising(), pytest.raises(CtrlCError) as raised:
         interrupted()
     assert isinstance(raised.value.__context__, CtrlCError)  # the first; the second has ended the wait
+    is_over.set()
+
+
+def stopped_by(number: signal.Signals) -> BaseException:
+    """What a signal raises that came a fifth of a second before the work was put away."""
+    try:
+        with noting(Asked()):
+            signal.raise_signal(number)
+            time.sleep(0.2)
+    except (CtrlCError, TerminatedError) as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+@pytest.mark.parametrize(("number", "most"), [(signal.SIGINT, 5), (signal.SIGTERM, 25)])
+def test_a_run_should_end_so_long_behind_the_signal(number: signal.Signals, most: float):
+    begun, error = time.monotonic(), stopped_by(number)
+    assert isinstance(error, CtrlCError | TerminatedError)
+    assert begun + most <= error.end < time.monotonic() + most - 0.19
+
+
+def test_an_interrupted_run_waits_for_its_last_page_no_longer_than_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    is_over = threading.Event()
+    monkeypatch.setattr("scalesearch.report.live.write_report", lambda _: is_over.wait(300))
+    begun = time.monotonic()
+    with pytest.raises(CtrlCError), LiveReport(tmp_path):
+        raise CtrlCError(begun - 4)  # its trials took four seconds to stop
+    assert 1.9 < time.monotonic() - begun < 60
     is_over.set()
 
 

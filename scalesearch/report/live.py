@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Condition, Thread
 from types import TracebackType
 
 from scalesearch.report import write_report
+from scalesearch.stopping import CtrlCError, TerminatedError
+
+LEAST = 2.0
+"""Time for the last page of an interrupted run, however long its trials took to stop [s]."""
 
 
 class LiveReport:
     """Writes a run's report in a thread of its own, at most one at a time and never an outdated one.
 
     A report that cannot be written, as the run's files change under it, is left to the next one. An interruption has a
-    last one written, of the run as it then stands; behind every other ending whoever ended the run writes it.
+    last one written, of the run as it then stands, where that takes no longer than the signal leaves time for; behind
+    every other ending whoever ended the run writes it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,7 +39,8 @@ class LiveReport:
         with self._asked:
             self._is_over, self._is_due = True, error is not None and not isinstance(error, Exception)
             self._asked.notify()
-        self._thread.join()
+        is_stopped = isinstance(error, CtrlCError | TerminatedError)
+        self._thread.join(max(LEAST, error.end - time.monotonic()) if is_stopped else None)
 
     def renew(self) -> None:
         """Have the report written again, soon."""

@@ -137,11 +137,12 @@ def test_what_killed_senders_left_is_removed_with_its_trial_and_at_the_start_and
     assert not system.exists(root)
 
 
-def test_a_file_and_its_name_are_on_the_disk_when_it_is_sent(settled: list[int], tmp_path: Path):
+def test_a_file_its_name_and_its_new_folder_are_on_the_disk_when_it_is_sent(settled: list[int], tmp_path: Path):
     here = tmp_path / "a-s0-e2.safetensors"
     here.write_bytes(b"first")
     assert Afar((tmp_path / "there").as_uri()).send(here) is None
-    assert settled == [(tmp_path / "there" / here.name).stat().st_ino, (tmp_path / "there").stat().st_ino]
+    there = tmp_path / "there"
+    assert settled == [path.stat().st_ino for path in (tmp_path, there / here.name, there)]
 
 
 def test_a_password_of_a_store_is_not_told(tmp_path: Path):

@@ -441,17 +441,24 @@ def test_the_family_in_a_run_folder_follows_the_run_and_is_kept_from_others(run_
     assert [path.name for path in family.iterdir() if path.is_dir()] == ["b0-x0.5"]
 
 
-def test_a_family_goes_into_a_run_folder_while_nobody_else_works_in_it(run_folder: Path, call: Call, tmp_path: Path):
+@pytest.mark.parametrize("is_linked", [False, True], ids=["in the folder", "where a link of it leads"])
+def test_a_family_goes_into_a_run_folder_while_nobody_else_works_in_it(
+    is_linked: bool, run_folder: Path, call: Call, tmp_path: Path
+):
     from scalesearch.runfolder import held
 
-    with held(run_folder):
-        before = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
-        refused = call("emit", run_folder, "--out", run_folder / "mine").refusal  # a place in the folder, however named
-        assert f"{run_folder} is in use by pid {os.getpid()}" in refused
-        assert {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()} == before
-        assert call("emit", run_folder, "--growth", "0.5", "--out", tmp_path / "elsewhere").code == 0
-    assert call("emit", run_folder, "--growth", "0.5").code == 0
-    assert not (run_folder / ".holder").exists()
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    if is_linked:
+        (tmp_path / "disk").mkdir()
+        (folder / "mine").symlink_to(tmp_path / "disk")
+    with held(folder):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        refused = call("emit", folder, "--growth", "0.5", "--out", folder / "mine").refusal
+        assert f"{folder} is in use by pid {os.getpid()}" in refused
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+        assert call("emit", folder, "--growth", "0.5", "--out", tmp_path / "elsewhere").code == 0
+    assert call("emit", folder, "--growth", "0.5", "--out", folder / "mine").code == 0
+    assert not (folder / ".holder").exists()
 
 
 def test_a_file_is_no_place_for_a_family(call: Call, tmp_path: Path):

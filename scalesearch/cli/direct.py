@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,7 +121,9 @@ def emit(
 @contextmanager
 def _held(folder: Path | None, place: Path) -> Iterator[None]:
     """Hold a run folder while a family is written into it; one that goes elsewhere needs no run to stand still."""
-    if folder is None or not (folder / "plan.yaml").is_file() or not place.resolve().is_relative_to(folder.resolve()):
+    ways = (os.path.abspath, os.path.realpath)  # a family that a link keeps on another disk is the run's too
+    is_inside = folder is not None and any(Path(way(place)).is_relative_to(way(folder)) for way in ways)
+    if folder is None or not is_inside or not (folder / "plan.yaml").is_file():
         yield
         return
     from scalesearch.runfolder import held

@@ -13,7 +13,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from scalesearch.engine.work import Noticed
-from scalesearch.files import generations, whole_file, write_whole
+from scalesearch.files import generations, make_folder, whole_file, write_whole
 from scalesearch.storage import redacted
 
 BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "tos"})
@@ -73,14 +73,15 @@ class Afar:
     def _send(self, path: Path) -> None:
         system, root = self._opened()
         newest, before = (f"{root}/{generation.name}" for generation in generations(path))
-        if BUCKETS.isdisjoint({system.protocol} if isinstance(system.protocol, str) else system.protocol):
-            system.makedirs(root, exist_ok=True)
         if isinstance(system, LocalFileSystem):
             from scalesearch.proxy.checkpoint import is_whole
 
+            make_folder(Path(root))
             with whole_file(Path(newest), before=Path(before) if is_whole(Path(newest)) else None) as file:
                 file.write(path.read_bytes())
             return
+        if BUCKETS.isdisjoint({system.protocol} if isinstance(system.protocol, str) else system.protocol):
+            system.makedirs(root, exist_ok=True)
         unfinished = f"{root}/.{path.name}.{secrets.token_hex(4)}"
         system.pipe_file(unfinished, path.read_bytes())
         with suppress(FileNotFoundError):

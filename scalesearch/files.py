@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -144,7 +145,11 @@ def make_folder(folder: Path) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Put a text behind what is in a file, never through a link. A full disk costs the text and nothing else."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    """Put a text behind what is in a file, never through a link, nor into what is no file.
+
+    A full disk costs the text and nothing else.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # no wait for who reads a pipe
     with suppress(OSError), os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8") as file:
-        file.write(text)
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.write(text)

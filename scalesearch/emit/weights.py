@@ -64,7 +64,7 @@ def write_weights(path: Path, tensors: dict[str, Tensor], network: Architecture)
 def is_written(path: Path) -> bool:
     """Whether a file of weights holds what `write_weights` wrote."""
     try:
-        return DIGEST in _metadata(path) and bool(_whole(path))
+        return path.is_file() and DIGEST in _metadata(path) and bool(_whole(path))  # a pipe would be waited for
     except (OSError, SafetensorError, EmitError):
         return False
 

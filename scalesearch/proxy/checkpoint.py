@@ -111,6 +111,8 @@ def _result(*, epoch: int, train_loss: float, accuracy: float, loss: float) -> E
 
 def _content(path: Path) -> bytes | None:
     """What a file holds behind its seal; None if it cannot be read or is damaged."""
+    if not path.is_file():  # a pipe would be waited for
+        return None
     try:
         seal, _, content = path.read_bytes().partition(b"\n")
     except OSError:

@@ -93,6 +93,8 @@ def _is_touched(folder: Path) -> bool:
 
 
 def _mapped(path: Path, name: str, shape: tuple[int, ...]) -> Array:
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path.name} is not a file")
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     dtype = np.dtype(np.uint8 if name.endswith("images") else np.int64)
     if array.shape != shape or array.dtype != dtype:

@@ -76,7 +76,7 @@ def write_figures(facts: Facts, place: Path) -> list[Path]:
 def _remove(path: Path) -> None:
     """Remove a figure that we have drawn; what somebody else has drawn stays."""
     with suppress(OSError):
-        if path.read_text(encoding="utf-8", errors="replace").startswith(HEAD):
+        if path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(HEAD):
             path.unlink()
 
 

@@ -123,6 +123,22 @@ def sweep(unfinished: Path) -> None:
         unfinished.unlink()
 
 
+def listed(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where it cannot be listed, or is a link."""
+    try:
+        return [] if folder.is_symlink() else list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def remove(path: Path, told: Told) -> None:
+    """Remove a file that is needed no more; one that cannot be removed stays, and is told of."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        told(f"{path} cannot be removed: {error.strerror}; it is needed no more")
+
+
 def settle(folder: Path) -> None:
     """Bring the names in a folder to the disk, where the file system can; they are in place either way."""
     try:

@@ -25,7 +25,7 @@ from scalesearch.engine.work import (
     Work,
 )
 from scalesearch.errors import ClusterError, DataError, EngineError
-from scalesearch.files import generations
+from scalesearch.files import generations, listed, remove
 from scalesearch.journal import Journal
 from scalesearch.levelling import Scaled
 from scalesearch.mirror import Mirror
@@ -147,7 +147,7 @@ def search(
         study.follow(left=[asdict(leave) for leave in now.search.leaves])
         ended = {result.key for result in results if result.has_ended}
         waiting = [group for group in grouped(now.due, pace.together) if not ended.issuperset(group)]
-        _sweep(folder / "checkpoints", {path for one in waiting for path in generations(_checkpoint(folder, one))})
+        _sweep(folder, waiting, observer)
         if now.stage is None:
             return True
         observer.planned(now)
@@ -264,7 +264,7 @@ class _Batch:
         if self._ended.issuperset(group):
             work = self._work(group)
             for generation in generations(work.checkpoint):
-                generation.unlink(missing_ok=True)
+                remove(generation, lambda text: self._observer.happened(Noticed(text)))
             self._forget(work)
         self._observer.happened(event)
 
@@ -274,10 +274,8 @@ class _Batch:
             farther = event.step > self._kept[event.key]
             self._kept[event.key] = max(event.step, self._kept[event.key])
             return farther
-        if isinstance(event, Progress):
-            is_farther = self._journal.report(event.key, event.result)
-        else:
-            is_farther = False
+        is_farther = isinstance(event, Progress) and self._journal.report(event.key, event.result)
+        if not isinstance(event, Progress):
             self._end(event)
         self._study.follow(self._journal.result(event.key))
         return is_farther
@@ -292,11 +290,12 @@ class _Batch:
             self._journal.end(event.key, TrialState.PRUNED if is_short else TrialState.COMPLETE, beside=beside)
 
 
-def _sweep(checkpoints: Path, wanted: set[Path]) -> None:
+def _sweep(folder: Path, waiting: Sequence[Group], observer: Observer) -> None:
     """Remove what killed writers and finished trials left behind; behind a link it may be another run's."""
-    for path in () if checkpoints.is_symlink() else checkpoints.iterdir():
+    wanted = {path for one in waiting for path in generations(_checkpoint(folder, one))}
+    for path in listed(folder / "checkpoints"):
         if path not in wanted and CHECKPOINT.fullmatch(path.name) and path.is_file():
-            path.unlink()
+            remove(path, lambda text: observer.happened(Noticed(text)))
 
 
 def _checkpoint(folder: Path, group: Group) -> Path:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalesearch.files import append, make_folder, sweep, whole_file, write_whole
+from scalesearch.files import append, listed, make_folder, remove, sweep, whole_file, write_whole
 
 OLD, NEW = b"old" * 40_000, b"newer" * 40_000
 
@@ -134,6 +134,28 @@ def test_a_text_goes_behind_what_is_in_a_file_and_never_through_a_link(path):
     append(path.with_name("new"), "more")
     assert path.read_bytes() == OLD + "mehr ü".encode()
     assert path.with_name("new").read_text() == "more"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EACCES])
+def test_a_file_that_the_disk_does_not_let_go_is_told_of(path, monkeypatch, number):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    told = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        remove(path, told.append)
+    assert told == [f"{path} cannot be removed: {os.strerror(number)}; it is needed no more"]
+    for _ in range(2):  # one that is gone is no fault
+        remove(path, told.append)
+    assert (len(told), path.exists()) == (1, False)
+
+
+def test_what_lies_behind_a_link_or_in_no_folder_is_not_listed(path):
+    link = path.with_name("link")
+    link.symlink_to(path.parent)
+    assert [listed(link), listed(path), listed(path.with_name("none"))] == [[], [], []]
+    assert sorted(listed(path.parent)) == sorted([path, link])
 
 
 def test_a_process_killed_in_the_middle_leaves_the_old_file(path):

@@ -25,7 +25,7 @@ from preparing import load
 from scalesearch.agenda import Agenda, agenda, in_order
 from scalesearch.documents import rank_document
 from scalesearch.engine.local import LocalExecutor, Slot
-from scalesearch.engine.work import KILLS, Event, Failed, Finished, Progress, Work
+from scalesearch.engine.work import KILLS, Event, Failed, Finished, Noticed, Progress, Work
 from scalesearch.errors import DataError
 from scalesearch.journal import NAME, Journal, read_journal
 from scalesearch.outcome import conclude
@@ -392,6 +392,26 @@ def test_kills_from_outside_are_borne_for_longer_than_failures_counted_apart_and
     assert study.close(within=300)
     failures = [event for event in events if isinstance(event, Failed) and event.key == one.key]
     assert (len(failures), one.state) == FATES[fate]
+
+
+def test_a_checkpoint_that_cannot_be_removed_is_told_of_and_costs_nothing(tmp_path: Path):
+    plan, layout = resolve(replace(REQUESTS["grid"], candidates=2, seeds=1))
+    keys = agenda(plan, layout, []).due
+    places = [tmp_path / "checkpoints" / f"{key}.safetensors" for key in keys]
+    for place in places:
+        (place / "hers").mkdir(parents=True)
+    events: list[Event] = []
+    study = mirrored(in_folder(tmp_path), plan, layout)
+    with closing(Journal(tmp_path / NAME)) as journal:
+        told = {"images": lambda _: tmp_path}
+        assert search(plan, layout, journal, study, Doomed("", ""), tmp_path, Heard(events.append), **told)
+        assert all(result.has_ended for result in journal.results)
+    assert study.close(within=300)
+    notices = [event.text for event in events if isinstance(event, Noticed)]
+    assert sorted(notices) == sorted(
+        f"{place} cannot be removed: Is a directory; it is needed no more" for place in places
+    )
+    assert all((place / "hers").is_dir() for place in places)
 
 
 def test_the_seeds_of_a_group_end_in_the_journal_together_whenever_their_coordinator_is_gone(tmp_path: Path):

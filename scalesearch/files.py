@@ -83,7 +83,8 @@ def whole_file(path: Path, *, before: Path | None = None) -> Generator[IO[bytes]
     """A new file under a name of its own beside `path`, which takes that place when all is written.
 
     An exception inside leaves `path` as it was and removes the new file; a killed process leaves the new file behind,
-    for `sweep`. Where the disk fails at the very last, over the name, that may be the old file's or the new one's.
+    for `sweep`. Where the disk fails at the very last, over the name, that may be the old file's or the new one's. An
+    OSError names a file.
 
     Args:
         path: of the file.
@@ -100,6 +101,9 @@ def whole_file(path: Path, *, before: Path | None = None) -> Generator[IO[bytes]
                     os.replace(path, before)
             os.replace(unfinished, path)
         settle(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # that a disk is full is told without a name
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -51,15 +51,41 @@ def test_a_current_folder_that_is_gone_is_named(tmp_path: Path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("arguments", [("scale", "--base", "b0"), ("status", "nothing")])
-def test_a_document_that_finds_no_room_is_a_line_on_stderr(arguments: tuple[str, ...], tmp_path: Path):
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("scale", "--base", "b0", "--json"), 1),
+        (("scale", "--base", "b0"), 1),
+        (("plan", "--json"), 1),
+        (("--help",), 1),
+        (("status", "nothing", "--json"), 2),
+    ],
+)
+def test_an_output_that_finds_no_room_is_a_line_on_stderr(arguments: tuple[str, ...], code: int, tmp_path: Path):
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "scalesearch", *arguments, "--json"]
+        command = [sys.executable, "-m", "scalesearch", *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    assert done.returncode == 2
+    assert done.returncode == code
     [line] = done.stderr.splitlines()
     assert line.startswith("scalesearch: ")
     assert "; " in line
+    assert ("the output cannot be written: No space left on device" in line) == (code == 1)
+
+
+@pytest.mark.parametrize("errors", [subprocess.PIPE, subprocess.STDOUT], ids=["alone", "with its errors"])
+@pytest.mark.parametrize(
+    "arguments",
+    [("plan",), ("plan", "--json"), ("--help",), ("scale", "--base", "b0"), ("status", "nothing", "--json")],
+)
+def test_an_output_that_nobody_reads_ends_in_silence(arguments: tuple[str, ...], errors: int, tmp_path: Path):
+    command = [sys.executable, "-m", "scalesearch", *arguments]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=errors, text=True, cwd=tmp_path, check=False)
+    os.close(writer)
+    is_refused = "nothing" in arguments
+    assert done.returncode == (2 if is_refused else 141)
+    assert (done.stderr or "").count("\n") == (is_refused and errors == subprocess.PIPE)
 
 
 def test_an_error_is_one_line_on_stderr_and_exit_code_2(tmp_path: Path):

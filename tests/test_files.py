@@ -136,6 +136,11 @@ def test_a_text_goes_behind_what_is_in_a_file_and_never_through_a_link(path):
     assert path.with_name("new").read_text() == "more"
 
 
+def test_a_disk_that_is_full_is_told_of_with_the_file(path):
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), whole_file(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EACCES])
 def test_a_file_that_the_disk_does_not_let_go_is_told_of(path, monkeypatch, number):
     def refuse(*_, **__):

@@ -16,7 +16,7 @@ from scalesearch.errors import CostMismatchError, EmitError, EngineError, ScaleS
 from scalesearch.stopping import TerminatedError, end_with, raising
 from scalesearch.storage import redacted, redacted_argument
 
-USAGE, INSIDE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+USAGE, INSIDE, INTERRUPTED, UNREAD, TERMINATED = 2, 1, 130, 141, 143
 FAILURES = (CostMismatchError, EmitError, EngineError, SearchFailedError)
 """Faults that no other usage would mend."""
 REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG})
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code.
 
     Exit codes: 0 done, 1 a failure inside, 2 usage, bad config or data, 3 finished with failed trials,
-    130 interrupted and 143 terminated (SIGTERM, SIGUSR1) with the state saved.
+    130 interrupted and 143 terminated (SIGTERM, SIGUSR1) with the state saved, 141 nobody reads the output any more.
     """
     # decisions are small products: threads of numpy's BLAS would wait for each other, and for the trainings
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -38,10 +38,19 @@ def main(arguments: list[str] | None = None) -> None:
     end_with(code)
     try:
         sys.stdout.flush()
-    except OSError:  # its disk is full, or nobody reads any more
+    except OSError as error:  # its disk is full, or nobody reads any more
         silence(sys.stdout)
-        code = code or INSIDE
+        code = code or _tell_unwritten(error, arguments)
     sys.exit(code)
+
+
+def _tell_unwritten(error: OSError, arguments: list[str]) -> int:
+    """End as a program does that SIGPIPE ends, without a word, where nobody reads any more."""
+    if isinstance(error, BrokenPipeError):
+        silence(sys.stderr)  # which may have the same reader
+        return UNREAD
+    failure = ScaleSearchError(f"the output cannot be written: {error.strerror}", mend="send it to another place")
+    return _tell(failure, arguments, INSIDE)
 
 
 def _code(arguments: list[str]) -> int:
@@ -72,14 +81,17 @@ def _run(arguments: list[str]) -> int:
         return _tell(error, arguments, INSIDE)
     except ScaleSearchError as error:
         return _tell(error, arguments, USAGE)
-    except BrokenPipeError:  # a reader such as `head` has seen enough
-        sys.stderr.close()
-        return INSIDE
+    except SystemExit as end:  # of libraries, over a reader such as `head` that has seen enough
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        silence(sys.stdout)
+        return _tell_unwritten(end.__context__, arguments)
     except Exception as error:  # noqa: BLE001  the boundary of the program: no traceback unless asked for
         if isinstance(error, OSError) and error.errno in REFUSALS:
-            failure = ScaleSearchError(
-                f"{error.filename or 'the output'}: {error.strerror}", mend="choose another place"
-            )
+            if error.filename is None:  # every file is named, see `whole_file`
+                silence(sys.stdout)
+                return _tell_unwritten(error, arguments)
+            failure = ScaleSearchError(f"{error.filename}: {error.strerror}", mend="choose another place")
             return _tell(failure, arguments, USAGE)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         failure = ScaleSearchError(f"failure inside: {reason}", mend="run again with `scalesearch --traceback …`")
@@ -111,5 +123,8 @@ def _tell(error: ScaleSearchError, arguments: list[str], code: int) -> int:
             print(redacted(json.dumps(error_document(error), indent=1)), flush=True)
         except OSError:  # as in `main`
             silence(sys.stdout)
-    print(f"scalesearch: {plain(redacted(str(error)))}", file=sys.stderr)
+    try:
+        print(f"scalesearch: {plain(redacted(str(error)))}", file=sys.stderr)
+    except OSError:
+        silence(sys.stderr)
     return code

@@ -102,8 +102,9 @@ def whole_file(path: Path, *, before: Path | None = None) -> Generator[IO[bytes]
             os.replace(unfinished, path)
         settle(path.parent)
     except OSError as error:
-        error.filename = error.filename or str(path)  # that a disk is full is told without a name
-        raise
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # that a disk is full is told without a name
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -141,6 +141,13 @@ def test_a_disk_that_is_full_is_told_of_with_the_file(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def test_a_folder_in_the_place_of_a_file_is_a_fault_and_stays(tmp_path):
+    (tmp_path / "place").mkdir()
+    with pytest.raises(IsADirectoryError, match=f"Is a directory: '{tmp_path / 'place'}'$"):
+        write_whole(tmp_path / "place", NEW)
+    assert list(tmp_path.iterdir()) == [tmp_path / "place"]
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EACCES])
 def test_a_file_that_the_disk_does_not_let_go_is_told_of(path, monkeypatch, number):
     def refuse(*_, **__):

@@ -19,7 +19,10 @@ from scalesearch.storage import redacted, redacted_argument
 USAGE, INSIDE, INTERRUPTED, UNREAD, TERMINATED = 2, 1, 130, 141, 143
 FAILURES = (CostMismatchError, EmitError, EngineError, SearchFailedError)
 """Faults that no other usage would mend."""
-REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG})
+REFUSALS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
+    | {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}
+)
 """Faults of files that another place or more room mends."""
 
 
@@ -91,7 +94,7 @@ def _run(arguments: list[str]) -> int:
             if error.filename is None:  # every file is named, see `whole_file`
                 silence(sys.stdout)
                 return _tell_unwritten(error, arguments)
-            failure = ScaleSearchError(f"{error.filename}: {error.strerror}", mend="choose another place")
+            failure = ScaleSearchError(f"{error.filename}: {error.strerror}", mend="mend that, or choose another place")
             return _tell(failure, arguments, USAGE)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         failure = ScaleSearchError(f"failure inside: {reason}", mend="run again with `scalesearch --traceback …`")

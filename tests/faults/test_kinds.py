@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from calling import Call
 from judging import limited
 
 from scalesearch.errors import DataError
@@ -16,6 +17,8 @@ from scalesearch.files import append
 from scalesearch.proxy.checkpoint import damaged, read_checkpoint
 from scalesearch.proxy.images import ARRAYS, open_images, seal
 from scalesearch.report import _remove
+from scalesearch.request import Request, resolve
+from scalesearch.runfolder import write_plan
 
 SOON = 10
 """Most that a reader may take on what is no file [s]."""
@@ -109,3 +112,17 @@ def test_weights_that_are_no_file_are_not_written_ones(tmp_path: Path):
             assert reader.wait(60) == 0
         finally:
             reader.kill()
+
+
+def test_a_folder_in_the_place_of_a_table_is_named_by_the_run_that_would_write_it(
+    call: Call, tiny_npz: Path, tmp_path: Path
+):
+    request = Request(budget="0.5x", data=str(tiny_npz), step=0.2, policy="grid", images=256, proxy_resolution=12)
+    place = tmp_path / "run"
+    folder_in_place = place / "candidates.csv"
+    folder_in_place.mkdir(parents=True)
+    write_plan(place, resolve(request)[0])
+    options = ("--budget", "0.5x", "--data", tiny_npz, "--step", "0.2", "--policy", "grid", "--images", "256")
+    told = call("run", *options, "--proxy-resolution", "12", "--out", place, "--quiet")
+    assert told.refusal == f"scalesearch: {folder_in_place}: Is a directory; mend that, or choose another place"
+    assert list(place.glob(".candidates*")) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ def find(text: str, told: Callable[[str], None] = lambda _: None) -> Base:
         PlanError: the file does not hold one; all its faults.
         ScalingError: the builder does not make a network.
     """
+    if "://" in text:
+        raise SpecError(f"--base {shown(text)} is no file of this machine", mend="fetch it, and name the file")
     if text.lower().endswith((".yaml", ".yml")) or "/" in text:
         return StagedBase(named=read_base(Path(text)))
     if is_builder(text):
@@ -36,7 +39,13 @@ def find(text: str, told: Callable[[str], None] = lambda _: None) -> Base:
         return BuilderBase(counts=Counts(builder=text, told=told), resolution=native_side(text))
     if ":" in text or text.endswith(".py"):
         raise SpecError(f"--base {text!r}", mend="name a function of your own as package.module:function")
-    return StagedBase(named=find_base(text))
+    try:
+        return StagedBase(named=find_base(text))
+    except SpecError as error:
+        if not os.path.exists(text):
+            raise
+        mend = f"give a FILE.yaml that describes a network; {error.mend}"
+        raise SpecError(f"--base {text!r} is there, but no base file", mend=mend) from None
 
 
 def halvings_to_fit(base: Base, side: int, classes: int, most: int | None) -> int:

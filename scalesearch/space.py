@@ -42,7 +42,7 @@ def budget_form(text: str) -> tuple[float, str]:
     """
     match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(x|M|G)", text.strip(), flags=re.IGNORECASE)
     if match is None:
-        mend = "write a growth such as 2x or 0.5x, or multiply-adds such as 800M or 1.2G"
+        mend = "write a growth such as 2x or 0.5x, or multiply-adds such as 800M or 1.2G, no exponents"
         raise SpaceError(f"budget {text!r} is not understood", mend=mend)
     return float(match[1]), match[2].upper()
 

@@ -510,6 +510,10 @@ NONSENSE = {
     "run --study nowhere.yaml": "give a YAML file",
     "run --max-hours -1": "--help",
     "run --max-hours nan": "--help",
+    "run --max-hours inf": "--help",
+    "plan --base .": "is there, but no base file; give a FILE.yaml",
+    "scale --base http://x/y.yaml": "'http://x/y.yaml' is no file of this machine",
+    "plan --budget 1e5x": "no exponents",
     "run --cache /dev/null": "choose another folder with --cache",
     "run --cache /dev/null/images": "/dev/null is no folder",
     "run --storage postgresql://127.0.0.1:1/none": "leave out --storage",
@@ -546,6 +550,11 @@ def test_nonsense_is_one_line_with_the_mend_and_exit_code_2(line: str, call: Cal
     assert told.err.startswith("scalesearch: ")
     assert NONSENSE[line] in told.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["status", "rank", "report", "repair", "emit"])
+def test_an_empty_name_of_a_run_folder_is_not_the_current_one(command: str, call: Call):
+    assert "the name of the folder is empty" in call(command, "").refusal
 
 
 @pytest.mark.parametrize("line", NONSENSE)

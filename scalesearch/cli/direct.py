@@ -21,6 +21,7 @@ from scalesearch.cli.options import (
     Quiet,
     Rounding,
     Weights,
+    named_folder,
     output,
     scaled,
 )
@@ -62,7 +63,9 @@ def scale(
 
 
 def emit(
-    folder: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run folder, for its rule.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", parser=named_folder, help="A run folder, for its rule.")
+    ] = None,
     candidate: Annotated[str | None, scaled("--candidate", help="Id whose rule to take.")] = None,
     base: Annotated[str | None, scaled("--base", help="Network to scale, without a run.")] = None,
     coefficients: Annotated[str | None, scaled("--coefficients", help="ALPHA,BETA,GAMMA.")] = None,

@@ -9,12 +9,22 @@ import typer
 from scalesearch.presets import PolicyName, PresetName
 from scalesearch.space import Policy
 
+
+def named_folder(text: str) -> Path:
+    """A folder as it is typed; an empty text, as of a variable that is not set, would be the current one."""
+    if not text:
+        raise typer.BadParameter("the name of the folder is empty")
+    return Path(text)
+
+
 scaled = partial(typer.Option, rich_help_panel="What is scaled")
 search = partial(typer.Option, rich_help_panel="Search")
 training = partial(typer.Option, rich_help_panel="Training")
 place = partial(typer.Option, rich_help_panel="Where it runs")
 output = partial(typer.Option, rich_help_panel="Output")
 
+MOST_HOURS = 1e6
+"""More than a century: who means no end leaves the option out."""
 BASES = "b0 … l2, lite0 … 4, resnet18 … 152, mobilenet_v1 … v3_large, mnasnet_b1, FILE.yaml or package.module:function"
 BaseName = Annotated[str | None, scaled("--base", help=f"Network to scale; default b0. {BASES}.")]
 Budget = Annotated[str | None, scaled("--budget", help="Growth (2x, 0.5x) or multiply-adds (800M, 1.2G); default 2x.")]
@@ -44,7 +54,8 @@ PolicyOption = Annotated[
 Margin = Annotated[float | None, search("--margin", help="Points of accuracy that do not matter; default 0.1.")]
 MaxEpochs = Annotated[int | None, search("--max-epochs-total", help="Epochs of all trainings of the search together.")]
 MaxHours = Annotated[
-    float | None, search("--max-hours", min=0.0, help="Stop then; the result depends on the machine's pace.")
+    float | None,
+    search("--max-hours", min=0.0, max=MOST_HOURS, help="Stop then; the result depends on the machine's pace."),
 ]
 Confirm = Annotated[
     int | None, search("--confirm", help="Leading candidates to train again with new seeds, for the test part.")
@@ -86,7 +97,7 @@ Log = Annotated[
     Literal["tensorboard"] | None, output("--log", help="tensorboard: curves of each trial, in the run folder.")
 ]
 StudyFile = Annotated[Path | None, search("--study", help="study.yaml; options on the command line win.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", parser=named_folder, help="A run folder.")]
 MaxParams = Annotated[str | None, scaled("--max-params", help="Most parameters of a network, such as 20M.")]
 MaxActivations = Annotated[str | None, scaled("--max-activations", help="Most activations, such as 30M.")]
 MaxMemory = Annotated[str | None, scaled("--max-memory", help="Most bytes of a training step, with its batch: 16G@64.")]

@@ -87,8 +87,10 @@ def _checked_images(archive: zipfile.ZipFile, pair: tuple[str, str], path: Path)
     if dtype != "uint8":
         raise DataError(f"{path}: {images} is {dtype}", mend="store pixels as uint8, 0 to 255")
     side = _square_side(shape)
+    fault = f"{path}: {images} has the shape {shape}"
+    if 0 in shape:
+        raise DataError(f"{fault}, which is empty", mend="store at least one image in it")
     if side is None:
-        fault = f"{path}: {images} has the shape {shape}"
         raise DataError(fault, mend="store squares as (n, h, w), (n, h, w, 1), (n, h, w, 3) or (n, 3, h, w)")
     with archive.open(f"{labels}.npy") as file:
         label_shape, label_dtype = _header(file)

@@ -10,7 +10,7 @@ import platform
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
-from scalesearch.errors import DataError, StudyError
+from scalesearch.errors import DataError, ScaleSearchError, StudyError
 from scalesearch.files import FULL, UNFINISHED, Told, make_folder, sweep, write_whole
 from scalesearch.journal import NAME, Journal, Record, read_journal
 from scalesearch.jsonfile import read_object
@@ -26,7 +26,9 @@ from scalesearch.plan import Plan, read_plan
 from scalesearch.storage import Storage, in_folder, is_plain, on_server, redacted_argument
 from scalesearch.trials import STAGES
 
-OURS = frozenset({"checkpoints", "logs", "data", "study.db", NAME, ".lock", ".holder"})
+BARE = frozenset({"checkpoints", "logs", NAME, "plan.yaml", ".lock", ".holder"})
+"""What a run has made before it takes up its images."""
+OURS = BARE - {"plan.yaml"} | {"data", "study.db"}
 """What a run makes before it writes down its plan, or that may be put there for it."""
 _TRIAL = rf"\w[\w.-]*-s\d+-e\d+(?:{'|'.join(f'-{stage}' for stage in STAGES)})?"
 CHECKPOINT = re.compile(rf"{_TRIAL}\.safetensors(?:\.before)?|\.{_TRIAL}\.safetensors\.[0-9a-f]{{8}}")
@@ -58,6 +60,8 @@ known. Disks that such a program reads are `fuseblk`."""
 def claimed(folder: Path, plan: Plan) -> Iterator[Plan]:
     """Hold a run folder for one coordinator, with the plan written down in it.
 
+    A refusal inside takes away again what was made here, unless something is there by then that a run goes on with.
+
     Yields:
         The plan, with the pace that an earlier run of it has measured.
 
@@ -67,8 +71,35 @@ def claimed(folder: Path, plan: Plan) -> Iterator[Plan]:
     _refuse_foreign(folder)
     if (folder / "plan.yaml").is_file():
         _agreed(folder, plan)  # before anything is made in what may be no run folder
+    before = _names(folder)
+    places = (folder / "checkpoints", folder / "logs", folder, *folder.parents)
+    made = [path for path in places if not (path.exists() or path.is_symlink())]
     with held(folder):
-        yield _stored_plan(folder, plan)
+        is_first = not (folder / "plan.yaml").exists()
+        plan = _stored_plan(folder, plan)
+        try:
+            yield plan
+        except ScaleSearchError:
+            if is_first and _names(folder) <= before | BARE and _is_unused(read_journal(folder / NAME)):
+                _withdraw(folder, made)
+            raise
+
+
+def _is_unused(record: Record) -> bool:
+    """Whether nothing rests on a journal: no trial, no images, no study on a server."""
+    return not record.trials and record.bound.keys() <= {"checkpoints"}
+
+
+def _withdraw(folder: Path, made: Sequence[Path]) -> None:
+    """Take away the files of a run that has begun nothing, and the folders made for it, innermost first.
+
+    Whoever is killed meanwhile leaves what a run may begin in. Folders that hold anything stay.
+    """
+    for name in (NAME, "plan.yaml", ".holder", ".lock"):
+        (folder / name).unlink(missing_ok=True)
+    for path in made:
+        with suppress(OSError):
+            path.rmdir()
 
 
 @contextmanager

@@ -534,6 +534,9 @@ def test_a_disk_without_room_is_refused_before_anything_is_decoded(
         "make room, take fewer with --images N, or name another disk with --cache DIR"
     )
     assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=RESERVE))
+    with pytest.raises(DataError, match=r"free; make room or name another disk with --cache DIR$"):
+        decoded(choice, tmp_path / "run")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed + RESERVE))
     assert len(decoded(choice, tmp_path / "run").train_images) == choice.count - 20
 

@@ -302,7 +302,7 @@ def test_labels_kept_in_pairs_with_files_are_read(tmp_path):
 def test_a_missing_torchvision_set_asks_for_download(tmp_path):
     message = fault("torchvision:CIFAR10", root=tmp_path)
     assert "cannot be read from" in message
-    assert message.endswith("add --download to fetch it")
+    assert message.endswith("; name its folder with --data-root DIR, or add --download to fetch it")
 
 
 def test_a_set_that_torchvision_cannot_download_says_so(tmp_path):

@@ -24,6 +24,8 @@ from scalesearch.engine.work import Work
 from scalesearch.plan import lay_out, read_plan
 from scalesearch.proxy.checkpoint import Checkpoint, write_checkpoint
 from scalesearch.proxy.state import State
+from scalesearch.request import Request, resolve
+from scalesearch.runfolder import claimed
 from scalesearch.spec import Network
 from scalesearch.trials import TrialKey
 
@@ -451,6 +453,44 @@ def test_images_that_cannot_be_used_are_named_in_one_line(
     assert told in line
     assert str(images) in line
     assert not (tmp_path / "run" / "study.db").exists()
+
+
+UNFETCHED = ("--data", "torchvision:CIFAR10", "--preset", "quick", "--budget", "0.5x", "--quiet")
+
+
+@pytest.mark.parametrize("place", ["all/runs/one", "empty", "empty/one", "linked"])
+def test_a_run_that_is_refused_before_it_has_images_leaves_nothing_of_its_own(place: str, call: Call, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    before = sorted(tmp_path.rglob("*"))
+    told = call("run", *UNFETCHED, "--data-root", tmp_path / "none", "--out", tmp_path / place)
+    assert "torchvision:CIFAR10 cannot be read from" in told.refusal
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_disk_without_room_for_images_is_refused_and_left_as_it_is(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=150_000_000))
+    told = call("run", *SHORT_OPTIONS.split(), "--quiet", "--out", tmp_path / "run")
+    assert told.refusal.endswith("has 150.0 MB free; make room or name another disk with --cache DIR")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_leaves_the_folder_of_an_earlier_run_that_was_killed_before_its_first_trial(
+    call: Call, tmp_path: Path, files_of: FilesOf
+):
+    command = ("run", *UNFETCHED, "--data-root", tmp_path / "none", "--out", tmp_path / "run")
+    asked = Request(data="torchvision:CIFAR10", data_root=str(tmp_path / "none"), preset="quick", budget="0.5x")
+    plan, _ = resolve(asked)
+    with claimed(tmp_path / "run", plan):
+        pass
+    before = files_of(tmp_path)
+    assert "torchvision:CIFAR10 cannot be read from" in call(*command).refusal
+    assert files_of(tmp_path).items() >= before.items()
 
 
 def test_a_broken_image_mended_afterwards_lets_the_same_command_run(

@@ -192,4 +192,6 @@ def _torchvision_set(dataset: Dataset, part: Part, arguments: Mapping[str, Any])
 def _torchvision_mend(name: str, *, tried: bool) -> str:
     if not TORCHVISION[name].downloads:
         return "torchvision cannot download this set: put its files there by hand"
-    return "check the network, or put its files there by hand" if tried else "add --download to fetch it"
+    if tried:
+        return "check the network, or put its files there by hand"
+    return "name its folder with --data-root DIR, or add --download to fetch it"

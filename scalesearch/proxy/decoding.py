@@ -234,7 +234,8 @@ def _refuse_full(folder: Path, needed: int) -> None:
     if needed + RESERVE > free:
         needs = f"decoded images need {_size(needed)} beside {_size(RESERVE)} that stay free"
         fault = f"{needs}, but {place} has {_size(free)} free"
-        raise DataError(fault, mend="make room, take fewer with --images N, or name another disk with --cache DIR")
+        fewer = ", take fewer with --images N," if free > RESERVE else ""
+        raise DataError(fault, mend=f"make room{fewer} or name another disk with --cache DIR")
 
 
 def _size(count: int) -> str:

@@ -217,6 +217,11 @@ def repair_document(folder: Path, found: Repaired) -> Document:
         "trials": found.trials,
         "added": found.added,
         "changed": found.changed,
+        "ended": found.ended,
+        "waiting": found.waiting,
+        "begun": list(map(str, found.begun)),
+        "lost_ends": list(map(str, found.lost)),
+        "ahead": list(found.ahead),
         "kept_aside": [str(path) for path in found.aside],
     }
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import secrets
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from scalesearch.agenda import Agenda, agenda, player
 from scalesearch.errors import ScaleSearchError, StudyError
@@ -16,7 +19,7 @@ from scalesearch.runfolder import bind_storage, held, is_torn, placed, recorded
 from scalesearch.search import entries
 from scalesearch.storage import Storage
 from scalesearch.study import Study, is_damage, reason, try_out
-from scalesearch.trials import TrialResult, TrialState
+from scalesearch.trials import Stage, TrialKey, TrialResult, TrialState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +40,23 @@ class Repaired:
     """Those that the study did not have."""
     changed: int
     """Those of which it had an earlier state."""
+    ended: int
+    """Trials of which nothing more is to come."""
+    begun: tuple[TrialKey, ...]
+    """Trials that have begun and not ended."""
+    lost: tuple[TrialKey, ...]
+    """Those of them that lack nothing but their end."""
+    is_finished: bool
+    """Whether nothing is left to train."""
+    ahead: tuple[str, ...]
+    """Trials that `trials.csv` has as ended and the journal has not."""
     aside: tuple[Path, ...]
     """Damaged files, where they are kept."""
+
+    @property
+    def waiting(self) -> int:
+        """Trials that have not begun."""
+        return self.trials - self.ended - len(self.begun)
 
 
 def repair(folder: Path, url: str | None = None) -> Repaired:
@@ -72,6 +90,9 @@ def repair(folder: Path, url: str | None = None) -> Repaired:
                 raise
             except Exception as error:  # noqa: BLE001  whatever a storage that goes away says
                 raise _unusable(place, error, "written") from None
+            results = journal.results
+    begun = [result for result in results if result.state is TrialState.RUNNING]
+    ended = {str(result.key) for result in results if result.has_ended}
     return Repaired(
         storage=place.shown,
         study=place.study,
@@ -80,8 +101,24 @@ def repair(folder: Path, url: str | None = None) -> Repaired:
         trials=trials,
         added=added,
         changed=changed,
+        ended=len(ended),
+        begun=tuple(result.key for result in begun),
+        lost=tuple(result.key for result in begun if len(result.epochs) == result.key.rung),
+        is_finished=now.stage is None,
+        ahead=tuple(name for name in _told_as_ended(folder / "trials.csv") if name not in ended),
         aside=(*aside, *kept),
     )
+
+
+def _told_as_ended(table: Path) -> Iterator[str]:
+    """Names of the trials that a table of them has as ended; none behind its first fault."""
+    with suppress(OSError, ValueError, KeyError, TypeError, csv.Error):
+        if table.is_file():
+            with table.open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    if row["state"] in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED):
+                        key = TrialKey(proxy=row["proxy"], seed=int(row["seed"]), rung=int(row["epochs"]))
+                        yield str(replace(key, stage=cast("Stage", row["stage"])))
 
 
 def _mended(folder: Path, record: Record) -> list[Path]:

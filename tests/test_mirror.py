@@ -19,6 +19,7 @@ from urllib.parse import quote
 import optuna
 import pytest
 import sqlalchemy
+from calling import Call
 from conftest import Program
 from following import begun, expected, searched, small, states, stored
 from hypothesis import example, given
@@ -30,6 +31,9 @@ from scalesearch.journal import NAME, read_journal
 from scalesearch.repair import repair
 from scalesearch.search import mirrored
 from scalesearch.storage import in_folder, on_server, redacted, redacted_argument
+from scalesearch.stored import read_run
+from scalesearch.tables import trials_table
+from scalesearch.trials import TrialKey
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -215,6 +219,37 @@ def test_repair_tells_of_a_last_line_that_was_cut_off(folder: Path):
     (folder / NAME).write_bytes(content[:-1])
     assert repair(folder).is_torn
     assert not repair(folder).is_torn
+
+
+def test_repair_says_how_the_trials_stand_and_which_end_is_lost(folder: Path, call: Call):
+    assert ": 8 ended\n" in call("repair", folder).out
+    results = read_run(folder).results
+    (folder / "trials.csv").write_text(trials_table(results))
+    (folder / "ranking.json").write_text("{}")
+    lines = (folder / NAME).read_bytes().splitlines(keepends=True)
+    last = next(number for number in reversed(range(len(lines))) if b'"kind":"ended"' in lines[number])
+    (folder / NAME).write_bytes(b"".join(lines[:last]) + lines[last][:-9])
+    row = json.loads(lines[last])
+    name = str(TrialKey(proxy=row["proxy"], seed=row["seed"], rung=row["rung"]))
+    told = call("repair", folder).out
+    assert "the last line of the journal was cut off and is left out; study " in told
+    assert ": 7 ended, 1 begun\n" in told
+    assert f"begun but not ended, though all epochs are there, so that the end is lost: {name}\n" in told
+    assert f"trials.csv and ranking.json rest on ends that the journal does not have: {name}\n" in told
+    assert "\nrun the same command: it trains the rest\n" in told
+    document = call("repair", folder, "--json").done
+    assert (document["ended"], document["waiting"], document["begun"], document["ahead"]) == (7, 0, [name], [name])
+    assert document["lost_ends"] == [name]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff", b"state\ncomplete\n", b"proxy,seed,epochs,stage,state\na,x,1,search,failed"]
+)
+def test_a_table_of_trials_that_is_no_such_table_says_nothing(content: bytes, tmp_path: Path):
+    begun(tmp_path / "run")
+    (tmp_path / "run" / "trials.csv").write_bytes(content)
+    found = repair(tmp_path / "run")
+    assert (found.ended, found.waiting, found.ahead, found.is_finished) == (0, found.trials, (), False)
 
 
 def test_repair_speaks_json_and_to_people_and_leaves_a_held_folder(folder: Path, capsys: pytest.CaptureFixture[str]):

@@ -45,6 +45,18 @@ def test_rank_draws_its_intervals_and_status_its_progress(
     assert f"{55 * '━'} 100 %" in call("status", finished[0]).out
 
 
+def test_only_a_finished_run_has_a_full_bar(finished: tuple[Path, Program], call: Call, tmp_path: Path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    journal = tmp_path / "run" / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    while b'"kind":"ended"' not in lines[-1]:
+        lines.pop()
+    journal.write_bytes(b"".join(lines)[:-9])
+    told = call("status", tmp_path / "run").out
+    assert told.startswith("interrupted: 7 of 8 trials done, 1 begun (epochs trained: 3), 0 failed")
+    assert "━─ 99 %\n" in told
+
+
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("base", ["b0", "resnet152"])
 def test_a_plan_fits_the_terminal(call: Call, monkeypatch: pytest.MonkeyPatch, width: int, base: str):

@@ -82,14 +82,14 @@ def status(stored: StoredRun, *, as_json: bool) -> None:
         return
     left = "" if not stored.eta else f", {stored.at_most or 'about '}{duration(stored.eta)} left"
     terminal(as_json).print(f"{stored.standing}{left}")
-    terminal(as_json).print(_bar(stored.share))
+    terminal(as_json).print(_bar(stored.share, is_finished=stored.state == "finished"))
     if stored.state == "finished" and not (stored.folder / "family" / "manifest.json").is_file():
         terminal(as_json).print("the family is not written yet: run the same command")
 
 
-def _bar(share: float) -> str:
-    """How far a run is, failed trials included."""
-    text = f" {100 * share:.0f} %"
+def _bar(share: float, *, is_finished: bool) -> str:
+    """How far a run is, failed trials included. Only that of a finished one is full."""
+    text = f" {min(round(100 * share), 100 if is_finished else 99)} %"
     width = _width(beside=len(text))
-    trained = round(width * share)
+    trained = min(round(width * share), width if is_finished else width - 1)
     return f"{'━' * trained}{'─' * (width - trained)}{text}"

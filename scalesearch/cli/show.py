@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from scalesearch.ranking import Ranking, Row
     from scalesearch.repair import Repaired
 
+MOST_NAMED = 5
+"""Trials that are named in a line."""
 LEFT_OUT = ("rank", "seeds", "d w r %")
 """Columns of a ranking that narrow terminals do without."""
 SHARES = "d w r %: shares of log compute of the trained proxy"
@@ -182,6 +185,24 @@ def repaired(folder: Path, found: Repaired, *, as_json: bool) -> None:
     lines = f"{len(found.damaged)} damaged lines of the journal left out; " if found.damaged else ""
     lines += "the last line of the journal was cut off and is left out; " if found.is_torn else ""
     done = f"{found.trials} trials, {found.added} added, {found.changed} brought up"
-    terminal(as_json).print(f"{lines}study {found.study} in {found.storage}: {done}")
+    told = terminal(as_json).print
+    told(f"{lines}study {found.study} in {found.storage}: {done}: {_where_trials_stand(found)}")
+    if found.lost:
+        told(f"begun but not ended, though all epochs are there, so that the end is lost: {_named(found.lost)}")
+    if found.ahead:
+        told(f"trials.csv and ranking.json rest on ends that the journal does not have: {_named(found.ahead)}")
+    if not found.is_finished:
+        told("run the same command: it trains the rest")
     for path in found.aside:
-        terminal(as_json).print(f"kept aside: {path}")
+        told(f"kept aside: {path}")
+
+
+def _where_trials_stand(found: Repaired) -> str:
+    counts = {"ended": found.ended, "begun": len(found.begun), "waiting": found.waiting}
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count or state == "ended")
+
+
+def _named(trials: Sequence[object]) -> str:
+    """The first trials by name, the others by their number."""
+    more = len(trials) - MOST_NAMED
+    return ", ".join(map(str, trials[:MOST_NAMED])) + (f" and {more} more" if more > 0 else "")

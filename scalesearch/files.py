@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,9 @@ PAUSE = 1.0
 
 UNSETTLED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
 """Answers of file systems that cannot settle a folder, or do not let us open it for that."""
+
+LOCKLESS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK})
+"""Answers of file systems that have no file locks."""
 
 UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}")
 """Names of files that are being written, or that a killed writer left behind. The group is the name they are to get;
@@ -142,6 +146,22 @@ def remove(path: Path, told: Told) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         told(f"{path} cannot be removed: {error.strerror}; it is needed no more")
+
+
+def has_locks(folder: Path) -> bool:
+    """Whether the file system of a folder has file locks; tried on a file without a name.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in LOCKLESS:
+                raise
+            return False
+    return True
 
 
 def settle(folder: Path) -> None:

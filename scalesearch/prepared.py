@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from scalesearch.dataset.value import absolute
 from scalesearch.errors import DataError, StudyError
-from scalesearch.files import make_folder
+from scalesearch.files import has_locks, make_folder
 from scalesearch.plan import Layout, Plan
 from scalesearch.proxy.choice import Choice, Told, key_of
 from scalesearch.proxy.data import choose, choose_test
@@ -157,6 +157,9 @@ def _held(folder: Path, count: int, told: Told) -> Generator[None]:
     """A folder of the cache, for one process at a time."""
     try:
         make_folder(folder)
+        if not has_locks(folder):
+            fault = f"{folder} lies on a file system without file locks, which runs share a cache by"
+            raise DataError(fault, mend="choose another folder with --cache, or leave it out")
         lock = FileLock(folder / ".lock")
         try:
             lock.acquire(blocking=False)

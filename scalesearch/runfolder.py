@@ -19,7 +19,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from scalesearch.errors import DataError, ScaleSearchError, StudyError
-from scalesearch.files import FULL, UNFINISHED, Told, make_folder, sweep, write_whole
+from scalesearch.files import FULL, UNFINISHED, Told, has_locks, make_folder, sweep, write_whole
 from scalesearch.journal import NAME, Journal, Record, read_journal
 from scalesearch.jsonfile import read_object
 from scalesearch.plan import Plan, read_plan
@@ -107,9 +107,13 @@ def held(folder: Path) -> Iterator[None]:
     """Hold a run folder alone.
 
     Raises:
-        StudyError: another process holds it, which is named; or it cannot be written.
+        StudyError: another process holds it, which is named; or it cannot be written, or locked.
     """
     try:
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
+        if not has_locks(new[-1].parent if new else folder):
+            fault = f"{folder} lies on a file system without file locks, which keep two runs apart"
+            raise StudyError(fault, mend="keep it on another, or mount that one with locks (of Lustre: -o flock)")
         for name in ("checkpoints", "logs"):
             make_folder(folder / name)
         lock = FileLock(folder / ".lock")

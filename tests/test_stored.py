@@ -4,6 +4,8 @@ import json
 import os
 import platform
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -428,6 +430,35 @@ def test_a_place_that_cannot_be_written_is_refused_with_the_mend(plan: tuple[Pla
         claimed(tmp_path / "file" / "run", plan[0]),
     ):
         pass
+
+
+def test_a_file_system_without_locks_is_refused_and_its_folders_are_read(
+    folder: Path, plan: tuple[Plan, Layout], files_of: FilesOf, tmp_path: Path
+):
+    studied(folder, plan, complete=4)
+    library, source = (
+        tmp_path / "lockless.so",
+        "#include <errno.h>\nint flock(int f, int o) { errno = ENOSYS; return -1; }",
+    )
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    subprocess.run([compiler, "-x", "c", "-shared", "-fPIC", "-o", library, "-"], input=source, text=True, check=True)
+    before = files_of(folder)
+    assert ".lock" in before
+
+    def told(*command: object) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "LD_PRELOAD": str(library), "COLUMNS": "200"}
+        whole = [sys.executable, "-m", "scalesearch", *map(str, command)]
+        return subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=120)
+
+    assert told("status", folder).stdout.startswith("interrupted: 4 of ")
+    refused = told("repair", folder)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    reason = "lies on a file system without file locks, which keep two runs apart; keep it on another"
+    assert refused.stderr.startswith(f"scalesearch: {folder} {reason}")
+    assert len(refused.stderr.splitlines()) == 1
+    assert files_of(folder) == before
 
 
 def test_a_copied_run_folder_is_the_same_run(folder: Path, plan: tuple[Plan, Layout], tmp_path: Path):

@@ -14,6 +14,7 @@ from calling import Call
 from networks import EFFICIENTNET, EXACT
 
 from scalesearch.agenda import agenda
+from scalesearch.cli import _code
 from scalesearch.cli.commands import app
 from scalesearch.cost import count
 from scalesearch.journal import NAME, Journal
@@ -337,6 +338,28 @@ def test_the_document_of_a_ranking_is_on_stdout_alone(run_folder: Path, call: Ca
         "candidates",
     }
     assert len(document["failed"]) == 1
+
+
+@pytest.mark.parametrize("content", ["#!/bin/sh\necho not found >&2; exit 3\n", None, "#!/bin/sh\necho fine >&2\n"])
+def test_a_page_that_no_browser_shows_is_named_in_one_line(
+    content: str | None,
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin").mkdir()
+    if content:
+        (tmp_path / "bin" / "xdg-open").write_text(content)
+        (tmp_path / "bin" / "xdg-open").chmod(0o755)
+    page = tmp_path / "page.html"
+    assert _code(["report", str(run_folder), "--out", str(page), "--open"]) == 0
+    told = "" if content and "fine" in content else f"no browser can be opened here; the page is {page}"
+    assert "".join(capfd.readouterr().err.splitlines()) == told
+    assert page.is_file()
 
 
 def test_a_ranking_for_people_opens_with_its_evidence_and_names_the_failures(run_folder: Path, call: Call):

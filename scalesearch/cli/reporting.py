@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,9 @@ from scalesearch.errors import SearchFailedError
 if TYPE_CHECKING:
     from scalesearch.boards import Boards
     from scalesearch.engine.work import Event
+
+PATIENCE = 5.0
+"""Time for a browser to say that it cannot be opened [s]."""
 
 
 class Heard(NamedTuple):
@@ -92,4 +97,18 @@ def report(
         for figure in drawn:
             told.print(f"figure: {figure}")
     if open_it:
-        typer.launch(path.resolve().as_uri())
+        _show(path.resolve())
+
+
+def _show(page: Path) -> None:
+    """Show a page in the browser, which nothing is heard of; where none can be opened, say which file it is."""
+    command, nothing = ["open" if sys.platform == "darwin" else "xdg-open", page.as_uri()], subprocess.DEVNULL
+    try:
+        opener = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True)
+        is_open = opener.wait(PATIENCE) == 0
+    except subprocess.TimeoutExpired:  # a browser that goes on in its place
+        is_open = True
+    except OSError:
+        is_open = False
+    if not is_open:
+        console(stderr=True).print(f"no browser can be opened here; the page is {page}")

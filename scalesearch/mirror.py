@@ -60,7 +60,7 @@ class Mirror:
         """What a person should hear, once."""
         with self._changed:
             if self._since is not None and time.monotonic() - self._since > STUCK:
-                self._away("no answer")
+                self._away(f"is behind (a busy machine, or a lock): for {STUCK:g} s no answer")
             found, self._notices = self._notices, []
         return found
 
@@ -73,10 +73,10 @@ class Mirror:
         self._is_over = True
         return not (self._thread.is_alive() or self._due or self._attributes)
 
-    def _away(self, reason: str) -> None:
+    def _away(self, fault: str) -> None:
         if not self._is_away:
             self._is_away = True
-            text = f"the study in {self.storage.shown} cannot be written: {reason}"
+            text = f"the study in {self.storage.shown} {fault}"
             self._notices.append(f"{text}; the search goes on, the study follows when it can")
 
     def _serve(self) -> None:
@@ -105,7 +105,7 @@ class Mirror:
         with self._changed:
             self._since = None
             if after:
-                self._away(after)
+                self._away(f"cannot be written: {after}")
             elif self._is_away:
                 self._is_away = False
                 self._notices.append("the study is written again")

@@ -78,6 +78,23 @@ def test_a_writer_that_holds_the_study_delays_nothing_but_the_study(tmp_path: Pa
     assert states(folder) == expected(folder)
 
 
+def test_a_study_that_is_waited_for_is_told_of_as_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("scalesearch.mirror.STUCK", 0.5)
+    folder = tmp_path / "run"
+    begun(folder)
+    with closing(sqlite3.connect(folder / "study.db")) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        study, notices, end = mirrored(in_folder(folder), *small()), list[str](), time.monotonic() + 60
+        study.follow(images="y")
+        while not notices and time.monotonic() < end:
+            notices += study.notices()
+            time.sleep(0.02)
+        writer.rollback()
+        assert study.close(within=120)
+    told = "study.db is behind (a busy machine, or a lock): for 0.5 s no answer; the search goes on, the study follows"
+    assert told in notices[0]
+
+
 def test_a_study_that_cannot_be_had_is_told_of_once_and_the_search_goes_on(tmp_path: Path):
     folder = tmp_path / "run"
     folder.mkdir()

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from scalesearch.cli.options import (
     BASES,
     FromWeights,
@@ -20,8 +18,8 @@ from scalesearch.cli.options import (
     Naming,
     Quiet,
     Rounding,
+    RunOfRule,
     Weights,
-    named_folder,
     output,
     scaled,
 )
@@ -63,9 +61,7 @@ def scale(
 
 
 def emit(
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", parser=named_folder, help="A run folder, for its rule.")
-    ] = None,
+    folder: RunOfRule = None,
     candidate: Annotated[str | None, scaled("--candidate", help="Id whose rule to take.")] = None,
     base: Annotated[str | None, scaled("--base", help="Network to scale, without a run.")] = None,
     coefficients: Annotated[str | None, scaled("--coefficients", help="ALPHA,BETA,GAMMA.")] = None,

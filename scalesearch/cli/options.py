@@ -98,6 +98,9 @@ Log = Annotated[
 ]
 StudyFile = Annotated[Path | None, search("--study", help="study.yaml; options on the command line win.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", parser=named_folder, help="A run folder.")]
+RunOfRule = Annotated[
+    Path | None, typer.Argument(metavar="[RUN]", parser=named_folder, help="A run folder, for its rule.")
+]
 MaxParams = Annotated[str | None, scaled("--max-params", help="Most parameters of a network, such as 20M.")]
 MaxActivations = Annotated[str | None, scaled("--max-activations", help="Most activations, such as 30M.")]
 MaxMemory = Annotated[str | None, scaled("--max-memory", help="Most bytes of a training step, with its batch: 16G@64.")]

@@ -18,30 +18,14 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
-from scalesearch.errors import DataError, ScaleSearchError, StudyError
-from scalesearch.files import FULL, UNFINISHED, Told, has_locks, make_folder, sweep, write_whole
+from scalesearch.errors import ScaleSearchError, StudyError
+from scalesearch.files import FULL, Told, has_locks, make_folder, write_whole
 from scalesearch.journal import NAME, Journal, Record, read_journal
 from scalesearch.jsonfile import read_object
 from scalesearch.plan import Plan, read_plan
+from scalesearch.runfiles import BARE, names, refuse_foreign, sweep_left
 from scalesearch.storage import Storage, in_folder, is_plain, on_server, redacted_argument
-from scalesearch.trials import STAGES
 
-BARE = frozenset({"checkpoints", "logs", NAME, "plan.yaml", ".lock", ".holder"})
-"""What a run has made before it takes up its images."""
-OURS = BARE - {"plan.yaml"} | {"data", "study.db"}
-"""What a run makes before it writes down its plan, or that may be put there for it."""
-_TRIAL = rf"\w[\w.-]*-s\d+-e\d+(?:{'|'.join(f'-{stage}' for stage in STAGES)})?"
-CHECKPOINT = re.compile(rf"{_TRIAL}\.safetensors(?:\.before)?|\.{_TRIAL}\.safetensors\.[0-9a-f]{{8}}")
-"""Names of the files of a trial's checkpoint, one that is being written included."""
-LOG = re.compile(rf"{_TRIAL}\.log")
-"""Names of the files of a trial's traceback."""
-WRITTEN = re.compile(
-    r"plan\.yaml|journal(?:\.damaged-\d+)?\.jsonl|\.holder|report\.html"
-    r"|(?:candidates|trials)\.csv|(?:scan|ranking|environment)\.json"
-)
-"""Names of the files that are written whole at the top of a run folder."""
-FAMILY = re.compile(r"manifest\.json|config\.yaml|network\.py|model\.safetensors")
-"""The same of its family."""
 NETWORKS = frozenset(
     {"prl_fs", "fhgfs"}
     | {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "davfs"}
@@ -68,10 +52,10 @@ def claimed(folder: Path, plan: Plan) -> Iterator[Plan]:
     Raises:
         StudyError: the folder holds files of others, another plan or another coordinator, or cannot be written.
     """
-    _refuse_foreign(folder)
+    refuse_foreign(folder)
     if (folder / "plan.yaml").is_file():
         _agreed(folder, plan)  # before anything is made in what may be no run folder
-    before = _names(folder)
+    before = names(folder)
     places = (folder / "checkpoints", folder / "logs", folder, *folder.parents)
     made = [path for path in places if not (path.exists() or path.is_symlink())]
     with held(folder):
@@ -80,7 +64,7 @@ def claimed(folder: Path, plan: Plan) -> Iterator[Plan]:
         try:
             yield plan
         except ScaleSearchError:
-            if is_first and _names(folder) <= before | BARE and _is_unused(read_journal(folder / NAME)):
+            if is_first and names(folder) <= before | BARE and _is_unused(read_journal(folder / NAME)):
                 _withdraw(folder, made)
             raise
 
@@ -118,7 +102,7 @@ def held(folder: Path) -> Iterator[None]:
             make_folder(folder / name)
         lock = FileLock(folder / ".lock")
         lock.acquire(timeout=5)  # a coordinator that was just told to stop needs a moment
-        _sweep(folder)
+        sweep_left(folder)
         write_text(folder / ".holder", json.dumps(_ourselves()))
     except Timeout:
         raise StudyError(f"{folder} is in use by {_holder(folder)}", mend="wait for it, or stop it first") from None
@@ -131,21 +115,6 @@ def held(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             (folder / ".holder").unlink()
         lock.release()
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed writers left half written, whether they held the folder or, as of a report, did not."""
-    family = [*folder.glob("family/.*"), *folder.glob("family/*/.*")]
-    for paths, written in ((list(folder.iterdir()), WRITTEN), (family, FAMILY)):
-        for path in paths:
-            if _is_left(path.name, written) and path.is_file():
-                sweep(path)
-
-
-def _is_left(name: str, written: re.Pattern[str]) -> bool:
-    """Whether a name is that of an unfinished file of ours: a person's `.env.20240101` is none."""
-    found = UNFINISHED.fullmatch(name)
-    return found is not None and written.fullmatch(found[1]) is not None
 
 
 def _ourselves() -> dict[str, object]:
@@ -252,32 +221,6 @@ def is_torn(folder: Path, record: Record) -> bool:
     """Whether the last line of a journal that nobody writes is cut off."""
     journal = folder / NAME
     return journal.is_file() and journal.stat().st_size > record.whole
-
-
-def _refuse_foreign(folder: Path) -> None:
-    if not folder.is_dir() or (folder / "plan.yaml").is_file():
-        return
-    foreign = {name for name in _names(folder) if not _is_left(name, WRITTEN)} - OURS
-    for part, ours in (("checkpoints", CHECKPOINT), ("logs", LOG)):
-        foreign |= {f"{part}/{name}" for name in _names(folder / part) if not ours.fullmatch(name)}
-    foreign |= {f"data/{name}" for name in _foreign_images(folder / "data")}
-    if foreign:
-        raise StudyError(f"{folder} holds other files, such as {min(foreign)}", mend="choose another folder with --out")
-
-
-def _names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-
-
-def _foreign_images(data: Path) -> set[str]:
-    """What lies where images are decoded and is no part of prepared images that were put there."""
-    from scalesearch.proxy.images import ARRAYS, SUMMARY, open_images  # brings numpy
-
-    try:
-        open_images(data)
-    except DataError:
-        return _names(data)
-    return _names(data) - {SUMMARY, ".lock", *(f"{name}.npy" for name in ARRAYS)}  # a cache locks its folders
 
 
 def is_live(folder: Path) -> bool:

@@ -31,7 +31,7 @@ from scalesearch.levelling import Scaled
 from scalesearch.mirror import Mirror
 from scalesearch.pace import Group, Pace, grouped
 from scalesearch.plan import ANCHOR, Layout, Plan
-from scalesearch.runfolder import CHECKPOINT
+from scalesearch.runfiles import CHECKPOINT
 from scalesearch.scaling import Coefficients, Multipliers
 from scalesearch.storage import Storage
 from scalesearch.travel import growth_checked, traveller

@@ -87,6 +87,7 @@ FLOORS = {
     "study": 6,
     "mirror": 6,
     "prepared": 6,
+    "runfiles": 6,
     "runfolder": 6,
     "engines": 6,
     "search": 6,

@@ -102,8 +102,9 @@ def emit(
         max_memory=max_memory,
     )
     place = out or (folder or Path()) / (f"family-{candidate}" if candidate else "family")
+    found = plots.outcome(folder) if folder else None  # before the folder is held, as if a run were at work
     with _held(folder, place):
-        family = asked_family(request, plots.outcome(folder) if folder else None)
+        family = asked_family(request, found)
         from scalesearch import emit as emission  # brings torch, which a refused request does without
 
         if out or not folder:  # what a run folder holds follows the run

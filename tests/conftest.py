@@ -21,6 +21,8 @@ import scalesearch
 from scalesearch.cli import _code
 from scalesearch.presets import gpu_listed
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and so would what tests start
+
 # Programs that tests start would compile it each time where PYTHONDONTWRITEBYTECODE is set.
 compileall.compile_dir(Path(scalesearch.__file__).parent, quiet=2)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests share the cores, and threads would wait
@@ -78,7 +80,6 @@ class Program:
 
 def _confined(cores: int) -> None:
     """Confine a program to some of the cores, others for each process of pytest-xdist."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a background job that runs the tests ignores
     if hasattr(os, "sched_setaffinity"):
         every, first = sorted(os.sched_getaffinity(0)), int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
         os.sched_setaffinity(0, {every[(first + number) % len(every)] for number in range(min(cores, len(every)))})

@@ -208,7 +208,7 @@ def fill_until_done(run: Run, folder: Path, chance: random.Random) -> tuple[Any,
         while told(going, WAITING) == before and going.process.poll() is None:
             fill(ballast)
             time.sleep(0.005)
-        ballast.unlink()
+        ballast.unlink(missing_ok=True)  # the program may have ended before it was filled
         met += told(going, WAITING) > before
         while told(going, GOING_ON) < told(going, WAITING) and going.process.poll() is None:
             time.sleep(0.005)

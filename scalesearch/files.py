@@ -177,6 +177,11 @@ def settle(folder: Path) -> None:
             raise
 
 
+def nearest(folder: Path) -> Path:
+    """A folder, or where it is not there the nearest of its parents that is."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder with its parents, all of which outlive a loss of power; one that is there is left as it is."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from scalesearch.dataset.value import absolute
 from scalesearch.errors import DataError, StudyError
-from scalesearch.files import has_locks, make_folder
+from scalesearch.files import has_locks, make_folder, nearest
 from scalesearch.plan import Layout, Plan
 from scalesearch.proxy.choice import Choice, Told, key_of
 from scalesearch.proxy.data import choose, choose_test
@@ -107,10 +107,10 @@ def refuse_unwritable(cache: Path) -> None:
         DataError: it is a file, or nothing may be written there.
     """
     place = absolute(cache)
-    nearest = next(path for path in (place, *place.parents) if os.path.exists(path))
-    needed = os.X_OK if nearest == place else os.W_OK | os.X_OK  # in a cache that is there, folders of images may be
-    if not (nearest.is_dir() and os.access(nearest, needed)):
-        raise DataError(f"{nearest} is no folder that can be written", mend="choose another folder with --cache")
+    there = nearest(place)
+    needed = os.X_OK if there == place else os.W_OK | os.X_OK  # in a cache that is there, folders of images may be
+    if not (there.is_dir() and os.access(there, needed)):
+        raise DataError(f"{there} is no folder that can be written", mend="choose another folder with --cache")
 
 
 def side_needed(plan: Plan, layout: Layout) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from pathlib import Path
 
 from scalesearch.errors import DataError, StudyError
-from scalesearch.files import UNFINISHED, sweep
+from scalesearch.files import UNFINISHED, Told, listed, remove, sweep
 from scalesearch.journal import NAME
 from scalesearch.trials import STAGES
 
@@ -19,22 +20,35 @@ CHECKPOINT = re.compile(rf"{_TRIAL}\.safetensors(?:\.before)?|\.{_TRIAL}\.safete
 """Names of the files of a trial's checkpoint, one that is being written included."""
 LOG = re.compile(rf"{_TRIAL}\.log")
 """Names of the files of a trial's traceback."""
-WRITTEN = re.compile(
+RUN_FILES = re.compile(
     r"plan\.yaml|journal(?:\.damaged-\d+)?\.jsonl|\.holder|report\.html"
     r"|(?:candidates|trials)\.csv|(?:scan|ranking|environment)\.json"
 )
 """Names of the files that are written whole at the top of a run folder."""
-FAMILY = re.compile(r"manifest\.json|config\.yaml|network\.py|model\.safetensors")
+FAMILY_FILES = re.compile(r"manifest\.json|config\.yaml|network\.py|model\.safetensors")
 """The same of its family."""
 
 
 def sweep_left(folder: Path) -> None:
     """Remove what killed writers left half written, whether they held the folder or, as of a report, did not."""
     family = [*folder.glob("family/.*"), *folder.glob("family/*/.*")]
-    for paths, written in ((list(folder.iterdir()), WRITTEN), (family, FAMILY)):
+    for paths, written in ((list(folder.iterdir()), RUN_FILES), (family, FAMILY_FILES)):
         for path in paths:
             if _is_left(path.name, written) and path.is_file():
                 sweep(path)
+
+
+def sweep_checkpoints(checkpoints: Path, wanted: Set[Path], told: Told) -> None:
+    """Remove what killed writers and finished trials left behind; behind a link it may be another run's.
+
+    Args:
+        checkpoints: the folder.
+        wanted: those that stay.
+        told: hears of one that cannot be removed.
+    """
+    for path in listed(checkpoints):
+        if path not in wanted and CHECKPOINT.fullmatch(path.name) and path.is_file():
+            remove(path, told)
 
 
 def _is_left(name: str, written: re.Pattern[str]) -> bool:
@@ -51,7 +65,7 @@ def refuse_foreign(folder: Path) -> None:
     """
     if not folder.is_dir() or (folder / "plan.yaml").is_file():
         return
-    foreign = {name for name in names(folder) if not _is_left(name, WRITTEN)} - OURS
+    foreign = {name for name in names(folder) if not _is_left(name, RUN_FILES)} - OURS
     for part, ours in (("checkpoints", CHECKPOINT), ("logs", LOG)):
         foreign |= {f"{part}/{name}" for name in names(folder / part) if not ours.fullmatch(name)}
     foreign |= {f"data/{name}" for name in _foreign_images(folder / "data")}

@@ -19,7 +19,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from scalesearch.errors import ScaleSearchError, StudyError
-from scalesearch.files import FULL, Told, has_locks, make_folder, write_whole
+from scalesearch.files import FULL, Told, has_locks, make_folder, nearest, write_whole
 from scalesearch.journal import NAME, Journal, Record, read_journal
 from scalesearch.jsonfile import read_object
 from scalesearch.plan import Plan, read_plan
@@ -94,8 +94,7 @@ def held(folder: Path) -> Iterator[None]:
         StudyError: another process holds it, which is named; or it cannot be written, or locked.
     """
     try:
-        new = [path for path in (folder, *folder.parents) if not path.exists()]
-        if not has_locks(new[-1].parent if new else folder):
+        if not has_locks(nearest(folder)):
             fault = f"{folder} lies on a file system without file locks, which keep two runs apart"
             raise StudyError(fault, mend="keep it on another, or mount that one with locks (of Lustre: -o flock)")
         for name in ("checkpoints", "logs"):

@@ -25,13 +25,13 @@ from scalesearch.engine.work import (
     Work,
 )
 from scalesearch.errors import ClusterError, DataError, EngineError
-from scalesearch.files import generations, listed, remove
+from scalesearch.files import generations, remove
 from scalesearch.journal import Journal
 from scalesearch.levelling import Scaled
 from scalesearch.mirror import Mirror
 from scalesearch.pace import Group, Pace, grouped
 from scalesearch.plan import ANCHOR, Layout, Plan
-from scalesearch.runfiles import CHECKPOINT
+from scalesearch.runfiles import sweep_checkpoints
 from scalesearch.scaling import Coefficients, Multipliers
 from scalesearch.storage import Storage
 from scalesearch.travel import growth_checked, traveller
@@ -147,7 +147,8 @@ def search(
         study.follow(left=[asdict(leave) for leave in now.search.leaves])
         ended = {result.key for result in results if result.has_ended}
         waiting = [group for group in grouped(now.due, pace.together) if not ended.issuperset(group)]
-        _sweep(folder, waiting, observer)
+        wanted = {path for one in waiting for path in generations(_checkpoint(folder, one))}
+        sweep_checkpoints(folder / "checkpoints", wanted, lambda text: observer.happened(Noticed(text)))
         if now.stage is None:
             return True
         observer.planned(now)
@@ -274,8 +275,10 @@ class _Batch:
             farther = event.step > self._kept[event.key]
             self._kept[event.key] = max(event.step, self._kept[event.key])
             return farther
-        is_farther = isinstance(event, Progress) and self._journal.report(event.key, event.result)
-        if not isinstance(event, Progress):
+        if isinstance(event, Progress):
+            is_farther = self._journal.report(event.key, event.result)
+        else:
+            is_farther = False
             self._end(event)
         self._study.follow(self._journal.result(event.key))
         return is_farther
@@ -288,14 +291,6 @@ class _Batch:
             is_short = event.key.rung < self._epochs
             beside = [key for key in self._groups[event.key] if key in self._finished and key not in self._ended]
             self._journal.end(event.key, TrialState.PRUNED if is_short else TrialState.COMPLETE, beside=beside)
-
-
-def _sweep(folder: Path, waiting: Sequence[Group], observer: Observer) -> None:
-    """Remove what killed writers and finished trials left behind; behind a link it may be another run's."""
-    wanted = {path for one in waiting for path in generations(_checkpoint(folder, one))}
-    for path in listed(folder / "checkpoints"):
-        if path not in wanted and CHECKPOINT.fullmatch(path.name) and path.is_file():
-            remove(path, lambda text: observer.happened(Noticed(text)))
 
 
 def _checkpoint(folder: Path, group: Group) -> Path:

@@ -18,7 +18,7 @@ import PIL
 
 from scalesearch.dataset.faults import image_reason, unreadable
 from scalesearch.errors import DataError
-from scalesearch.files import make_folder, settle, whole_file, write_whole
+from scalesearch.files import make_folder, nearest, settle, whole_file, write_whole
 from scalesearch.jsonfile import read_object
 from scalesearch.proxy.choice import CHUNK, Choice, Chunk, Told, Wanted, pooled
 from scalesearch.proxy.images import ARRAYS, SUMMARY, Array, Images, open_images, seal
@@ -229,7 +229,7 @@ def _missing(path: Path, size: int) -> int:
 
 
 def _refuse_full(folder: Path, needed: int) -> None:
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    place = nearest(folder)
     free = shutil.disk_usage(place).free
     if needed + RESERVE > free:
         needs = f"decoded images need {_size(needed)} beside {_size(RESERVE)} that stay free"

@@ -72,6 +72,17 @@ def read_journal(path: Path) -> Record:
     )
 
 
+def refuse_link(path: Path) -> None:
+    """Refuse to write a journal through a link.
+
+    Raises:
+        StudyError: it is one, wherever it leads.
+    """
+    if path.is_symlink():
+        fault = f"{path} is a link, and a file that it leads to is not written"
+        raise StudyError(fault, mend="put the file itself in its place, or run into a new folder")
+
+
 @dataclass(slots=True)
 class _Found:
     """What lines come to, while they are read."""
@@ -155,9 +166,7 @@ class Journal:
         Raises:
             StudyError: see `read_journal`; or it cannot be written, or is a link.
         """
-        if path.is_symlink():
-            fault = f"{path} is a link, and a file that it leads to is not written"
-            raise StudyError(fault, mend="put the file itself in its place, or run into a new folder")
+        refuse_link(path)
         self._found = _read(path)
         self._path, self._tell, self._check = path, tell, check
         self._since: dict[TrialKey, float] = {}

@@ -13,7 +13,7 @@ from typing import cast
 from scalesearch.agenda import Agenda, agenda, player
 from scalesearch.errors import ScaleSearchError, StudyError
 from scalesearch.files import settle, write_whole
-from scalesearch.journal import NAME, Journal, Record, is_whole
+from scalesearch.journal import NAME, Journal, Record, is_whole, refuse_link
 from scalesearch.plan import Layout, Plan, lay_out, read_plan
 from scalesearch.runfolder import bind_storage, held, is_torn, placed, recorded
 from scalesearch.search import entries
@@ -70,8 +70,9 @@ def repair(folder: Path, url: str | None = None) -> Repaired:
         StudyError: no run in that folder, one that is in use, or no place for its study.
     """
     plan = read_plan(folder)
+    refuse_link(folder / NAME)  # what is refused changes nothing
     recorded(folder)
-    placed(folder, url)  # what is refused changes nothing
+    placed(folder, url)
     with held(folder):
         record, place = recorded(folder), placed(folder, url)
         if place.file is None:

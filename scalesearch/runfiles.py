@@ -21,7 +21,7 @@ CHECKPOINT = re.compile(rf"{_TRIAL}\.safetensors(?:\.before)?|\.{_TRIAL}\.safete
 LOG = re.compile(rf"{_TRIAL}\.log")
 """Names of the files of a trial's traceback."""
 RUN_FILES = re.compile(
-    r"plan\.yaml|journal(?:\.damaged-\d+)?\.jsonl|\.holder|report\.html"
+    r"plan\.yaml|study\.db|journal(?:\.damaged-\d+)?\.jsonl|\.holder|report\.html"
     r"|(?:candidates|trials)\.csv|(?:scan|ranking|environment)\.json"
 )
 """Names of the files that are written whole at the top of a run folder."""

@@ -6,6 +6,7 @@ and what it holds is looked up.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Stored
 
 from scalesearch.errors import StudyError
+from scalesearch.files import write_whole
 from scalesearch.levelling import TOLERANCE
 from scalesearch.scaling import Coefficients
 from scalesearch.space import LARGEST_BUDGET
@@ -202,7 +204,24 @@ def _named(storage: Storage) -> Iterator[None]:
 
 def _database(storage: Storage) -> optuna.storages.RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if storage.file is not None and not os.path.lexists(storage.file):
+        _make(storage.file)
     return optuna.storages.RDBStorage(_address(storage), engine_kwargs=_engine(storage))
+
+
+def _make(path: Path) -> None:
+    """Make the file of a study, with Optuna's tables, whole or not at all.
+
+    In its place SQLite would make them one by one. A kill or a full disk between a table and its indexes leaves one
+    without them for good, and then a study of the same name may be there twice.
+    """
+    memory = sqlite3.connect(":memory:")
+    database = optuna.storages.RDBStorage("sqlite://", {"creator": lambda: memory})
+    content = memory.serialize()
+    _close(database)
+    for end in ("-wal", "-shm", "-journal"):  # of a file that is gone: SQLite would read them into this one
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    write_whole(path, content)
 
 
 def _close(database: optuna.storages.RDBStorage) -> None:

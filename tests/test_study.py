@@ -1,5 +1,7 @@
 """The stored study: what it is brought to, by us and step by step, and what plain Optuna sees of it."""
 
+import resource
+import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -61,6 +63,12 @@ def brought(tmp_path: Path, *results: TrialResult) -> None:
 def plain(tmp_path: Path) -> optuna.Study:
     """The study as any user of Optuna opens it."""
     return optuna.load_study(study_name="scalesearch", storage=f"sqlite:///{tmp_path / 'study.db'}")
+
+
+def schema(file: Path) -> set[str]:
+    """How every table and index of a file was made."""
+    with closing(sqlite3.connect(file)) as database:
+        return {text for (text,) in database.execute("SELECT sql FROM sqlite_master") if text}
 
 
 def waiting(key: TrialKey) -> TrialResult:
@@ -220,3 +228,37 @@ def test_the_folder_of_a_study_may_have_any_name(tmp_path: Path):
     with closing(Study(in_folder(folder))) as study:
         assert KEYS[0] in study
     assert [path.name for path in folder.iterdir()] == ["study.db"]
+
+
+def test_a_new_study_has_every_index_that_optunas_own_has(tmp_path: Path):
+    Study(in_folder(tmp_path)).close()
+    optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'plain.db'}").engine.dispose()
+    ours, theirs = (schema(tmp_path / name) for name in ("study.db", "plain.db"))
+    assert ours == theirs
+    assert any("UNIQUE INDEX ix_studies_study_name" in text for text in ours)
+
+
+def test_a_study_without_room_for_its_tables_leaves_no_file_and_is_made_later(tmp_path: Path):
+    # in its place SQLite makes tables one by one, and what a full disk cuts off is never made
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in (0, 20_000, 60_000, 100_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                Study(in_folder(tmp_path))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert not list(tmp_path.iterdir())
+    brought(tmp_path, *LIFE)
+    assert plain(tmp_path).trials[0].state.name == "COMPLETE"
+
+
+def test_the_log_of_a_study_that_is_gone_is_not_read_into_a_new_one(tmp_path: Path):
+    with closing(Study(in_folder(tmp_path))) as study:
+        study.add(ENTRIES[0], waiting(KEYS[0]))
+        log = (tmp_path / "study.db-wal").read_bytes()
+    (tmp_path / "study.db").unlink()
+    (tmp_path / "study.db-wal").write_bytes(log)
+    with closing(Study(in_folder(tmp_path))) as study:
+        assert len(study) == 0
+    assert schema(tmp_path / "study.db")

@@ -3,7 +3,8 @@
 Operations are counted from 1 over all processes, in three kinds; what would change nothing, as making a folder that is
 there, is none. `file_faults.py` fills in the fault that is wanted and reads what came of it. At its number either the
 process that makes the operation is killed, half of a write written, or the disk is full: nothing that needs room finds
-any for half a second, in any process; if wanted again and again, so many operations later each time.
+any for half a second, in any process. If wanted again and again, only operations that need room are counted, and none
+from a refused one until that is tried again: so often as a program tries, each has the number that it would have had.
 
 The C library calls itself past these functions: what is written through its streams is met at `fwrite`. Opened by
 `fopen` is no file of ours. */
@@ -28,6 +29,7 @@ The C library calls itself past these functions: what is written through its str
 
 #define EXPORT __attribute__((visibility("default")))
 #define SECONDS_FULL 0.5
+#define PATIENCE 60 /* operations in which a refused one is tried again, or never */
 
 enum { KILL = 1, FULL = 2 };                /* faults */
 enum { COORDINATOR, OTHERS, STUDY, KINDS }; /* whose operations; those on the study's files are of no process */
@@ -45,6 +47,10 @@ struct noted {
 static struct shared {
     uint64_t fault, kind, at;
     uint64_t every;        /* operations from one full disk to the next; 0 = one only */
+    uint64_t is_held;      /* while one of them is looked at */
+    uint64_t counted;      /* of those that need room */
+    uint64_t again;        /* what was refused and is not yet tried again; 0 = nothing */
+    uint64_t patience;     /* operations until that is given up */
     uint64_t coordinator;  /* pid of the first process */
     uint64_t met_by;       /* pid; 0 = nobody */
     uint64_t full_until;   /* [ns] */
@@ -90,14 +96,51 @@ static const char *below(const char *path)
     return path[length] ? path + length + 1 : path + length;
 }
 
-static int is_full(uint64_t kind, uint64_t number)
+/* What an operation does to which file, as a number; a file that is being written has its name without the end. */
+static uint64_t what(const char *name, const char *file)
 {
-    uint64_t at = shared->at, time = now();
-    if (kind == shared->kind && number >= at &&
-        __atomic_compare_exchange_n(&shared->at, &at, shared->every ? number + shared->every : UINT64_MAX, 0,
-                                    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+    uint64_t found = 14695981039346656037u; /* FNV-1a */
+    size_t length = strlen(file);
+    if (length > 9 && file[length - 9] == '.' && strspn(file + length - 8, "0123456789abcdef") == 8)
+        length -= 9;
+    for (; *name; name++)
+        found = (found ^ (unsigned char)*name) * 1099511628211u;
+    for (size_t place = 0; place < length; place++)
+        found = (found ^ (unsigned char)file[place]) * 1099511628211u;
+    return found | 1;
+}
+
+static int is_due_once(uint64_t number)
+{
+    uint64_t at = shared->at;
+    return number >= at && __atomic_compare_exchange_n(&shared->at, &at, UINT64_MAX, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+static int is_due_again(uint64_t what, uint64_t time)
+{
+    int is_due = 0;
+    while (__atomic_exchange_n(&shared->is_held, 1, __ATOMIC_SEQ_CST))
+        ;
+    if (shared->again) {
+        if ((what == shared->again && time >= shared->full_until) || !--shared->patience)
+            shared->again = 0;
+    } else if (++shared->counted >= shared->at) {
+        shared->at = shared->counted + shared->every;
+        shared->again = what;
+        shared->patience = PATIENCE;
+        is_due = 1;
+    }
+    __atomic_store_n(&shared->is_held, 0, __ATOMIC_SEQ_CST);
+    return is_due;
+}
+
+static int is_full(uint64_t kind, uint64_t number, uint64_t what)
+{
+    uint64_t time = now();
+    if (kind == shared->kind && (shared->every ? is_due_again(what, time) : is_due_once(number))) {
         shared->full_until = time + (uint64_t)(SECONDS_FULL * 1e9);
         shared->met_by = (uint64_t)getpid();
+        return 1;
     }
     return time < shared->full_until;
 }
@@ -110,7 +153,7 @@ static int fate(const char *name, const char *path, int needs_room)
         return GO_ON;
     uint64_t kind = !strncmp(file, "study.db", 8) ? STUDY : shared->coordinator == (uint64_t)getpid() ? COORDINATOR : OTHERS;
     uint64_t number = __atomic_add_fetch(&shared->made[kind], 1, __ATOMIC_SEQ_CST);
-    int refused = shared->fault == FULL && needs_room && is_full(kind, number);
+    int refused = shared->fault == FULL && needs_room && is_full(kind, number, what(name, file));
     uint64_t place = __atomic_fetch_add(&shared->all, 1, __ATOMIC_SEQ_CST);
     if (place < shared->most) {
         struct noted *noted = &shared->list[place];

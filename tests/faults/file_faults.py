@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 SOURCE = Path(__file__).with_name("file_faults.c")
-HEADER, NOTED = struct.Struct("=12Q"), struct.Struct("=4i16s104s")
+HEADER, NOTED = struct.Struct("=16Q"), struct.Struct("=4i16s104s")
 MOST = 20_000
 """Operations that are noted one by one."""
 
@@ -69,9 +69,9 @@ class FileFaults:
     ) -> dict[str, str]:
         """Have a fault at an operation in a folder, counted from 1; returns the environment of the program.
 
-        With `every` a disk is full again, so many operations after each full one.
+        With `every` a disk is full again, so many operations after each full one; counted are those that need room.
         """
-        self._file.write_bytes(HEADER.pack(fault, kind, at, every, *[0] * 7, MOST))
+        self._file.write_bytes(HEADER.pack(fault, kind, at, every, *[0] * 11, MOST))
         with self._file.open("r+b") as file:
             file.truncate(HEADER.size + MOST * NOTED.size)
         return {"LD_PRELOAD": str(self._library), "FILE_FAULTS": str(self._file), "FILE_FAULTS_IN": str(folder)}

@@ -50,7 +50,7 @@ EVERY = (
     if FULL
     else {Kind.COORDINATOR: 25, Kind.WORKERS: 25, Kind.STUDY: 75}
 )
-"""Operations of a kind from one full disk to the next; a study that could not be written is opened anew."""
+"""Operations of a kind that need room from one full disk to the next; a study that found none is opened anew."""
 OPTIONS = {**SEARCHES, "few": FEW}
 SHARES = {"worker": 70, "coordinator": 20, "both": 10}
 
@@ -270,17 +270,18 @@ def test_a_disk_that_is_full_again_and_again_is_waited_for_and_changes_no_byte(
 ):
     run = disturbed("few", "sqlite")
     made = counted(run, faults, tmp_path)
-    before = len(preparing(made)) if kind == Kind.COORDINATOR else 0
+    before = preparing(made) if kind == Kind.COORDINATOR else []
+    wanted = {what(one) for one in ours(made, kind)[len(before) :] if one.needs_room}
+    start = sum(one.needs_room for one in before)
     refused: list[Operation] = []
     every = EVERY[kind]
     for first in range(1, every + 1) if FULL else [every]:
         folder = tmp_path / f"{kind.name}-{first}"
-        environment = faults.set(folder, Fault.FULL, kind, before + first, every)
+        environment = faults.set(folder, Fault.FULL, kind, start + first, every)
         waiting = run.start(folder, cores=1, STEP_SECONDS="0", **environment)
         assert waiting.wait() == 0, (first, waiting.err.read_text())
         refused += [one for one in faults.operations() if one.refused]
         assert_is_whole(run, folder)
-    wanted = {what(one) for one in ours(made, kind)[before:] if one.needs_room}
     missed = wanted - {what(one) for one in refused}
     print(f"{len(refused)} operations refused; never refused: {sorted(missed)}")
     assert not missed if FULL else len(missed) < len(wanted)

@@ -4,7 +4,7 @@ Operations are counted from 1 over all processes, in three kinds; what would cha
 there, is none. `file_faults.py` fills in the fault that is wanted and reads what came of it. At its number either the
 process that makes the operation is killed, half of a write written, or the disk is full: nothing that needs room finds
 any for half a second, in any process. If wanted again and again, only operations that need room are counted, and none
-from a refused one until that is tried again: so often as a program tries, each has the number that it would have had.
+from a refused one until that is tried again or given up: what a program tries twice would else move all that follows.
 
 The C library calls itself past these functions: what is written through its streams is met at `fwrite`. Opened by
 `fopen` is no file of ours. */
@@ -29,7 +29,7 @@ The C library calls itself past these functions: what is written through its str
 
 #define EXPORT __attribute__((visibility("default")))
 #define SECONDS_FULL 0.5
-#define PATIENCE 60 /* operations in which a refused one is tried again, or never */
+#define PATIENCE 8 /* operations in which a refused one is tried again, or never: a file is written with five */
 
 enum { KILL = 1, FULL = 2 };                /* faults */
 enum { COORDINATOR, OTHERS, STUDY, KINDS }; /* whose operations; those on the study's files are of no process */

@@ -3,8 +3,8 @@
 Operations are counted from 1 over all processes, in three kinds; what would change nothing, as making a folder that is
 there, is none. `file_faults.py` fills in the fault that is wanted and reads what came of it. At its number either the
 process that makes the operation is killed, half of a write written, or the disk is full: nothing that needs room finds
-any for half a second, in any process. If wanted again and again, only operations that need room are counted, and none
-from a refused one until that is tried again or given up: what a program tries twice would else move all that follows.
+any for half a second, in any process; if wanted again and again, so many operations later each time. Or, from its number
+on, each of the operations in a list finds no room the first time.
 
 The C library calls itself past these functions: what is written through its streams is met at `fwrite`. Opened by
 `fopen` is no file of ours. */
@@ -29,11 +29,12 @@ The C library calls itself past these functions: what is written through its str
 
 #define EXPORT __attribute__((visibility("default")))
 #define SECONDS_FULL 0.5
-#define PATIENCE 8 /* operations in which a refused one is tried again, or never: a file is written with five */
 
-enum { KILL = 1, FULL = 2 };                /* faults */
+enum { KILL = 1, FULL = 2, FULL_ONCE = 3 }; /* faults */
 enum { COORDINATOR, OTHERS, STUDY, KINDS }; /* whose operations; those on the study's files are of no process */
 enum { GO_ON, NO_ROOM, DIE };               /* fates of an operation */
+
+#define NAMED 256
 
 struct noted {
     int32_t pid;
@@ -47,16 +48,13 @@ struct noted {
 static struct shared {
     uint64_t fault, kind, at;
     uint64_t every;        /* operations from one full disk to the next; 0 = one only */
-    uint64_t is_held;      /* while one of them is looked at */
-    uint64_t counted;      /* of those that need room */
-    uint64_t again;        /* what was refused and is not yet tried again; 0 = nothing */
-    uint64_t patience;     /* operations until that is given up */
     uint64_t coordinator;  /* pid of the first process */
     uint64_t met_by;       /* pid; 0 = nobody */
     uint64_t full_until;   /* [ns] */
     uint64_t made[KINDS];
     uint64_t all;
     uint64_t most;         /* places in the list */
+    uint64_t named[NAMED]; /* what is to find no room once, see `what` */
     struct noted list[];
 } *shared;
 
@@ -96,7 +94,19 @@ static const char *below(const char *path)
     return path[length] ? path + length + 1 : path + length;
 }
 
-/* What an operation does to which file, as a number; a file that is being written has its name without the end. */
+static int is_full(uint64_t kind, uint64_t number)
+{
+    uint64_t at = shared->at, time = now();
+    if (kind == shared->kind && number >= at &&
+        __atomic_compare_exchange_n(&shared->at, &at, shared->every ? number + shared->every : UINT64_MAX, 0,
+                                    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+        shared->full_until = time + (uint64_t)(SECONDS_FULL * 1e9);
+        shared->met_by = (uint64_t)getpid();
+    }
+    return time < shared->full_until;
+}
+
+/* What an operation does to which file, as a number; a file that is being written is called as it will be. */
 static uint64_t what(const char *name, const char *file)
 {
     uint64_t found = 14695981039346656037u; /* FNV-1a */
@@ -107,42 +117,28 @@ static uint64_t what(const char *name, const char *file)
         found = (found ^ (unsigned char)*name) * 1099511628211u;
     for (size_t place = 0; place < length; place++)
         found = (found ^ (unsigned char)file[place]) * 1099511628211u;
-    return found | 1;
+    return found;
 }
 
-static int is_due_once(uint64_t number)
+static int is_named(uint64_t kind, uint64_t number, uint64_t what)
 {
-    uint64_t at = shared->at;
-    return number >= at && __atomic_compare_exchange_n(&shared->at, &at, UINT64_MAX, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-}
-
-static int is_due_again(uint64_t what, uint64_t time)
-{
-    int is_due = 0;
-    while (__atomic_exchange_n(&shared->is_held, 1, __ATOMIC_SEQ_CST))
-        ;
-    if (shared->again) {
-        if ((what == shared->again && time >= shared->full_until) || !--shared->patience)
-            shared->again = 0;
-    } else if (++shared->counted >= shared->at) {
-        shared->at = shared->counted + shared->every;
-        shared->again = what;
-        shared->patience = PATIENCE;
-        is_due = 1;
+    if (kind != shared->kind || number < shared->at)
+        return 0;
+    for (size_t place = 0; place < NAMED && shared->named[place]; place++) {
+        uint64_t wanted = what;
+        if (__atomic_compare_exchange_n(&shared->named[place], &wanted, 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+            shared->met_by = (uint64_t)getpid();
+            return 1;
+        }
     }
-    __atomic_store_n(&shared->is_held, 0, __ATOMIC_SEQ_CST);
-    return is_due;
+    return 0;
 }
 
-static int is_full(uint64_t kind, uint64_t number, uint64_t what)
+static int finds_room(uint64_t kind, uint64_t number, const char *name, const char *file)
 {
-    uint64_t time = now();
-    if (kind == shared->kind && (shared->every ? is_due_again(what, time) : is_due_once(number))) {
-        shared->full_until = time + (uint64_t)(SECONDS_FULL * 1e9);
-        shared->met_by = (uint64_t)getpid();
-        return 1;
-    }
-    return time < shared->full_until;
+    if (shared->fault == FULL)
+        return !is_full(kind, number);
+    return shared->fault != FULL_ONCE || !is_named(kind, number, what(name, file));
 }
 
 static int fate(const char *name, const char *path, int needs_room)
@@ -153,7 +149,7 @@ static int fate(const char *name, const char *path, int needs_room)
         return GO_ON;
     uint64_t kind = !strncmp(file, "study.db", 8) ? STUDY : shared->coordinator == (uint64_t)getpid() ? COORDINATOR : OTHERS;
     uint64_t number = __atomic_add_fetch(&shared->made[kind], 1, __ATOMIC_SEQ_CST);
-    int refused = shared->fault == FULL && needs_room && is_full(kind, number, what(name, file));
+    int refused = needs_room && !finds_room(kind, number, name, file);
     uint64_t place = __atomic_fetch_add(&shared->all, 1, __ATOMIC_SEQ_CST);
     if (place < shared->most) {
         struct noted *noted = &shared->list[place];

@@ -49,7 +49,7 @@ EVERY = (
     if FULL
     else {Kind.COORDINATOR: 25, Kind.WORKERS: 25, Kind.STUDY: 75}
 )
-"""Operations of a kind that need room from one full disk to the next; a study that found none is opened anew."""
+"""Operations of a kind from one full disk to the next; a study that could not be written is opened anew."""
 TURNS = 8 if FULL else 0
 """Runs at most in which what no full disk has met finds no room: what is not tried again waits for the next run."""
 OPTIONS = {**SEARCHES, "few": FEW}

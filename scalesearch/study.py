@@ -204,9 +204,14 @@ def _named(storage: Storage) -> Iterator[None]:
 
 def _database(storage: Storage) -> optuna.storages.RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if storage.file is not None and not os.path.lexists(storage.file):
+    if storage.file is not None and _is_unmade(storage.file):
         _make(storage.file)
     return optuna.storages.RDBStorage(_address(storage), engine_kwargs=_engine(storage))
+
+
+def _is_unmade(path: Path) -> bool:
+    """Whether there is no file, or an empty one, as whoever looks too early makes it."""
+    return not os.path.lexists(path) or (path.is_file() and not path.stat().st_size)
 
 
 def _make(path: Path) -> None:

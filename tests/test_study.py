@@ -230,7 +230,10 @@ def test_the_folder_of_a_study_may_have_any_name(tmp_path: Path):
     assert [path.name for path in folder.iterdir()] == ["study.db"]
 
 
-def test_a_new_study_has_every_index_that_optunas_own_has(tmp_path: Path):
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_a_new_study_has_every_index_that_optunas_own_has(tmp_path: Path, is_empty: bool):
+    if is_empty:
+        (tmp_path / "study.db").touch()
     Study(in_folder(tmp_path)).close()
     optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'plain.db'}").engine.dispose()
     ours, theirs = (schema(tmp_path / name) for name in ("study.db", "plain.db"))
@@ -238,7 +241,10 @@ def test_a_new_study_has_every_index_that_optunas_own_has(tmp_path: Path):
     assert any("UNIQUE INDEX ix_studies_study_name" in text for text in ours)
 
 
-def test_a_study_without_room_for_its_tables_leaves_no_file_and_is_made_later(tmp_path: Path):
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_a_study_without_room_for_its_tables_has_none_and_is_made_later(tmp_path: Path, is_empty: bool):
+    if is_empty:
+        (tmp_path / "study.db").touch()
     # in its place SQLite makes tables one by one, and what a full disk cuts off is never made
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for most in (0, 20_000, 60_000, 100_000):
@@ -248,7 +254,7 @@ def test_a_study_without_room_for_its_tables_leaves_no_file_and_is_made_later(tm
                 Study(in_folder(tmp_path))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        assert not list(tmp_path.iterdir())
+        assert [(one.name, one.stat().st_size) for one in tmp_path.iterdir()] == [("study.db", 0)] * is_empty
     brought(tmp_path, *LIFE)
     assert plain(tmp_path).trials[0].state.name == "COMPLETE"
 

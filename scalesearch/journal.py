@@ -72,15 +72,14 @@ def read_journal(path: Path) -> Record:
     )
 
 
-def refuse_link(path: Path) -> None:
-    """Refuse to write a journal through a link.
+def refuse_link(path: Path, mend: str = "put the file itself in its place, or run into a new folder") -> None:
+    """Refuse to write a file of a run in place where it is a link.
 
     Raises:
         StudyError: it is one, wherever it leads.
     """
     if path.is_symlink():
-        fault = f"{path} is a link, and a file that it leads to is not written"
-        raise StudyError(fault, mend="put the file itself in its place, or run into a new folder")
+        raise StudyError(f"{path} is a link, and a file that it leads to is not written", mend=mend)
 
 
 @dataclass(slots=True)

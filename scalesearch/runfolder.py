@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from scalesearch.errors import ScaleSearchError, StudyError
 from scalesearch.files import FULL, Told, has_locks, make_folder, nearest, write_whole
-from scalesearch.journal import NAME, Journal, Record, read_journal
+from scalesearch.journal import NAME, Journal, Record, read_journal, refuse_link
 from scalesearch.jsonfile import read_object
 from scalesearch.plan import Plan, read_plan
 from scalesearch.runfiles import BARE, names, refuse_foreign, sweep_left
@@ -167,11 +167,7 @@ def placed(folder: Path, url: str | None) -> Storage:
             f"{folder} lies on a network file system ({kind}), where SQLite keeps no study",
             mend="keep it on a server with --storage postgresql://user@host/database, or use a local --out",
         )
-    if (folder / "study.db").is_symlink():
-        raise StudyError(
-            f"{folder / 'study.db'} is a link, and a file that it leads to is not written",
-            mend="remove it: `scalesearch repair` makes the study anew",
-        )
+    refuse_link(folder / "study.db", mend="remove it: `scalesearch repair` makes the study anew")
     return in_folder(folder)
 
 

@@ -34,7 +34,7 @@ enum { KILL = 1, FULL = 2, FULL_ONCE = 3 }; /* faults */
 enum { COORDINATOR, OTHERS, STUDY, KINDS }; /* whose operations; those on the study's files are of no process */
 enum { GO_ON, NO_ROOM, DIE };               /* fates of an operation */
 
-#define NAMED 256
+#define NAMED 256 /* operations that may be named, as in file_faults.py */
 
 struct noted {
     int32_t pid;

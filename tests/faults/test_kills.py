@@ -280,13 +280,13 @@ def test_a_disk_that_is_full_again_and_again_is_waited_for_and_changes_no_byte(
     every, found = EVERY[kind], list[What]()
     for first in range(1, every + 1) if FULL else [every]:
         found += refused(f"again-{first}", Fault.FULL, first, every=every)
-    missed = {one.what for one in ours(made, kind)[before:] if one.needs_room} - set(found)
+    wanted = {one.what for one in ours(made, kind)[before:] if one.needs_room}
+    missed = wanted - set(found)
     for turn in range(TURNS):
         met = refused(f"each-{turn}", Fault.FULL_ONCE, 1, named=missed) if missed else []
         found, missed = found + met, missed - set(met)
     print(f"{len(found)} operations refused; never refused: {sorted(missed)}")
-    assert found
-    assert not (FULL and missed)
+    assert not missed if FULL else missed < wanted
 
 
 def assert_met(tried: int, late: int) -> None:

@@ -107,7 +107,8 @@ def held(folder: Path) -> Iterator[None]:
         raise StudyError(f"{folder} is in use by {_holder(folder)}", mend="wait for it, or stop it first") from None
     except OSError as error:
         mend = "make room on its disk" if error.errno in FULL else "choose another folder with --out"
-        raise StudyError(f"{folder} cannot be written: {error.strerror}", mend=mend) from None
+        place = error.filename if error.filename in {str(folder / name) for name in BARE} else folder
+        raise StudyError(f"{place} cannot be written: {error.strerror}", mend=mend) from None
     try:
         yield
     finally:

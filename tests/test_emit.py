@@ -454,6 +454,20 @@ def test_files_of_others_are_not_written_over(
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.parametrize("asked", ["mine", "other"])
+@pytest.mark.parametrize("name", ["config.yaml", "network.py", "model.safetensors"])
+def test_a_folder_in_the_place_of_a_members_file_is_refused_before_anything_goes(
+    name: str, asked: str, tmp_path: Path, files_of: Callable[[Path], dict[str, str]]
+):
+    emitted(tmp_path, member("mine", SMALL), weights=True)
+    (tmp_path / "mine" / name).unlink()
+    (tmp_path / "mine" / name).mkdir()
+    before = files_of(tmp_path)
+    with pytest.raises(PlanError, match=f"mine/{name} is a folder; move it away"):
+        emitted(tmp_path, member(asked, SMALL), weights=True)
+    assert files_of(tmp_path) == before
+
+
 @pytest.mark.parametrize("name", FOREIGN)
 def test_what_a_loss_of_power_leaves_of_a_family_is_written_again(
     name: str, tmp_path: Path, files_of: Callable[[Path], dict[str, str]]

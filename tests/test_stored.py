@@ -432,6 +432,21 @@ def test_a_place_that_cannot_be_written_is_refused_with_the_mend(plan: tuple[Pla
         pass
 
 
+@pytest.mark.parametrize("name", [".lock", ".holder", "checkpoints", "logs"])
+def test_what_stands_in_the_way_of_holding_a_folder_is_named(name: str, plan: tuple[Plan, Layout], tmp_path: Path):
+    folder = tmp_path / "run"
+    with claimed(folder, plan[0]):
+        pass
+    if name in {"checkpoints", "logs"}:
+        (folder / name).rmdir()
+        (folder / name).touch()
+    else:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).mkdir()
+    with pytest.raises(StudyError, match=rf"run/{name} cannot be written: "), claimed(folder, plan[0]):
+        pass
+
+
 def test_a_file_system_without_locks_is_refused_and_its_folders_are_read(
     folder: Path, plan: tuple[Plan, Layout], files_of: FilesOf, tmp_path: Path
 ):

@@ -91,11 +91,11 @@ def refuse_occupied(folder: Path, names: Iterable[str]) -> None:
         names: of the members.
 
     Raises:
-        PlanError: the manifest is none of a family, a member's place is a link or no folder, or a file in it that no
-            manifest names does not begin as a member's do.
+        PlanError: the manifest is none of a family, a member's place is a link or no folder, a file of one is a folder,
+            or one that no manifest names does not begin as a member's do.
     """
-    named = set(_named(folder) or ())
-    for place in (folder / name for name in names):
+    named, places = set(_named(folder) or ()), [folder / name for name in names]
+    for place in places:
         if place.is_symlink() or not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(folder)):
             raise PlanError(f"{place} is a link, through which no member is written", mend=ASIDE)
         if place.exists() and not place.is_dir():
@@ -103,6 +103,9 @@ def refuse_occupied(folder: Path, names: Iterable[str]) -> None:
         for file in (place / CONFIG, place / SOURCE):
             if os.path.lexists(file) and file not in named and not _is_ours(file):
                 raise PlanError(f"{file} was not written by scalesearch", mend=ASIDE)
+    for file in (*(_listed(folder) or ()), *(place / name for place in places for name in MEMBER_FILES)):
+        if file.is_dir() and not file.is_symlink():
+            raise PlanError(f"{file} is a folder", mend=ASIDE)
 
 
 def refuse_trained(folder: Path, names: Iterable[str]) -> None:

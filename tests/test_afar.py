@@ -67,7 +67,7 @@ def test_a_file_comes_back_in_two_generations_and_goes(url: str, tmp_path: Path)
     assert [path.exists() for path in generations(here)] == [False, False]
     for content in (b"first", b"second", b"third"):
         here.write_bytes(sealed(content))
-        afar.send(here)
+        afar.send(here.name, here.read_bytes())
     other = tmp_path / "elsewhere" / here.name
     other.parent.mkdir()
     afar.fetch(other)
@@ -82,7 +82,7 @@ def test_a_file_comes_back_in_two_generations_and_goes(url: str, tmp_path: Path)
 def test_a_bucket_that_is_not_there_is_told_of_and_not_made(bucket: str, tmp_path: Path):
     here = tmp_path / "a-s0-e2.safetensors"
     here.write_bytes(b"first")
-    told = Afar(f"{bucket}-mistyped/run").send(here)
+    told = Afar(f"{bucket}-mistyped/run").send(here.name, here.read_bytes())
     assert told
     assert told.text.startswith(f"no checkpoint can be written to {bucket}-mistyped/run: ")
     system = fsspec.filesystem("s3")
@@ -95,10 +95,10 @@ def test_a_damaged_file_is_not_kept_over_a_whole_one(damaged: bytes, tmp_path: P
     afar = Afar(there.as_uri())
     for content in (b"first", b"second"):
         here.write_bytes(sealed(content))
-        assert afar.send(here) is None
+        assert afar.send(here.name, here.read_bytes()) is None
     (there / here.name).write_bytes(damaged)
     here.write_bytes(sealed(b"third"))
-    assert afar.send(here) is None
+    assert afar.send(here.name, here.read_bytes()) is None
     assert [path.read_bytes() for path in generations(there / here.name)] == [sealed(b"third"), sealed(b"first")]
 
 
@@ -108,7 +108,7 @@ def test_a_store_that_is_away_is_told_of_and_breaks_nothing(tmp_path: Path):
     here = tmp_path / "a-s0-e2.safetensors"
     here.write_bytes(b"first")
     afar = Afar(there.as_uri())
-    told = [afar.fetch(here), afar.send(here), afar.drop(here.name)]
+    told = [afar.fetch(here), afar.send(here.name, here.read_bytes()), afar.drop(here.name)]
     assert [str(one and one.text).partition(" file:")[0] for one in told] == [
         "no checkpoint can be read from",
         "no checkpoint can be written to",
@@ -123,7 +123,7 @@ def test_what_killed_senders_left_is_removed_with_its_trial_and_at_the_start_and
     afar, here = Afar(url), tmp_path / "a-s0-e2.safetensors"
     assert (afar.sweep(), afar.drop(here.name)) == (None, None)
     here.write_bytes(b"first")
-    afar.send(here)
+    afar.send(here.name, here.read_bytes())
     system, root = fsspec.core.url_to_fs(url)
     left = [f".{here.name}.0123abcd", ".b-s0-e2.safetensors.0123abcd"]
     for name in left:
@@ -140,7 +140,7 @@ def test_what_killed_senders_left_is_removed_with_its_trial_and_at_the_start_and
 def test_a_file_its_name_and_its_new_folder_are_on_the_disk_when_it_is_sent(settled: list[int], tmp_path: Path):
     here = tmp_path / "a-s0-e2.safetensors"
     here.write_bytes(b"first")
-    assert Afar((tmp_path / "there").as_uri()).send(here) is None
+    assert Afar((tmp_path / "there").as_uri()).send(here.name, here.read_bytes()) is None
     there = tmp_path / "there"
     assert settled == [path.stat().st_ino for path in (tmp_path, there / here.name, there)]
 
@@ -148,7 +148,7 @@ def test_a_file_its_name_and_its_new_folder_are_on_the_disk_when_it_is_sent(sett
 def test_a_password_of_a_store_is_not_told(tmp_path: Path):
     here = tmp_path / "a-s0-e2.safetensors"
     here.write_bytes(b"first")
-    told = Afar("ftp://me:hunter22@127.0.0.1:9/folder").send(here)
+    told = Afar("ftp://me:hunter22@127.0.0.1:9/folder").send(here.name, here.read_bytes())
     assert told
     assert "ftp://me@127.0.0.1:9/folder: " in told.text
     assert "hunter22" not in told.text

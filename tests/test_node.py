@@ -2,21 +2,27 @@
 
 import gc
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from preparing import smallest_images, smallest_work
 
 pytest.importorskip("fsspec", reason="needs scalesearch[ray]")
 
+import fsspec
+from fsspec.implementations.memory import MemoryFileSystem
+
 from scalesearch.engine.afar import Afar
 from scalesearch.engine.node import Trainer
-from scalesearch.engine.work import Failed, Finished, Kept, Work
+from scalesearch.engine.work import Failed, Finished, Kept, Progress, Work
 from scalesearch.proxy.images import open_images
 from scalesearch.proxy.train import Training
 
@@ -68,6 +74,62 @@ def test_nothing_of_a_training_is_held_when_it_is_told_to_be_over(place: Path, t
                 pass
             assert report
             assert any(type(one) is Training for one in gc.get_objects()) != is_over
+
+
+class Slow(MemoryFileSystem):
+    """A store that takes its time."""
+
+    protocol = "slow"
+    REST = 1.5
+    """For each question [s]."""
+
+    def cat_file(self, *arguments: Any, **options: Any) -> Any:
+        time.sleep(self.REST)
+        return super().cat_file(*arguments, **options)
+
+    def pipe_file(self, *arguments: Any, **options: Any) -> Any:
+        time.sleep(self.REST)
+        return super().pipe_file(*arguments, **options)
+
+
+@pytest.fixture
+def slow() -> Iterator[str]:
+    """A folder of such a store."""
+    fsspec.register_implementation("slow", Slow)
+    yield f"slow://{secrets.token_hex(4)}"
+    MemoryFileSystem.store.clear()
+
+
+def test_a_slow_store_never_keeps_a_trainer_from_answering_nor_from_training(
+    slow: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("scalesearch.engine.trial.SOONEST", 0.0)  # a checkpoint behind every step that may have one
+    monkeypatch.setattr("scalesearch.engine.trial.CHECKPOINTS", 1.0)
+    trainer = Trainer(uses_gpu=False, afar=Afar(slow))
+    work = smallest_work(smallest_images(tmp_path / "data"), tmp_path, micro_batch=16)
+    work = replace(work, checkpoint=tmp_path / "not seen here" / "a.safetensors")
+    with trainer._own:
+        assert trainer.begin(work, open_images(work.data).fingerprint)
+        trainer.halt()
+        told, silences, start = list[object](), list[float](), time.monotonic()
+        while report := trainer.advance():
+            silences.append(time.monotonic() - start)
+            told += report.events
+            start = time.monotonic()
+        assert max(silences) < Slow.REST
+        assert [type(event) for event in told] == [Kept, Failed]  # told of as kept when it has come there
+        store, folder = fsspec.core.url_to_fs(slow)
+        assert [path.rpartition("/")[2] for path in store.find(folder)] == ["a.safetensors"]
+        trainer._stopping.clear()
+        told = trained(trainer, work)
+    assert isinstance(told[-1], Finished)
+    plain = Trainer(uses_gpu=False)
+    with plain._own:
+        assert accuracies(told) == accuracies(trained(plain, work))
+
+
+def accuracies(told: Sequence[object]) -> list[float]:
+    return [event.result.accuracy for event in told if isinstance(event, Progress)]
 
 
 LIFE = """

@@ -34,13 +34,13 @@ class Afar:
         """Bring the generations of a file to its place on this machine, where there are any."""
         return self._tried(lambda: self._fetch(path), "read from", "trials begin anew")
 
-    def send(self, path: Path) -> Noticed | None:
-        """Take a file there; the one before is kept as its older generation.
+    def send(self, name: str, content: bytes) -> Noticed | None:
+        """Write a file there; the one before is kept as its older generation.
 
         A reader finds one of the two in whole, whenever the writer is killed. Of files, one that was damaged since is
         not kept over a whole one; other storage would have to be read back for that.
         """
-        return self._tried(lambda: self._send(path), "written to", "training goes on without")
+        return self._tried(lambda: self._send(name, content), "written to", "training goes on without")
 
     def drop(self, name: str) -> Noticed | None:
         """Remove the generations of a file, where there are any."""
@@ -56,6 +56,10 @@ class Afar:
             system, root = self._opened()
             system.rmdir(root)
 
+    def silence(self, seconds: float, then: str) -> Noticed:
+        """That it has not answered for so long, and what comes of that."""
+        return Noticed(redacted(f"{self.url} has not answered for {seconds:.0f} s; {then}"))
+
     def _tried(self, do: Callable[[], None], what: str, then: str) -> Noticed | None:
         try:
             do()
@@ -70,20 +74,20 @@ class Afar:
             with suppress(FileNotFoundError):
                 write_whole(generation, system.cat_file(f"{root}/{generation.name}"))
 
-    def _send(self, path: Path) -> None:
+    def _send(self, name: str, content: bytes) -> None:
         system, root = self._opened()
-        newest, before = (f"{root}/{generation.name}" for generation in generations(path))
+        newest, before = (f"{root}/{generation.name}" for generation in generations(Path(name)))
         if isinstance(system, LocalFileSystem):
             from scalesearch.proxy.checkpoint import is_whole
 
             make_folder(Path(root))
             with whole_file(Path(newest), before=Path(before) if is_whole(Path(newest)) else None) as file:
-                file.write(path.read_bytes())
+                file.write(content)
             return
         if BUCKETS.isdisjoint({system.protocol} if isinstance(system.protocol, str) else system.protocol):
             system.makedirs(root, exist_ok=True)
-        unfinished = f"{root}/.{path.name}.{secrets.token_hex(4)}"
-        system.pipe_file(unfinished, path.read_bytes())
+        unfinished = f"{root}/.{name}.{secrets.token_hex(4)}"
+        system.pipe_file(unfinished, content)
         with suppress(FileNotFoundError):
             system.mv(newest, before)
         system.mv(unfinished, newest)

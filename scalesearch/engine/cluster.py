@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, Ra
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from scalesearch.engine.afar import Afar
+from scalesearch.engine.ferry import Errands
 from scalesearch.engine.head import Head
 from scalesearch.engine.local import SILENCE, UNBORN, Slot
 from scalesearch.engine.node import Place, Report
@@ -29,6 +31,8 @@ PATIENCE = 60.0
 """Time for a first slot; for a new one, where all are lost, ten times that [s]."""
 HEADLESS = 10.0
 """Most time to stop in where the head is gone: Ray ends the program soon [s]."""
+STORE = 10.0
+"""Most time that a store of checkpoints is waited for at the start and at the end [s]."""
 AHEAD = 2
 """Reports that a trainer is asked for at a time, so that it need not wait for us between them."""
 NODE_DIED = "node has died"
@@ -67,8 +71,10 @@ class ClusterExecutor:
         self._seats: list[Seat] = []
         self._shared: dict[str, Any] = {}
         """Images in Ray's object store, by fingerprint."""
-        self._found = Tidings()
-        self._tell(self._afar.sweep() if self._afar else None)
+        self._found, self._errands = Tidings(), Errands()
+        if self._afar:  # before trainers write there
+            self._errands.add(self._afar.sweep)
+            self._found.add(*self._errands.wait(STORE))
         self._unborn = 0
         """Seats that ended one after another before they could take up work."""
         self._resting = 0.0
@@ -117,6 +123,7 @@ class ClusterExecutor:
     def events(self) -> list[Event]:
         """See `Executor`."""
         self._pass()
+        self._found.add(*self._errands.heard())
         return self._found.taken()
 
     def _pass(self) -> None:
@@ -204,7 +211,7 @@ class ClusterExecutor:
         if not is_bad_luck and not any(other.place for other in self._seats):
             raise ClusterError(fault, mend=mend)
         if not is_bad_luck:
-            self._tell(Noticed(f"{fault}; the others go on"))
+            self._found.add(Noticed(f"{fault}; the others go on"))
         if self._unborn >= UNBORN:
             self._unborn, self._resting = 0, time.monotonic() + PATIENCE
 
@@ -292,10 +299,8 @@ class ClusterExecutor:
 
     def forget(self, work: Work) -> None:
         """See `Executor`."""
-        self._tell(self._afar.drop(work.checkpoint.name) if self._afar else None)
-
-    def _tell(self, fault: Noticed | None) -> None:
-        self._found.add(*([fault] if fault else []))
+        if self._afar:
+            self._errands.add(partial(self._afar.drop, work.checkpoint.name))
 
     def stop(self, within: float) -> None:
         """See `Executor`."""
@@ -312,4 +317,5 @@ class ClusterExecutor:
         self._seats = []
         self._head.close()
         if self._afar and self._end is None:
-            self._afar.leave()
+            self._errands.add(self._afar.leave)
+            self._errands.wait(STORE)

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesearch.engine.afar import Afar
+from scalesearch.engine.ferry import Ferry
 from scalesearch.engine.memory import give_back, keep_freed_memory
-from scalesearch.engine.work import Event, Failed, Kept, Work
+from scalesearch.engine.work import Event, Failed, Work
 from scalesearch.engine.worker import answers
 from scalesearch.errors import DataError
 from scalesearch.files import generations
@@ -146,26 +147,37 @@ class Trainer:
         log = self._folder / "trace.txt"
         log.unlink(missing_ok=True)
         work = replace(work, log=log, checkpoint=self._checkpoint(work))
-        fault = self._afar.fetch(work.checkpoint) if self._afar else None
-        if fault:
-            yield Report(events=[fault])
-        last: list[Report] = []
+        found: list[Event] = []
+        for found, is_over in self._carried(work, images):
+            if not is_over:
+                yield Report(events=found)
+        trace = log.read_text(encoding="utf-8") if log.exists() else ""
+        give_back(self._bench().device)
+        yield Report(events=found, is_over=True, trace=trace)
+
+    def _carried(self, work: Work, images: Images | None) -> Iterator[tuple[list[Event], bool]]:
+        """What happens behind each step of a work, its checkpoints carried to where they are kept; whether it is over.
+
+        Raises:
+            DataError: the prepared images are damaged.
+        """
+        ferry = Ferry(self._afar, work.checkpoint) if self._afar else None
+        for events in ferry.fetched() if ferry else ():
+            yield events, False
         for answer in answers(work, self._bench(), self._stopping.is_set, images, self._ranks):
             if isinstance(answer, DataError):
                 raise answer
             events, is_over = answer
-            if self._afar and any(isinstance(event, Kept) for event in events):
-                events = _sent(self._afar, work.checkpoint, events)
-            if is_over and not any(isinstance(event, Failed) and not event.final for event in events):
+            events = ferry.told(events) if ferry else events
+            if not is_over:
+                yield events, False
+                continue
+            is_spent = not any(isinstance(event, Failed) and not event.final for event in events)
+            for landed in ferry.landed(is_spent=is_spent) if ferry else ():
+                yield landed, False
+            if is_spent:
                 self._forget(work.checkpoint)
-            trace = log.read_text(encoding="utf-8") if is_over and log.exists() else ""
-            report = Report(events=events, is_over=is_over, trace=trace)
-            if is_over:
-                last = [report]
-            else:
-                yield report
-        give_back(self._bench().device)
-        yield from last
+            yield events, True
 
     def _bench(self) -> Shelf:
         from scalesearch.proxy.device import Shelf
@@ -202,12 +214,6 @@ def _lives(process: int) -> bool:
         except (ProcessLookupError, OverflowError):
             return False
     return True
-
-
-def _sent(afar: Afar, path: Path, events: list[Event]) -> list[Event]:
-    """Take a checkpoint to where it is kept; the events, with what came of that."""
-    fault = afar.send(path)
-    return [fault, *(event for event in events if not isinstance(event, Kept))] if fault else events
 
 
 def _is_here(folder: Path, fingerprint: str) -> bool:

@@ -9,6 +9,7 @@ import atexit
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +47,9 @@ class TerminatedError(BaseException):
         """When the program should have ended, by the same clock [s]: batch systems kill half a minute later."""
 
 
+RAISED = (CtrlCError, TerminatedError)
+
+
 @dataclass(slots=True)
 class Asked:
     """Whether a signal has asked for an end."""
@@ -73,24 +77,62 @@ class Asked:
 def raising() -> Iterator[None]:
     """Inside, such a signal raises wherever it meets the program: CtrlCError, or TerminatedError.
 
-    One that meets the import of torch is heard behind it.
+    One that meets the import of torch is heard behind it. What is raised where it gets lost, as in a destructor, whose
+    exceptions Python prints and forgets, or in a library that catches everything, is raised again.
     """
-
-    def strike(number: int, frame: FrameType | None) -> None:
-        if _loads_torch(frame):
-            thread = threading.main_thread().ident
-            again = threading.Timer(0.05, signal.pthread_kill, (thread, number))
-            again.daemon = True
-            again.start()
-        else:
-            Asked(number).check()
-
-    before = _handled(strike)
+    striking, told = _Striking(), sys.unraisablehook
+    before = _handled(striking.strike)
+    sys.unraisablehook = lambda lost: None if isinstance(lost.exc_value, RAISED) else told(lost)
     try:
         yield
     finally:
+        striking.end()
+        sys.unraisablehook = told
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is signal.default_int_handler else handler)
+
+
+class _Striking:
+    """What raises for signals, and looks a while later whether the program is about to end."""
+
+    def __init__(self) -> None:
+        self._ended = False
+        self._lock = threading.Lock()
+        self._first: float | None = None
+        """When the first signal came, by the monotonic clock [s]."""
+        self._is_echo = False
+        """Whether the next signal is one of ours."""
+
+    def strike(self, number: int, frame: FrameType | None) -> None:
+        """Hear a signal."""
+        is_echo, self._is_echo = self._is_echo, False
+        self._first = self._first or time.monotonic()
+        if _loads_torch(frame):
+            self._echo(number, 0.05)
+        elif is_echo and _is_leaving():
+            self._echo(number, 0.5)
+        else:
+            self._echo(number, 0.5)
+            Asked(number, self._first).check()
+
+    def _echo(self, number: int, within: float) -> None:
+        """Send a signal again."""
+
+        def send() -> None:
+            with self._lock:
+                if not self._ended:
+                    self._is_echo = True
+                    signal.pthread_kill(main, number)
+
+        main = threading.get_ident()  # where handlers run
+        again = threading.Timer(within, send)
+        again.daemon = True
+        again.start()
+
+    def end(self) -> None:
+        """Send none any more."""
+        with self._lock:
+            self._ended = True
 
 
 def end_with(code: int) -> None:
@@ -147,6 +189,14 @@ def _loads_torch(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _is_leaving() -> bool:
+    """Whether what a signal has raised is on its way out of the program, through all that is done at its end."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, RAISED):
+        error = error.__context__
+    return error is not None
 
 
 def _handled(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:

@@ -137,6 +137,50 @@ def test_ctrl_c_while_the_program_loads_its_libraries_ends_it_as_anywhere(
         assert stopped(one, signal.SIGINT, command, whole_group=True).code == 130
 
 
+LOSING = {
+    "a destructor": """
+class Held:
+    def __del__(self):
+        hold()
+def lose():
+    Held()
+""",
+    "a library that catches everything": """
+def lose():
+    try:
+        hold()
+    except BaseException:
+        pass
+""",
+}
+
+
+@pytest.mark.parametrize("where", LOSING)
+@pytest.mark.parametrize("number", list(CODES))
+def test_a_signal_that_a_library_swallows_ends_the_program_all_the_same(
+    program: Callable[..., Any], where: str, number: signal.Signals, tiny_options: tuple[str, ...], tmp_path: Path
+):
+    code = f"""
+import time
+from scalesearch import cli
+def hold():
+    print("deaf", flush=True)
+    time.sleep(30)
+{LOSING[where]}
+go_on = cli._run
+def run(arguments):
+    lose()
+    return go_on(arguments)
+cli._run = run
+cli.main()
+"""
+    command = ["run", *tiny_options, "--out", str(tmp_path / "run")]
+    one = program(*command, entry=("-c", code))
+    one.wait_for("deaf")
+    assert stopped(one, number, command, whole_group=True).code == CODES[number]
+    assert "Traceback" not in one.err.read_text()
+
+
 @pytest.mark.parametrize("arguments", [["schema"], ["scale", "--base", "nothing"]], ids=["done", "refused"])
 @pytest.mark.parametrize("held", ["atexit.register(hold)", "sys.held = type('Held', (), {'__del__': hold})()"])
 @pytest.mark.parametrize("number", list(CODES))

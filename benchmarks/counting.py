@@ -35,7 +35,7 @@ from typing import Any
 import torch
 
 from scalesearch.cost import OPERATORS, count
-from scalesearch.engine.local import processor_name
+from scalesearch.engine.slots import processor_name
 from scalesearch.families import find_base
 from scalesearch.levelling import level
 from scalesearch.nets.measure import FlopCountAnalysis

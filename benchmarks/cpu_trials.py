@@ -34,8 +34,9 @@ from measuring import Row, alone, in_turn, ratio, setting, table, told, write
 from plain import TOLERANCE, InMemory, Loop, disagreement, module_of, refusal, trained
 
 from scalesearch.engine import trial
-from scalesearch.engine.local import LocalExecutor, local_slots
+from scalesearch.engine.local import LocalExecutor
 from scalesearch.engine.pacing import arranged, measured
+from scalesearch.engine.slots import local_slots
 from scalesearch.engine.work import Failed, Finished, Probe, Progress, Work
 from scalesearch.pace import grouped
 from scalesearch.plan import Layout, Plan

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from scalesearch.engine.local import processor_name
+from scalesearch.engine.slots import processor_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

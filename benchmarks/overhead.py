@@ -39,7 +39,8 @@ from sleeping import IN_WORKERS, SECONDS, SET_UP, TRAINED, TRUTH, Laps, sleep_in
 
 from scalesearch import search as coordinator
 from scalesearch.engine import trial
-from scalesearch.engine.local import LocalExecutor, Slot, processor_name
+from scalesearch.engine.local import LocalExecutor
+from scalesearch.engine.slots import Slot, processor_name
 from scalesearch.engine.work import Event, Executor, Probe, Work
 from scalesearch.journal import NAME, Journal
 from scalesearch.mirror import Mirror

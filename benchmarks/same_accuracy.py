@@ -33,7 +33,8 @@ from measuring import Row, setting, table, told, write
 from plain import TOLERANCE, refusal
 from scipy import stats
 
-from scalesearch.engine.local import LocalExecutor, Slot, processor_name
+from scalesearch.engine.local import LocalExecutor
+from scalesearch.engine.slots import Slot, processor_name
 from scalesearch.pace import grouped
 from scalesearch.plan import ANCHOR, Plan
 from scalesearch.prepared import prepare_images

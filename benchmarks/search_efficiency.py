@@ -90,7 +90,7 @@ def summed_up(setting: str, names: Sequence[str], count: int, pool: Executor) ->
 
 def machine() -> dict[str, Any]:
     """When, on what and with which versions."""
-    from scalesearch.engine.local import processor_name
+    from scalesearch.engine.slots import processor_name
 
     libraries = {name: version(name) for name in ("numpy", "scipy", "optuna", "scalesearch")}
     return {

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from scalesearch.agenda import Agenda, due_at_once, seeds_at_once
 from scalesearch.engine.connecting import cluster_executor
-from scalesearch.engine.local import LocalExecutor, Slot, local_slots
+from scalesearch.engine.local import LocalExecutor
 from scalesearch.engine.pacing import arranged, is_open, measured
+from scalesearch.engine.slots import Slot, local_slots
 from scalesearch.engine.work import Cluster, Executor, Probe
 from scalesearch.files import Told
 from scalesearch.pace import Pace

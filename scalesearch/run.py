@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from scalesearch import documents, emit
 from scalesearch.agenda import Agenda, agenda, player
-from scalesearch.engine.local import Slot
+from scalesearch.engine.slots import Slot
 from scalesearch.engine.work import Cluster, Event, Noticed
 from scalesearch.engines import Arranged, engine
 from scalesearch.errors import SearchFailedError, StudyError

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,8 +21,9 @@ import torch
 from preparing import save
 from safetensors.torch import load
 
-from scalesearch.engine.local import UNBORN, LocalExecutor, Slot, local_slots
+from scalesearch.engine.local import UNBORN, LocalExecutor
 from scalesearch.engine.pacing import arranged
+from scalesearch.engine.slots import Slot, local_slots
 from scalesearch.engine.work import Event, Failed, Finished, Kept, Noticed, Progress, Work
 from scalesearch.errors import DataError, EngineError, StudyError
 from scalesearch.pace import Pace
@@ -481,6 +483,22 @@ def test_an_unforeseen_failure_is_worth_another_try_and_leaves_its_traceback(
     assert "\n" not in failed.reason
     assert "Traceback" in one.log.read_text()
     assert carried_out(one_slot, [one])[-1] == Finished(one.keys[0])
+
+
+def test_a_work_that_failed_goes_to_another_slot_and_its_own_rests_while_that_one_trains(data: Path, tmp_path: Path):
+    one = work(data, tmp_path)
+    before = set(multiprocessing.active_children())
+    with closing(LocalExecutor([SLOT, SLOT])) as executor:
+        first, second = new_workers(before)
+        carried_out(executor, [replace(one, threads=0)])
+        assert executor.idle == 2
+        begun(executor, replace(one, keys=(replace(one.keys[0], rung=2_000),)))
+        assert executor.idle == 0
+        second.kill()
+        while executor.busy:
+            executor.events()
+        assert executor.idle == 2
+        assert first.is_alive()
 
 
 @pytest.mark.parametrize("harm", ["garbage", "another recipe", "another seed"])

@@ -15,7 +15,8 @@ import pytest
 import torch
 from preparing import save
 
-from scalesearch.engine.local import LocalExecutor, Slot
+from scalesearch.engine.local import LocalExecutor
+from scalesearch.engine.slots import Slot
 from scalesearch.engine.trial import module_of
 from scalesearch.engine.work import Event, Failed, Finished, Work
 from scalesearch.errors import TrialDivergedError

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalesearch.engine.local import LocalExecutor, Slot
+from scalesearch.engine.local import LocalExecutor
 from scalesearch.engine.pacing import GAIN, _fastest, arranged, is_open, measured
+from scalesearch.engine.slots import Slot
 from scalesearch.engine.work import Probe
 from scalesearch.errors import PlanError
 from scalesearch.pace import Pace, grouped

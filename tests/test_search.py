@@ -24,7 +24,8 @@ from preparing import load
 
 from scalesearch.agenda import Agenda, agenda, in_order
 from scalesearch.documents import rank_document
-from scalesearch.engine.local import LocalExecutor, Slot
+from scalesearch.engine.local import LocalExecutor
+from scalesearch.engine.slots import Slot
 from scalesearch.engine.work import KILLS, Event, Failed, Finished, Noticed, Progress, Work
 from scalesearch.errors import DataError
 from scalesearch.journal import NAME, Journal, read_journal

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,12 @@ import ray
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from scalesearch.engine.afar import Afar
-from scalesearch.engine.ferry import Errands
+from scalesearch.engine.ferry import Store
 from scalesearch.engine.head import Head
-from scalesearch.engine.local import SILENCE, UNBORN, Slot
+from scalesearch.engine.local import SILENCE, UNBORN
 from scalesearch.engine.node import Place, Report
 from scalesearch.engine.seats import Kind, Seat, other_versions
+from scalesearch.engine.slots import Slot
 from scalesearch.engine.tidings import Tidings
 from scalesearch.engine.watch import Looks
 from scalesearch.engine.work import Cluster, Event, Failed, Finished, Noticed, Work
@@ -31,8 +30,8 @@ PATIENCE = 60.0
 """Time for a first slot; for a new one, where all are lost, ten times that [s]."""
 HEADLESS = 10.0
 """Most time to stop in where the head is gone: Ray ends the program soon [s]."""
-STORE = 10.0
-"""Most time that a store of checkpoints is waited for at the start and at the end [s]."""
+JUDGED = 30.0
+"""Time in which Ray tells of a trainer that is lost, behind the others of its trial, which fail for want of it [s]."""
 AHEAD = 2
 """Reports that a trainer is asked for at a time, so that it need not wait for us between them."""
 NODE_DIED = "node has died"
@@ -64,17 +63,14 @@ class ClusterExecutor:
         self._settled = 0
         """Answers of the head after which it may be asked for room."""
         gpus = cluster.gpus if cluster.gpus is not None else min(1.0, self._head.total("GPU"))
-        self._afar = Afar(cluster.checkpoints) if cluster.checkpoints else None
+        self._store = Store(cluster.checkpoints)
         needs = {"CPU": float(cluster.cpus or threads * cluster.ranks), "GPU": float(gpus)}
-        self._kind = Kind(needs=needs, ranks=cluster.ranks, afar=self._afar)
+        self._kind = Kind(needs=needs, ranks=cluster.ranks, afar=self._store.afar)
         self._most, self._silence = most, silence
         self._seats: list[Seat] = []
         self._shared: dict[str, Any] = {}
         """Images in Ray's object store, by fingerprint."""
-        self._found, self._errands = Tidings(), Errands()
-        if self._afar:  # before trainers write there
-            self._errands.add(self._afar.sweep)
-            self._found.add(*self._errands.wait(STORE))
+        self._found = Tidings(*self._store.swept())
         self._unborn = 0
         """Seats that ended one after another before they could take up work."""
         self._resting = 0.0
@@ -123,7 +119,7 @@ class ClusterExecutor:
     def events(self) -> list[Event]:
         """See `Executor`."""
         self._pass()
-        self._found.add(*self._errands.heard())
+        self._found.add(*self._store.heard())
         return self._found.taken()
 
     def _pass(self) -> None:
@@ -179,7 +175,8 @@ class ClusterExecutor:
         elif isinstance(answer, Report):
             self._hear(seat, answer)
         elif answer is False:
-            seat.asked.append(self._begin_with_images(seat))
+            assert seat.work is not None
+            seat.asked.append(seat.trainer.begin.remote(*self._with_images(seat.work)))
         elif answer is True:
             seat.asked.extend(seat.trainer.advance.remote() for _ in range(AHEAD))
 
@@ -192,7 +189,7 @@ class ClusterExecutor:
         if seat.place is None or seat.work is None:
             return self._end_unborn(seat, f"a node of the Ray cluster cannot train: {reason}")
         append(seat.work.log, str(error))
-        self._dismiss(seat, f"worker on {seat.place.host} failed: {reason}", counts=True)
+        self._charge(seat, f"worker on {seat.place.host} failed: {reason}")
 
     def _hear_place(self, seat: Seat, place: Place, *, is_first: bool) -> None:
         """Hear of a trainer that lives; where its node is unlike ours, only others can train."""
@@ -225,36 +222,39 @@ class ClusterExecutor:
         if isinstance(answer, Place):
             self._hear_place(seat, answer, is_first=False)
         elif answer is False and seat.work is not None:
-            images = open_images(seat.work.data)
-            asked = other.follow.remote(seat.work, images.fingerprint, self._in_store(images))
-            seat.following[asked] = other
+            seat.following[other.follow.remote(*self._with_images(seat.work))] = other
 
-    def _begin_with_images(self, seat: Seat) -> Any:
-        """Begin on a node that does not see the folder of the images."""
-        assert seat.work is not None
-        images = open_images(seat.work.data)
-        return seat.trainer.begin.remote(seat.work, images.fingerprint, self._in_store(images))
-
-    def _in_store(self, images: Images) -> Any:
-        """Images in Ray's object store."""
+    def _with_images(self, work: Work) -> tuple[Work, str, Any]:
+        """A work for a node that does not see the folder of its images: they are put into Ray's object store, once."""
+        images = open_images(work.data)
         if images.fingerprint not in self._shared:
             arrays = {name: getattr(images, name).view(type=np.ndarray) for name in ARRAYS}  # not their files
             self._shared[images.fingerprint] = ray.put(Images(**arrays, fingerprint=images.fingerprint))
-        return self._shared[images.fingerprint]
+        return work, images.fingerprint, self._shared[images.fingerprint]
 
     def _hear(self, seat: Seat, report: Report) -> None:
         assert seat.work is not None
         if report.trace:
             append(seat.work.log, report.trace)
+            if seat.others:
+                [reason, *_] = [event.reason for event in report.events if isinstance(event, Failed)]
+                return self._charge(seat, reason)
         self._found.add(*report.events)
         ended = {event.key for event in report.events if isinstance(event, Finished | Failed)}
         seat.left = [key for key in seat.left if key not in ended]
         if report.is_over:
             seat.free()
-            if report.trace and (seat.others or self._kind.needs["GPU"]):  # who may wait in the midst of a step, and
-                self._dismiss(seat, "", counts=False)  # a context that may be broken
+            if report.trace and self._kind.needs["GPU"]:  # whose context may be broken
+                self._dismiss(seat, "", counts=False)
         else:
             seat.asked.append(seat.trainer.advance.remote())
+
+    def _charge(self, seat: Seat, reason: str) -> None:
+        """Have a work fail by its own fault; of several trainers one may be lost, and the others fail of that first."""
+        if not seat.others:
+            self._dismiss(seat, reason, counts=True)
+        elif seat.charge is None:
+            seat.charge = time.monotonic() + JUDGED, reason
 
     def _lose(self, seat: Seat, error: RayError) -> None:
         """Give up a trainer that is no more, or cannot be reached. Of what its process died Ray does not say."""
@@ -288,6 +288,8 @@ class ClusterExecutor:
         for seat in [seat for seat in self._seats if seat.work is not None]:
             if seat.watch.is_hanging(passed):
                 self._dismiss(seat, seat.watch.reason, counts=True)
+            elif seat.charge is not None and (now >= seat.charge[0] or self._end is not None):
+                self._dismiss(seat, seat.charge[1], counts=self._end is None)
             elif self._end is not None and now >= self._end:
                 self._dismiss(seat, "stopped before a checkpoint was written", counts=False)
         if not self._most or any(seat.place for seat in self._seats):
@@ -299,8 +301,7 @@ class ClusterExecutor:
 
     def forget(self, work: Work) -> None:
         """See `Executor`."""
-        if self._afar:
-            self._errands.add(partial(self._afar.drop, work.checkpoint.name))
+        self._store.drop(work.checkpoint.name)
 
     def stop(self, within: float) -> None:
         """See `Executor`."""
@@ -316,6 +317,5 @@ class ClusterExecutor:
             seat.end()
         self._seats = []
         self._head.close()
-        if self._afar and self._end is None:
-            self._errands.add(self._afar.leave)
-            self._errands.wait(STORE)
+        if self._end is None:
+            self._store.leave()

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from scalesearch.engine.local import usable_cores
+from scalesearch.engine.slots import usable_cores
 from scalesearch.engine.work import Cluster
 from scalesearch.errors import ClusterError
 from scalesearch.storage import redacted_argument

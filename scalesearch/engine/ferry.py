@@ -17,6 +17,8 @@ MOMENT = 0.2
 """Between looks at what is on its way [s]."""
 SILENT = 60.0
 """Time after which people are told that a store has not answered, and that a work waits for it at its end [s]."""
+PATIENCE = 10.0
+"""Most time that a coordinator waits for a store, at the start of a run and at its end [s]."""
 
 Errand = Callable[[], Noticed | None]
 """What a store is asked for; returns what it could not do."""
@@ -72,6 +74,36 @@ class Errands:
 
     def _begin(self) -> None:
         self._going = _Going(self._waiting.popleft()) if self._waiting else None
+
+
+class Store:
+    """Where the checkpoints of a run are kept, as its coordinator sees it; nothing is done where that is no URL."""
+
+    def __init__(self, url: str | None) -> None:
+        self.afar = Afar(url) if url else None
+        self._errands = Errands()
+
+    def swept(self) -> list[Noticed]:
+        """Have removed what killed senders left, before others send; what could not be done."""
+        if self.afar is None:
+            return []
+        self._errands.add(self.afar.sweep)
+        return self._errands.wait(PATIENCE)
+
+    def drop(self, name: str) -> None:
+        """Have the generations of a file removed."""
+        if self.afar is not None:
+            self._errands.add(partial(self.afar.drop, name))
+
+    def heard(self) -> list[Noticed]:
+        """What could not be done of late."""
+        return self._errands.heard()
+
+    def leave(self) -> None:
+        """Remove the folder, if it is empty."""
+        if self.afar is not None:
+            self._errands.add(self.afar.leave)
+            self._errands.wait(PATIENCE)
 
 
 class Ferry:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import platform
 import signal
 import time
 from collections.abc import Sequence
@@ -13,15 +11,15 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Any
 
 from scalesearch.engine.memory import out_of_memory_kills
+from scalesearch.engine.slots import Slot
 from scalesearch.engine.tidings import Tidings
 from scalesearch.engine.watch import SLOWLY, Looks, Watch
-from scalesearch.engine.work import KILLS, Event, Failed, Noticed, Probe, Work
+from scalesearch.engine.work import KILLS, Event, Failed, Finished, Noticed, Probe, Work
 from scalesearch.engine.worker import Answer, serve
-from scalesearch.errors import DataError, EngineError, StudyError
+from scalesearch.errors import DataError, EngineError
 from scalesearch.stopping import deferring
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -34,50 +32,12 @@ EXIT = 10.0
 UNBORN = 3
 """Workers of a slot that end one after another before they take up any work, until the slot is given up; `KILLS` where
 somebody else ends the last of them."""
+REST = 20.0
+"""Time that a slot has no work after a failure, as long as others are at work [s]; twice that after the next."""
+DOUBLINGS = 5
+"""Of that time, at most."""
 KILLING = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1})
 """Signals that come from others, the kernel among them; those of a worker's own faults, such as SIGSEGV, do not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """A place where one trial at a time is trained."""
-
-    device: str
-    """`cpu` or `cuda:<index>`."""
-    name: str
-    """What the hardware calls itself."""
-
-
-def local_slots(*, need_gpu: bool) -> list[Slot]:
-    """A slot per GPU that torch can use, else one per core that this process may use.
-
-    Raises:
-        StudyError: a GPU is needed (the plan counts on one) and torch cannot use it.
-    """
-    import torch
-
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if need_gpu and not gpus:
-        raise StudyError(
-            "the driver lists a GPU, but torch cannot use it",
-            mend="install the CUDA build of torch that fits the driver, or give --preset quick",
-        )
-    if gpus:
-        return [Slot(device=f"cuda:{index}", name=torch.cuda.get_device_name(index)) for index in range(gpus)]
-    return [Slot(device="cpu", name=processor_name())] * usable_cores()
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def processor_name() -> str:
-    """What the system calls its processor."""
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()
 
 
 @dataclass(slots=True)
@@ -91,6 +51,15 @@ class _Worker:
     """Workers in its place before it, one after another, that took up no work."""
     why: str = ""
     """What it said before it ended."""
+    failures: int = 0
+    """Works that failed on its slot one after another, and not because somebody else ended them."""
+    rests: float = 0.0
+    """Until when works are for others, by the monotonic clock [s]."""
+
+    def rest(self) -> None:
+        """Have one more failure: it may be the slot's, whose memory somebody else fills."""
+        self.failures += 1
+        self.rests = time.monotonic() + REST * 2 ** min(self.failures - 1, DOUBLINGS)
 
 
 class LocalExecutor:
@@ -158,17 +127,26 @@ class LocalExecutor:
 
     @property
     def idle(self) -> int:
-        """Slots without work."""
-        return sum(worker.work is None for worker in self._workers)
+        """Slots that can take up a work."""
+        return len(self._free())
 
     @property
     def busy(self) -> int:
         """Slots with work."""
-        return len(self._workers) - self.idle
+        return sum(worker.work is not None for worker in self._workers)
+
+    def _free(self) -> list[int]:
+        """Slots without work, those first where the fewest have failed; those that rest only while no other trains."""
+        now = time.monotonic()
+        free = [index for index, worker in enumerate(self._workers) if worker.work is None]
+        rested = [index for index in free if now >= self._workers[index].rests]
+        if not any(worker.work is not None and now >= worker.rests for worker in self._workers):
+            rested = rested or free
+        return sorted(rested, key=lambda index: self._workers[index].failures)
 
     def submit(self, work: Work) -> None:
         """Start a trial on an idle slot; not after `stop`."""
-        self._hand(next(index for index, worker in enumerate(self._workers) if worker.work is None), work)
+        self._hand(self._free()[0], work)
 
     def _hand(self, index: int, work: Work) -> None:
         self._workers[index].work = work
@@ -200,6 +178,10 @@ class LocalExecutor:
         else:
             events, is_over, leaves = answer
             self._found.add(*events)
+            if any(isinstance(event, Failed) and event.counts and not event.final for event in events):
+                worker.rest()
+            elif any(isinstance(event, Finished) for event in events):
+                worker.failures = 0
             if is_over:  # with the last events: a slot that is free must not wait for those of another
                 worker.work, worker.unborn = None, 0
             if leaves:
@@ -232,6 +214,8 @@ class LocalExecutor:
         is_kill = not is_ours and -(worker.process.exitcode or 0) in KILLING
         if worker.watch.has_begun or self._end is not None:
             counts = self._end is None
+            if not is_kill:
+                self._workers[index].rest()
             self._found.add(*(Failed(key, reason, final=False, counts=counts, is_kill=is_kill) for key in work.keys))
             return
         if self._workers[index].unborn >= (KILLS if is_kill else UNBORN):
@@ -249,6 +233,7 @@ class LocalExecutor:
         if self._end is None:
             unborn = 0 if worker.watch.has_begun else worker.unborn + 1
             self._workers[index] = _spawn(worker.slot, self._silence, unborn)
+            self._workers[index].failures, self._workers[index].rests = worker.failures, worker.rests
         else:
             worker.work = None
         return worker.why or self._cause(worker.process.exitcode or 0)

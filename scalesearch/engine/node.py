@@ -84,7 +84,7 @@ class Trainer:
 
     def place(self) -> Place:
         """Where this is."""
-        from scalesearch.engine.local import processor_name
+        from scalesearch.engine.slots import processor_name
 
         name = processor_name()
         if self._device != "cpu":

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scalesearch.engine.local import LocalExecutor, Slot
+from scalesearch.engine.local import LocalExecutor
+from scalesearch.engine.slots import Slot
 from scalesearch.engine.work import Probe
 from scalesearch.pace import Pace
 

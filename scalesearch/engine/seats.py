@@ -54,6 +54,9 @@ class Seat:
     following: dict[Any, Any] = field(default_factory=dict)
     """What the others are asked, with whom."""
 
+    charge: tuple[float, str] | None = None
+    """Of what its work has failed, which counts from that time on [s], unless a trainer turns out to be lost."""
+
     @property
     def is_idle(self) -> bool:
         """Whether it can take up a work."""

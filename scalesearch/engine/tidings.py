@@ -8,9 +8,10 @@ from scalesearch.engine.work import Event, Noticed
 class Tidings:
     """What an engine has to tell, in order; of what every worker notices, such as one full disk, once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *events: Event) -> None:
         self._events: list[Event] = []
         self._told: set[str] = set()
+        self.add(*events)
 
     def add(self, *events: Event) -> None:
         """Have events told at the next time."""

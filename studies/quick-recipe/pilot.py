@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from scalesearch.engine.local import processor_name
+from scalesearch.engine.slots import processor_name
 from scalesearch.nets.blocks import start_near_identity
 from scalesearch.nets.network import build
 from scalesearch.plan import Layout, Plan

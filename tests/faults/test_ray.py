@@ -20,6 +20,8 @@ from calling import Call
 from conftest import RECORDING, children
 from judging import assert_nothing_ran_again
 
+from scalesearch.search import ATTEMPTS
+
 pytest.importorskip("ray", reason="needs scalesearch[ray]")
 pytestmark = [
     pytest.mark.slow,
@@ -437,10 +439,51 @@ def test_a_trial_over_two_gpus_of_two_nodes_shares_its_batches_and_goes_on_when_
     cluster.kill(1)
     cluster.add(place, gpus=1)
     assert run.wait() == 0, run.err.read_text()
+    assert "is lost" in run.out.read_text()
+    assert "failed" not in run.out.read_text()  # as the other trainer does, for want of the lost one
     assert same_answer(tmp_path / "run", tmp_path / "undisturbed")
     pace = yaml.safe_load((tmp_path / "run" / "plan.yaml").read_text())["pace"]
     recipe = yaml.safe_load((tmp_path / "run" / "plan.yaml").read_text())["recipe"]
     assert pace["micro_batch"] == recipe["batch_size"] / 2
+    cluster.clear()
+
+
+SLOW_STEPS = """
+import os, time
+from pathlib import Path
+
+answers, works = node.answers, Path({works!r})
+
+def slowly(*given):
+    for answer in answers(*given):
+        (works / str(os.getpid())).touch()
+        time.sleep(0.5)
+        yield answer
+
+worker.answers = node.answers = slowly
+"""
+"""Has the first of a trial's trainers note that it trains, and take so long that none is trained before a kill."""
+
+
+@pytest.mark.skipif(not FULL, reason="takes minutes; set SCALESEARCH_FAULTS=full")
+def test_nodes_lost_under_a_trial_over_two_gpus_are_never_charged_to_it(
+    cluster: Raylets, program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    place, works = tmp_path / "place", tmp_path / "works"
+    works.mkdir()
+    options = ("run", *tiny_options, *two_gpus(cluster, place, WITHOUT_GPUS + SLOW_STEPS.format(works=str(works))))
+    run = program(*options, "--out", tmp_path / "run")
+    for number in range(1, ATTEMPTS + 2):
+        while len(list(works.iterdir())) < number:
+            assert run.process.poll() is None, run.err.read_text()
+            time.sleep(0.1)
+        cluster.kill(number % 2)  # the node of the first trainer, or of the one that follows
+        if number > ATTEMPTS:
+            change(place, WITHOUT_GPUS)
+        cluster.add(place, gpus=1)
+    assert run.wait() == 0, run.err.read_text()
+    assert run.out.read_text().count("is lost") >= ATTEMPTS
+    assert "failed" not in (tmp_path / "run" / "trials.csv").read_text()
     cluster.clear()
 
 

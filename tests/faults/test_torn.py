@@ -24,7 +24,7 @@ from scalesearch.agenda import agenda, player
 from scalesearch.cli.progress import RunDisplay
 from scalesearch.dataset import describe
 from scalesearch.emit.weights import weights_digest
-from scalesearch.engine.local import Slot
+from scalesearch.engine.slots import Slot
 from scalesearch.errors import DataError, ScaleSearchError, StudyError
 from scalesearch.journal import NAME, Journal, read_journal
 from scalesearch.plan import lay_out, read_plan

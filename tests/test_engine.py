@@ -491,14 +491,21 @@ def test_a_work_that_failed_goes_to_another_slot_and_its_own_rests_while_that_on
     with closing(LocalExecutor([SLOT, SLOT])) as executor:
         first, second = new_workers(before)
         carried_out(executor, [replace(one, threads=0)])
-        assert executor.idle == 2
+        assert executor.idle == 1
         begun(executor, replace(one, keys=(replace(one.keys[0], rung=2_000),)))
         assert executor.idle == 0
-        second.kill()
+        second.kill()  # which is no failure of its slot
         while executor.busy:
             executor.events()
-        assert executor.idle == 2
+        assert executor.idle == 1
         assert first.is_alive()
+
+
+def test_a_slot_that_rests_takes_a_work_where_no_other_can(one_slot: LocalExecutor, data: Path, tmp_path: Path):
+    one = work(data, tmp_path)
+    carried_out(one_slot, [replace(one, threads=0)])
+    assert one_slot.idle == 1
+    assert carried_out(one_slot, [one])[-1] == Finished(one.keys[0])
 
 
 @pytest.mark.parametrize("harm", ["garbage", "another recipe", "another seed"])

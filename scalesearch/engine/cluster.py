@@ -236,9 +236,10 @@ class ClusterExecutor:
         assert seat.work is not None
         if report.trace:
             append(seat.work.log, report.trace)
-            if seat.others:
-                [reason, *_] = [event.reason for event in report.events if isinstance(event, Failed)]
-                return self._charge(seat, reason)
+        if report.trace and seat.others:
+            failed = [event for event in report.events if isinstance(event, Failed)]
+            self._found.add(*(event for event in report.events if event not in failed))
+            return self._charge(seat, failed[0].reason)
         self._found.add(*report.events)
         ended = {event.key for event in report.events if isinstance(event, Finished | Failed)}
         seat.left = [key for key in seat.left if key not in ended]
@@ -251,10 +252,7 @@ class ClusterExecutor:
 
     def _charge(self, seat: Seat, reason: str) -> None:
         """Have a work fail by its own fault; of several trainers one may be lost, and the others fail of that first."""
-        if not seat.others:
-            self._dismiss(seat, reason, counts=True)
-        elif seat.charge is None:
-            seat.charge = time.monotonic() + JUDGED, reason
+        seat.charge = seat.charge or (time.monotonic() + (JUDGED if seat.others else 0.0), reason)
 
     def _lose(self, seat: Seat, error: RayError) -> None:
         """Give up a trainer that is no more, or cannot be reached. Of what its process died Ray does not say."""

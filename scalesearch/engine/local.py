@@ -136,13 +136,12 @@ class LocalExecutor:
         return sum(worker.work is not None for worker in self._workers)
 
     def _free(self) -> list[int]:
-        """Slots without work, those first where the fewest have failed; those that rest only while no other trains."""
+        """Slots without work, those first where the fewest have failed; those that rest only where no other can."""
         now = time.monotonic()
         free = [index for index, worker in enumerate(self._workers) if worker.work is None]
         rested = [index for index in free if now >= self._workers[index].rests]
-        if not any(worker.work is not None and now >= worker.rests for worker in self._workers):
-            rested = rested or free
-        return sorted(rested, key=lambda index: self._workers[index].failures)
+        is_trained = any(worker.work is not None and now >= worker.rests for worker in self._workers)
+        return sorted(rested if rested or is_trained else free, key=lambda index: self._workers[index].failures)
 
     def submit(self, work: Work) -> None:
         """Start a trial on an idle slot; not after `stop`."""

@@ -11,7 +11,7 @@ from types import TracebackType
 from scalesearch.report import write_report
 from scalesearch.stopping import CtrlCError, TerminatedError
 
-LEAST = 2.0
+LEAST = 0.5
 """Time for the last page of an interrupted run, however long its trials took to stop [s]."""
 
 

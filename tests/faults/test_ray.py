@@ -427,15 +427,48 @@ def two_gpus(cluster: Raylets, place: Path, code: str) -> tuple[str, ...]:
     return *on(cluster), "--gpus-per-trial", "2", "--cpus-per-trial", "2"
 
 
+BLIND = """
+from pathlib import Path
+
+def not_here(*_):
+    Path({note!r}).touch()
+    return False
+
+node._is_here = not_here
+"""
+"""Has a node see no folder of images, and note that it was asked for one."""
+
+
+def test_nodes_that_do_not_see_the_images_get_them_through_ray_and_come_to_the_same(
+    cluster: Raylets,
+    program: Callable[..., Any],
+    finished: tuple[Path, Any],
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+):
+    cluster.clear()
+    place, note = tmp_path / "place", tmp_path / "asked"
+    place.mkdir()
+    change(place, BLIND.format(note=str(note)))
+    cluster.add(place)
+    run = program("run", *tiny_options, "--out", tmp_path / "run", *on(cluster))
+    assert run.wait() == 0, run.err.read_text()
+    assert note.exists()
+    assert same_answer(tmp_path / "run", finished[0])
+    cluster.clear()
+
+
 def test_a_trial_over_two_gpus_of_two_nodes_shares_its_batches_and_goes_on_when_one_node_is_lost(
     cluster: Raylets, program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
 ):
-    place = tmp_path / "place"
-    options = ("run", *tiny_options, *two_gpus(cluster, place, WITHOUT_GPUS))
+    place, note = tmp_path / "place", tmp_path / "asked"
+    options = ("run", *tiny_options, *two_gpus(cluster, tmp_path / "seeing", WITHOUT_GPUS))
     undisturbed = program(*options, "--out", tmp_path / "undisturbed")
     assert undisturbed.wait() == 0, undisturbed.err.read_text()
+    options = ("run", *tiny_options, *two_gpus(cluster, place, WITHOUT_GPUS + BLIND.format(note=str(note))))
     run = program(*options, "--out", tmp_path / "run")
     run.wait_for("2/8 ", 300)
+    assert note.exists()  # its images come through Ray
     cluster.kill(1)
     cluster.add(place, gpus=1)
     assert run.wait() == 0, run.err.read_text()

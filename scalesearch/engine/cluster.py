@@ -26,8 +26,12 @@ from scalesearch.proxy.images import ARRAYS, Images, open_images
 
 MOMENT = 1.0
 """Most time that is waited for something to happen [s]."""
-PATIENCE = 60.0
-"""Time for a first slot; for a new one, where all are lost, ten times that [s]."""
+PATIENCE = 600.0
+"""Time that a slot is waited for while there is none: an autoscaler takes minutes for a node [s]."""
+TOLD = 10.0
+"""Time after which people hear of that [s]."""
+REST = 60.0
+"""Time in which no room is asked for, behind seats that ended one after another [s]."""
 HEADLESS = 10.0
 """Most time to stop in where the head is gone: Ray ends the program soon [s]."""
 JUDGED = 30.0
@@ -41,17 +45,13 @@ NODE_DIED = "node has died"
 class ClusterExecutor:
     """Trainers on the nodes of a cluster; those that are lost are replaced, and their trials go on elsewhere."""
 
-    def __init__(
-        self, cluster: Cluster, *, threads: int, most: int, patience: float = PATIENCE, silence: float = SILENCE
-    ) -> None:
+    def __init__(self, cluster: Cluster, *, threads: int, most: int) -> None:
         """Wait for the first slot.
 
         Args:
             cluster: what a trial takes.
             threads: CPUs of a trial, unless the cluster says.
             most: slots that are of use.
-            patience: time until the first one [s].
-            silence: without an answer after which a trainer hangs, unless its steps take long [s].
 
         Raises:
             ClusterError: no node has room for a trial, or one has other versions of what decides bits.
@@ -66,7 +66,7 @@ class ClusterExecutor:
         self._store = Store(cluster.checkpoints)
         needs = {"CPU": float(cluster.cpus or threads * cluster.ranks), "GPU": float(gpus)}
         self._kind = Kind(needs=needs, ranks=cluster.ranks, afar=self._store.afar)
-        self._most, self._silence = most, silence
+        self._most = most
         self._seats: list[Seat] = []
         self._shared: dict[str, Any] = {}
         """Images in Ray's object store, by fingerprint."""
@@ -77,14 +77,13 @@ class ClusterExecutor:
         """Until when no room is asked for."""
         self._end: float | None = None
         """When works that were told to stop are ended."""
-        self._patience, self._looks = patience, Looks(2 * MOMENT)
+        self._looks = Looks(2 * MOMENT)
         self._roomy = self._looks.last
         """When there was a slot."""
         if most and cluster.address is None and not self._head.rooms(needs):
             raise self._head.no_room(self._kind.wanted, "has")
         while most and not self.idle:
             self._pass()
-        self._patience *= 10
 
     @property
     def slots(self) -> list[Slot]:
@@ -151,7 +150,7 @@ class ClusterExecutor:
         if time.monotonic() < self._resting:
             return
         while len(self._seats) < min(self._most, self._head.rooms(self._kind.needs) + 1):
-            self._seats.append(self._kind.seat(self._silence))
+            self._seats.append(self._kind.seat(SILENCE))
 
     def _receive(self, seat: Seat, asked: Any) -> None:
         """Hear what a trainer of a seat was asked; `asked` is no longer among what the first one is to answer."""
@@ -210,7 +209,7 @@ class ClusterExecutor:
         if not is_bad_luck:
             self._found.add(Noticed(f"{fault}; the others go on"))
         if self._unborn >= UNBORN:
-            self._unborn, self._resting = 0, time.monotonic() + PATIENCE
+            self._unborn, self._resting = 0, time.monotonic() + REST
 
     def _gather(self, seat: Seat, address: str) -> None:
         """Have the trainers of a seat meet."""
@@ -292,9 +291,9 @@ class ClusterExecutor:
                 self._dismiss(seat, "stopped before a checkpoint was written", counts=False)
         if not self._most or any(seat.place for seat in self._seats):
             self._roomy = now
-        elif now - self._roomy > self._patience:
-            raise self._head.no_room(self._kind.wanted, f"within {self._patience:.0f} s has had")
-        elif now - self._roomy > PATIENCE / 6:
+        elif now - self._roomy > PATIENCE:
+            raise self._head.no_room(self._kind.wanted, f"within {PATIENCE:.0f} s has had")
+        elif now - self._roomy > TOLD:
             self._found.add(Noticed(f"no node of the Ray cluster has {self._kind.wanted} free; waiting for one"))
 
     def forget(self, work: Work) -> None:

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Stored
 
 from scalesearch.errors import StudyError
-from scalesearch.files import write_whole
+from scalesearch.files import FULL, write_whole
 from scalesearch.levelling import TOLERANCE
 from scalesearch.scaling import Coefficients
 from scalesearch.space import LARGEST_BUDGET
@@ -46,6 +46,8 @@ BUSY = 10.0
 
 DAMAGES = ("SQLITE_ERROR", "SQLITE_CORRUPT", "SQLITE_NOTADB")
 """What SQLite says of a file without our tables, a damaged one, and one that is none of its own."""
+NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
+"""What it says of a disk that has no room for the file or its log, and for the index of the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +157,14 @@ def is_damage(error: BaseException) -> bool:
     if isinstance(inner, sqlite3.Error):
         return getattr(inner, "sqlite_errorname", DAMAGES[0]).startswith(DAMAGES)  # none for text that is no UTF-8
     return not isinstance(inner, OSError) and not hasattr(error.__cause__ or error, "orig")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a fault comes of a disk without room for the file of a study."""
+    inner = _said_by(error)
+    if isinstance(inner, OSError):
+        return inner.errno in FULL
+    return getattr(inner, "sqlite_errorname", "") in NO_ROOM
 
 
 def _said_by(error: BaseException) -> BaseException:

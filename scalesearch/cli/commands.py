@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from scalesearch.cli.asked import asked_cluster, asked_request, resolved
+from scalesearch.cli.console import console
 from scalesearch.cli.counting import Counting
 from scalesearch.cli.direct import emit, scale
 from scalesearch.cli.flags import Command, Group, told_version
@@ -206,7 +207,8 @@ def repair(folder: RunFolder, storage: StorageUrl = None, as_json: Json = False)
     from scalesearch.cli import show
     from scalesearch.repair import repair as mend
 
-    show.repaired(folder, mend(folder, storage), as_json=as_json)
+    told = console(stderr=True, is_optional=True).print
+    show.repaired(folder, mend(folder, storage, told), as_json=as_json)
 
 
 command()(emit)

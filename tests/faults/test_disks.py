@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from disturbing import SEARCHES, STANDING_IN, TINY, Run, assert_is_whole, contents
+from following import expected, searched, states
 from judging import FULL
 from servers import Server
 
@@ -25,10 +26,17 @@ from scalesearch.files import write_whole
 from scalesearch.journal import NAME
 from scalesearch.limits import Limits
 from scalesearch.members import published
+from scalesearch.repair import repair
 
 ROOM = 2**20
 FILLINGS = 60 if FULL else 4
 """Of the disk of runs."""
+PAGE = 4096
+"""The least that a file takes of such a disk [B]."""
+ROOMS = range(1, 130, 3) if FULL else (1, 16, 70)
+"""What a disk has left when a repair begins [pages]."""
+WAITS = ["study.db", "journal.damaged-1.jsonl", NAME, NAME, "study.db"]
+"""What a repair waits with where that is one page, for who holds the folder; the journal is mended, then opened."""
 
 
 @pytest.fixture
@@ -253,6 +261,88 @@ def test_a_disk_that_is_full_at_random_moments_is_waited_for_or_named_and_change
         assert_is_whole(run, folder)
         shutil.rmtree(folder)
     print(f"{met} times full in {number} runs")
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Path:
+    """A finished search whose journal lost an epoch to a damaged line, so that its study contradicts it."""
+    folder = tmp_path / "spoilt"
+    assert searched(folder)[1].close(within=120)
+    content = (folder / NAME).read_bytes()
+    (folder / NAME).write_bytes(content.replace(b'"epoch":1,', b'"epoch":?,', 1))
+    return folder
+
+
+def assert_is_repaired(folder: Path, spoilt: Path) -> None:
+    """The study follows a journal that lost its damaged line alone, and what there was is kept aside."""
+    lines = (spoilt / NAME).read_bytes().splitlines(keepends=True)
+    assert (folder / NAME).read_bytes() == b"".join(line for line in lines if b'"epoch":?,' not in line)
+    assert (folder / "journal.damaged-1.jsonl").read_bytes() == b"".join(lines)
+    assert (folder / "study.damaged-1.db").read_bytes() == (spoilt / "study.db").read_bytes()
+    assert states(folder) == expected(folder)
+    again = repair(folder)
+    assert (again.added, again.changed, again.aside, again.damaged) == (0, 0, (), ())
+
+
+def leave(ballast: Path, pages: int) -> None:
+    """Make a little room on a full disk."""
+    os.truncate(ballast, ballast.stat().st_size - pages * PAGE)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("disk", [8 * ROOM], indirect=True)
+def test_a_repair_waits_wherever_it_finds_the_disk_full_and_loses_nothing(disk: Path, spoilt: Path):
+    for pages in ROOMS:
+        folder = shutil.copytree(spoilt, disk / f"run-{pages}")
+        filler = Filler(disk)
+        leave(filler.ballast, pages)
+        found = repair(folder, told=filler)
+        waits = [Path(text.split(" ")[0]).name for text in filler.heard[::2]]
+        assert [text.endswith(GOING_ON) for text in filler.heard] == [False, True] * len(waits)
+        assert waits == WAITS if pages == 1 else waits
+        filler.ballast.unlink()
+        assert (found.trials, found.added, found.changed) == (len(expected(folder)), len(expected(folder)), 0)
+        assert_is_repaired(folder, spoilt)
+        shutil.rmtree(folder)
+
+
+def until_it_waits(start: Callable[[], Any], ballast: Path) -> Any:
+    """A program that has told that it waits for a disk, which has room for no more than who holds the folder."""
+    fill(ballast)
+    leave(ballast, 1)
+    one = start()
+    while not told(one, WAITING):
+        assert one.process.poll() is None, one.err.read_text()
+        time.sleep(0.02)
+    time.sleep(2)  # it looks for room more than once
+    return one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("disk", [8 * ROOM], indirect=True)
+def test_a_repair_says_once_that_it_waits_until_ctrl_c_or_room_comes(disk: Path, program: Callable[..., Any]):
+    folder, ballast = disk / "run", disk / "ballast"
+    assert searched(folder)[1].close(within=120)
+    journal, study = folder / NAME, folder / "study.db"
+    study.write_bytes(b"garbage" * 1000)
+    content = journal.read_bytes()
+    one = until_it_waits(lambda: program("repair", folder), ballast)
+    one.interrupt()
+    assert one.wait() == 130
+    assert one.err.read_text().splitlines() == [
+        f"{journal} cannot be written: No space left on device{WAITING}",
+        f"scalesearch: interrupted; to start again: scalesearch repair {folder}",
+    ]
+    assert journal.read_bytes() == content
+    ballast.unlink()
+    one = until_it_waits(lambda: program("repair", folder), ballast)
+    ballast.unlink()
+    assert one.wait() == 0
+    said = f"{study} cannot be written: No space left on device{WAITING}", f"{study}{GOING_ON}"
+    assert one.err.read_text().splitlines() == [*said]
+    assert journal.read_bytes() == content
+    assert states(folder) == expected(folder)
 
 
 def test_a_read_only_folder_is_refused_in_one_line(disk: Path, call: Callable[..., Any], tiny_options: tuple[str, ...]):

@@ -16,7 +16,7 @@ import pytest
 from base_files import GOOD
 from calling import Call
 from judging import FULL, limited
-from preparing import load
+from preparing import load, unheard
 from spoiling import torn
 
 import scalesearch
@@ -206,7 +206,7 @@ def test_a_torn_study_is_kept_aside_wherever_it_is_cut(finished: tuple[Path, obj
     for end in every if FULL else every[::211]:
         for damaged in {content[:end], content[:end] + bytes(len(content) - end)} - {content}:
             (folder / "study.db").write_bytes(damaged)
-            _, [aside] = _with_room(place, now, results)
+            _, [aside] = _with_room(place, now, results, unheard)
             assert aside.read_bytes() == damaged, end
             aside.unlink()
 

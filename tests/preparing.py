@@ -1,5 +1,6 @@
 """Images prepared for a test, arrays of its own or a dataset decoded into a folder; and the smallest work on some."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,7 @@ from scalesearch.dataset import Dataset
 from scalesearch.engine.work import Work
 from scalesearch.proxy.choice import Choice, key_of
 from scalesearch.proxy.data import choose, choose_test
-from scalesearch.proxy.decoding import decode
+from scalesearch.proxy.decoding import RECORD, UNFINISHED, decode
 from scalesearch.proxy.images import ARRAYS, Images, seal
 from scalesearch.recipe import Recipe
 from scalesearch.spec import Head, Network, Stage, Stem
@@ -40,6 +41,18 @@ def save(images: Images, folder: Path) -> None:
 
 def decoded(choice: Choice, folder: Path) -> Images:
     return decode(choice, key_of(choice, unheard), folder, unheard)
+
+
+def stopped_after_a_chunk(choice: Choice, folder: Path) -> set[str]:
+    """A decode that stops early; returns the lines of its finished chunks."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    key = key_of(choice, unheard)
+    with suppress(KeyboardInterrupt):
+        decode(choice, key, folder, stop)
+    return set((folder / UNFINISHED / RECORD).read_text().splitlines()[1:])
 
 
 def load(dataset: Dataset, folder: Path, **options: Any) -> Images:

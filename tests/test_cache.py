@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from PIL import Image
-from preparing import decoded, load_test, loaded, save, unheard
+from preparing import decoded, load_test, loaded, save, stopped_after_a_chunk, unheard
 
 from scalesearch.cli import progress
 from scalesearch.cli.progress import RunDisplay
@@ -207,17 +207,6 @@ def test_a_decode_killed_at_random_again_and_again_comes_to_the_same(pets: Path,
             process.send_signal(signal.SIGKILL)
     decoded(chosen(pets, side=200), tmp_path / "run")
     assert files_of(tmp_path / "run") == files_of(tmp_path / "whole")
-
-
-def stopped_after_a_chunk(choice: Choice, folder: Path) -> set[str]:
-    """A decode that stops early; returns the lines of its finished chunks."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with suppress(KeyboardInterrupt):
-        decode(choice, key(choice), folder, stop)
-    return set((folder / UNFINISHED / RECORD).read_text().splitlines()[1:])
 
 
 def test_finished_chunks_are_not_looked_at_again(tmp_path: Path):

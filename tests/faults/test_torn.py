@@ -12,11 +12,12 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from base_files import GOOD
 from calling import Call
 from judging import FULL, limited
-from preparing import load, unheard
+from preparing import decoded, load, stopped_after_a_chunk, unheard
 from spoiling import torn
 
 import scalesearch
@@ -28,6 +29,9 @@ from scalesearch.engine.slots import Slot
 from scalesearch.errors import DataError, ScaleSearchError, StudyError
 from scalesearch.journal import NAME, Journal, read_journal
 from scalesearch.plan import lay_out, read_plan
+from scalesearch.proxy.choice import CHUNK, Choice, Chunk, key_of
+from scalesearch.proxy.data import choose
+from scalesearch.proxy.decoding import RECORD, UNFINISHED, decode
 from scalesearch.proxy.images import ARRAYS, Images, fingerprinted, open_images
 from scalesearch.repair import _with_room
 from scalesearch.report.facts import _document, _is_environment, _is_manifest
@@ -275,20 +279,57 @@ def test_torn_images_are_decoded_again(name: str, tmp_path: Path, tiny_npz: Path
 
 
 @pytest.mark.parametrize("is_cut", [True, False], ids=["cut", "zeros"])
-@pytest.mark.parametrize("name", ["chunks", "train_images.npy", "images.json"])
-def test_a_torn_decode_is_begun_again(name: str, is_cut: bool, tmp_path: Path, tiny_npz: Path):
+@pytest.mark.parametrize("name", ["train_images.npy", "images.json"])
+def test_a_torn_set_that_has_only_to_be_moved_is_decoded_again(name: str, is_cut: bool, tmp_path: Path, tiny_npz: Path):
     dataset = describe(str(tiny_npz), root=None)
     whole = load(dataset, tmp_path / "whole", images=20, validation=6, side=8).fingerprint
-    place = tmp_path / "data" / "unfinished"
+    place = tmp_path / "data" / UNFINISHED
     for share in range(0, 100, 1 if FULL else 20):
         shutil.rmtree(tmp_path / "data", ignore_errors=True)
         shutil.copytree(tmp_path / "whole", place)
         source = place / name
-        content = source.read_bytes() if source.exists() else b"another key\n"
+        content = source.read_bytes()
         end = len(content) * share // 100
         source.write_bytes(content[:end] + bytes(0 if is_cut else len(content) - end))
         os.utime(source, ns=(0, 0))  # as it was before the power was lost
         assert content_of(load(dataset, tmp_path / "data", images=20, validation=6, side=8)) == whole
+
+
+def many_chunks(place: Path, *, is_grey: bool) -> Choice:
+    """Small images of noise, in eight chunks and one."""
+    noise, sides = np.random.default_rng(0), (8, 8) if is_grey else (8, 8, 3)
+    images, held = (noise.integers(0, 256, (count, *sides), np.uint8) for count in (8 * CHUNK, 20))
+    labels = [np.arange(len(part)) % 2 for part in (images, held)]
+    np.savez(place, train_images=images, train_labels=labels[0], val_images=held, val_labels=labels[1])
+    return choose(describe(str(place), root=None), images=None, validation=20, side=8)
+
+
+def spoil(chunk: Chunk, choice: Choice, place: Path) -> None:
+    """Have other pixels where a decode puts those of a chunk."""
+    with (place / chunk.wanted.file).open("r+b") as file:
+        file.seek((chunk.start - len(chunk.wanted.indices)) * choice.image_bytes, os.SEEK_END)
+        file.write(b"?" * len(chunk.indices) * choice.image_bytes)
+
+
+@pytest.mark.parametrize("is_grey", [False, True], ids=["colour", "grey"])
+def test_of_a_torn_record_of_chunks_only_whole_lines_are_believed(is_grey: bool, tmp_path: Path, files_of: FilesOf):
+    """A chunk whose line is not all there may have any bytes: they are decoded again."""
+    choice = many_chunks(tmp_path / "noise.npz", is_grey=is_grey)
+    decoded(choice, tmp_path / "whole")
+    assert stopped_after_a_chunk(choice, tmp_path / "stopped")
+    key, expected = key_of(choice, unheard), files_of(tmp_path / "whole")
+    content = (tmp_path / "stopped" / UNFINISHED / RECORD).read_bytes()
+    for number, damaged in enumerate(torn(content, few=20)):
+        folder = tmp_path / str(number)
+        place = shutil.copytree(tmp_path / "stopped", folder) / UNFINISHED
+        (place / RECORD).write_bytes(damaged)
+        said = set(damaged.decode().splitlines())
+        for chunk in choice.chunks:
+            if not said.intersection(chunk.lines):
+                spoil(chunk, choice, place)
+        decode(choice, key, folder, unheard)
+        assert files_of(folder) == expected, damaged
+        shutil.rmtree(folder)
 
 
 def content_of(images: Images) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from pathlib import Path
 
 from scalesearch.errors import DataError, StudyError
@@ -26,16 +26,34 @@ RUN_FILES = re.compile(
 )
 """Names of the files that are written whole at the top of a run folder."""
 FAMILY_FILES = re.compile(r"manifest\.json|config\.yaml|network\.py|model\.safetensors")
-"""The same of its family."""
+"""The same of a family."""
 
 
 def sweep_left(folder: Path) -> None:
-    """Remove what killed writers left half written, whether they held the folder or, as of a report, did not."""
-    family = [*folder.glob("family/.*"), *folder.glob("family/*/.*")]
-    for paths, written in ((list(folder.iterdir()), RUN_FILES), (family, FAMILY_FILES)):
-        for path in paths:
-            if _is_left(path.name, written) and path.is_file():
-                sweep(path)
+    """Remove what killed writers left half written, whether they held the folder or, as of a report, did not.
+
+    Its families are the run's own and those of single candidates beside it.
+    """
+    _sweep(folder, RUN_FILES)
+    for family in (folder / "family", *folder.glob("family-*")):
+        sweep_family(family, names(family))
+
+
+def sweep_family(folder: Path, members: Iterable[str]) -> None:
+    """Remove what killed writers of a family left half written.
+
+    Args:
+        folder: of the family.
+        members: names of their folders in it; no other is looked into.
+    """
+    for place in (folder, *(folder / name for name in members)):
+        _sweep(place, FAMILY_FILES)
+
+
+def _sweep(folder: Path, written: re.Pattern[str]) -> None:
+    for path in folder.glob(".*"):
+        if _is_left(path.name, written) and path.is_file():
+            sweep(path)
 
 
 def sweep_checkpoints(checkpoints: Path, wanted: Set[Path], told: Told) -> None:

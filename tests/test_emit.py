@@ -1,6 +1,7 @@
 """Emission: every written file reads back, the source needs torch alone, and what differs is caught."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from base_files import GOOD
+from calling import Call
 from networks import B0, EFFICIENTNET, MOBILENET_V1, MOBILENET_V2, NETWORKS, RESNET50, SMALL
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -481,6 +484,41 @@ def test_what_a_loss_of_power_leaves_of_a_family_is_written_again(
             (tmp_path / name).write_bytes(content[:end] + bytes(zeros))
             emitted(tmp_path, member("mine", SMALL))
             assert files_of(tmp_path) == before
+
+
+KILLED = """
+import os, signal, sys
+
+import scalesearch.emit
+from scalesearch.cli import main
+
+for name in ("config.yaml", "network.py", "model.safetensors", "manifest.json"):
+    if (child := os.fork()) == 0:
+
+        def watch(event, arguments):
+            # killed as it is about to give a file its name
+            if event == "os.rename" and str(arguments[1]).endswith(name):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(watch)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        main(sys.argv[1:])
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    print(*[file for _, _, files in os.walk("family") for file in files if file.startswith(".")], flush=True)
+"""
+
+
+def test_what_a_killed_emission_leaves_half_written_goes_with_the_next(call: Call, tmp_path: Path):
+    (tmp_path / "net.yaml").write_text(GOOD)
+    command = ["emit", "--base", "net.yaml", "--coefficients", "1,1,1.4", "--growth", "1.9", "--weights", "--quiet"]
+    killed = [sys.executable, "-c", KILLED, *command, "--out", "family"]
+    told = subprocess.run(killed, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    left = (r"config\.yaml", r"network\.py", r"model\.safetensors", r"manifest\.json")
+    for name, line in zip(left, told.splitlines(), strict=True):
+        assert re.fullmatch(rf"\.{name}\.[0-9a-f]{{8}}", line)
+    (tmp_path / "family" / ".env.20240101").write_text("mine")
+    assert call(*command, "--out", "family").code == 0
+    assert [path.name for path in (tmp_path / "family").rglob(".*")] == [".env.20240101"]
 
 
 def test_a_file_that_the_manifest_names_is_written_anew_whatever_it_holds(tmp_path: Path):

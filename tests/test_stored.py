@@ -158,9 +158,10 @@ def test_reading_a_run_changes_nothing_in_it(folder: Path, plan: tuple[Plan, Lay
 def test_what_a_killed_coordinator_left_half_written_is_swept_and_holds_up_nobody(
     folder: Path, plan: tuple[Plan, Layout]
 ):
-    (folder / "family" / "b1").mkdir(parents=True)
     left = ["..holder.b4457cbd", ".plan.yaml.998405a3", ".journal.jsonl.0a1b2c3d", "family/b1/.config.yaml.deadbeef"]
+    left += ["family-c1/.manifest.json.01234567", "family-c1/b1/.network.py.89abcdef"]  # of `emit --candidate c1`
     for name in (*left, ".report.html.01234567"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{")
     with claimed(folder, plan[0]):
         assert not [path for path in folder.rglob(".*") if UNFINISHED.fullmatch(path.name)]
@@ -182,12 +183,15 @@ def test_every_file_that_a_run_writes_whole_is_swept_where_a_kill_left_it_unfini
         assert [path.name for path in tmp_path.rglob(".*") if path.is_file()] == [".lock", ".holder"]
 
 
-HIDDEN = (".env.20240101", "family/.env.20240101", "family/b1/.notes.deadbeef", "checkpoints/.cache.0123abcd")
+HIDDEN = (
+    *(".env.20240101", "family/.env.20240101", "family/b1/.notes.deadbeef", "family-c1/b1/.notes.deadbeef"),
+    *("families/.manifest.json.01234567", "checkpoints/.cache.0123abcd"),
+)
 
 
 def test_hidden_files_of_others_in_a_run_folder_stay(folder: Path, plan: tuple[Plan, Layout]):
-    (folder / "family" / "b1").mkdir(parents=True)
     for name in HIDDEN:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("mine")
     with claimed(folder, plan[0]):
         pass

@@ -28,6 +28,7 @@ from scalesearch.nets.architecture import build, measure
 from scalesearch.nets.builder import seeded
 from scalesearch.nets.library_names import Library
 from scalesearch.nets.measure import one_thread
+from scalesearch.runfiles import sweep_family
 from scalesearch.spec import Network
 
 COMPARED_SIDE = 64
@@ -47,7 +48,7 @@ def write(
     seed: int = 0,
     full: Told | None = None,
 ) -> dict[str, Any]:
-    """Write a family; what an earlier family left in the folder goes.
+    """Write a family; what an earlier family left in the folder goes, what a killed writer left half written too.
 
     Args:
         found: the family; unreached members are listed in the manifest with their reason.
@@ -81,6 +82,7 @@ def write(
         refuse_occupied(folder, [one.name for one in reached])
         refuse_trained(folder, [one.name for one in carrying])
         _make(folder, full)
+        sweep_family(folder, [one.name for one in reached])
         clear(folder)
         for member in reached:
             rows.append(_write_member(member, _Order(rule, base, folder, weights, start, naming, seed, full)))

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from calling import Call
 from conftest import RECORDING, children
-from judging import assert_nothing_ran_again
+from judging import FULL, assert_nothing_ran_again
 
 from scalesearch.search import ATTEMPTS
 
@@ -28,7 +28,6 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by /proc"),
 ]
 
-FULL = os.environ.get("SCALESEARCH_FAULTS") == "full"
 RAYLETS = Path(__file__).parents[1] / "raylets.py"
 PACKAGE = Path(__file__).parents[2]
 

@@ -1,14 +1,14 @@
 """Trainings killed at random steps and instants, also while they write, end with the bits of undisturbed ones."""
 
-import os
 import subprocess
 import sys
 
 import pytest
+from judging import FULL
 
 KILLS = 8
 """Of each training."""
-TRAININGS = 13 if os.environ.get("SCALESEARCH_FAULTS") == "full" else 1
+TRAININGS = 13 if FULL else 1
 
 SCRIPT = """
 import hashlib, os, random, signal, sys, time

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from judging import FULL
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,7 +20,6 @@ pytestmark = [
 ]
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
-IS_FULL = os.environ.get("SCALESEARCH_FAULTS") == "full"
 STOPS = [
     pytest.param(list(CODES), 3, 3, id="each signal"),
     pytest.param(
@@ -27,10 +27,10 @@ STOPS = [
         100,
         9,  # long enough that most meet it at work
         id="a hundred times Ctrl-C",
-        marks=pytest.mark.skipif(not IS_FULL, reason="takes half an hour; set SCALESEARCH_FAULTS=full"),
+        marks=pytest.mark.skipif(not FULL, reason="takes half an hour; set SCALESEARCH_FAULTS=full"),
     ),
 ]
-WITHIN = 5 if IS_FULL else 60
+WITHIN = 5 if FULL else 60
 """Time for an end by Ctrl-C [s]; what is promised holds where nothing else uses the cores, as in `make faults`."""
 
 
@@ -130,7 +130,7 @@ def test_ctrl_c_while_the_program_loads_its_libraries_ends_it_as_anywhere(
     one.wait_for("8 trials in all")
     loading = time.monotonic() - begun
     assert stopped(one, signal.SIGINT, command, whole_group=True).code == 130
-    times = 60 if IS_FULL else 6
+    times = 60 if FULL else 6
     for turn in range(times):
         one = listening(program, *command)
         time.sleep(loading * turn / times)

@@ -107,6 +107,7 @@ def run(
 
     Raises:
         StudyError: the folder holds another plan, or another process works in it; or there is no place for the study.
+        PlanError: checkpoints are to be kept where nothing here knows how to reach.
         SearchFailedError: every trial that could be ranked failed.
         DataError: the images cannot be used, or are damaged by now.
         EngineError: workers cannot begin.
@@ -115,7 +116,7 @@ def run(
     """
     end = math.inf if hours is None else time.monotonic() + 3600 * hours
     asked = Asked()
-    _refuse_places(folder, plan, storage, cache)
+    _refuse_places(folder, plan, storage, cache, cluster)
     with (
         claimed(folder, plan) as plan,
         closing(Journal(folder / NAME, _heard(observer), asked.check)) as journal,
@@ -136,9 +137,13 @@ def run(
         return outcome, _emit(outcome, folder, observer)
 
 
-def _refuse_places(folder: Path, plan: Plan, storage: str | None, cache: Path | None) -> None:
-    """Refuse a place for the study, for images or for the family that cannot be used, before the run folder is made."""
+def _refuse_places(folder: Path, plan: Plan, storage: str | None, cache: Path | None, cluster: Cluster | None) -> None:
+    """Refuse a place for the study, for images, checkpoints or the family that cannot be used, before any is made."""
     emit.refuse_occupied(folder / FAMILY, plan.base.growths(plan.space.budget))
+    if cluster is not None and cluster.checkpoints is not None:
+        from scalesearch.engine.afar import refuse_unspoken
+
+        refuse_unspoken(cluster.checkpoints)
     if cache is not None:
         refuse_unwritable(cache)
     place = placed(folder, storage)

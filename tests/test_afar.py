@@ -9,13 +9,15 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from calling import Call
 
 pytest.importorskip("fsspec", reason="needs scalesearch[ray]")
 
 import fsspec
 
-from scalesearch.engine.afar import Afar
+from scalesearch.engine.afar import Afar, refuse_unspoken
 from scalesearch.engine.work import Cluster
+from scalesearch.errors import PlanError
 from scalesearch.files import generations
 from scalesearch.journal import Journal
 from scalesearch.run import _own_place
@@ -191,3 +193,49 @@ def test_a_run_has_a_folder_of_its_own_which_it_finds_again_and_no_file_leads_el
     assert first
     assert re.fullmatch("s3://bucket/all/[0-9a-f]{16}", first)
     assert place() == first
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("", " ", "runs", "./runs", "../runs", "~/runs", "s3:/bucket/runs", "://runs", "s3://", "c://runs"),
+        *("file://runs", "file:runs", "local://~/runs", "simplecache::file://runs", "me:hunter22@host/runs"),
+    ],
+)
+def test_a_place_that_each_process_would_look_for_elsewhere_is_none(place: str):
+    with pytest.raises(PlanError) as told:
+        Cluster(checkpoints=place)
+    assert str(told.value).startswith(f"--checkpoints is {'no absolute path' if place.strip() else 'empty'}")
+    assert "hunter22" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "place", ["/shared/runs", "file:///shared/runs", "memory://runs", "simplecache::file:///shared/runs"]
+)
+def test_a_path_and_a_url_of_a_known_protocol_are_places(place: str):
+    assert Cluster(checkpoints=place).checkpoints == place
+    refuse_unspoken(place)
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        ("s4://me:hunter22@bucket/runs?key=hunter22", "s4://me@bucket/runs?…"),
+        ("FTP://me:hunter22@host/runs", "FTP://me@host/runs"),
+        ("ftp://me:hunter::22@host/runs", "ftp://me@host/runs"),
+        ("ftp://[::1]/runs", "ftp://[::1]/runs"),
+        ("simplecache::s4://bucket/runs", "simplecache::s4://bucket/runs"),
+        ("/shared/a::b", "/shared/a::b"),
+    ],
+)
+def test_a_protocol_that_nobody_knows_is_refused_without_its_password(place: str, shown: str):
+    with pytest.raises(PlanError) as told:
+        refuse_unspoken(Cluster(checkpoints=place).checkpoints or "")
+    assert told.value.message == f"--checkpoints {shown} is of no protocol that fsspec knows"
+
+
+def test_a_protocol_whose_package_is_missing_is_refused_before_anything_is_written(call: Call, tmp_path: Path):
+    line = call("run", "--engine", "ray", "--checkpoints", "tos://me:hunter22@bucket/runs").refusal
+    assert line.startswith("scalesearch: --checkpoints tos://me@bucket/runs cannot be reached from here: ")
+    assert "; on every node: Install tosfs to access " in line
+    assert list(tmp_path.iterdir()) == []

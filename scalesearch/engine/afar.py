@@ -12,9 +12,10 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from scalesearch.engine.work import Noticed
+from scalesearch.engine.work import PLACE, Noticed
+from scalesearch.errors import PlanError
 from scalesearch.files import generations, make_folder, whole_file, write_whole
-from scalesearch.storage import redacted
+from scalesearch.storage import redacted, redacted_argument
 
 BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "tos"})
 """Protocols of storage without folders, which makes a bucket for one, even where its name is mistyped."""
@@ -111,3 +112,24 @@ class Afar:
     def _opened(self) -> tuple[Any, str]:
         system, root = fsspec.core.url_to_fs(self.url)
         return system, root.rstrip("/")
+
+
+def refuse_unspoken(place: str) -> None:
+    """Refuse a place for checkpoints that nothing here knows how to reach. Nobody is asked whether it is there.
+
+    Args:
+        place: an absolute path or a URL; of several chained by `::` each has to be known.
+
+    Raises:
+        PlanError: its protocol is unknown, or needs a package that cannot be imported.
+    """
+    for link in place.split("::"):
+        protocol = fsspec.core.split_protocol(link)[0] or ("file" if link.startswith("/") else link)
+        try:
+            fsspec.get_filesystem_class(protocol)
+        except ValueError:
+            fault = f"--checkpoints {redacted_argument(place)} is of no protocol that fsspec knows"
+            raise PlanError(fault, mend=PLACE) from None
+        except ImportError as error:
+            fault = f"--checkpoints {redacted_argument(place)} cannot be reached from here: {error.__cause__}"
+            raise PlanError(fault, mend=f"on every node: {error}") from None

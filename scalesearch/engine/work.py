@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,11 @@ from scalesearch.trials import TrialKey
 KILLS = 20
 """Kills from outside, one after another without progress, that a work is given up at: another program's hunger for
 memory may pass."""
+_FOLDER = re.compile(r"(?s)/.*|(?:[A-Za-z][\w+.-]+::)*(?!(?:file|local)://[^/])[A-Za-z][\w+.-]+://.*[^/].*")
+"""A folder that is the same for every process, wherever it was started: an absolute path, or a URL of one."""
+AMOUNTS = "give at least one CPU, and whole GPUs, a fraction of one, or 0"
+ADDRESS = "give auto, HOST:PORT or ray://HOST:PORT, or leave it out for a Ray of this machine"
+PLACE = "give an absolute path or a URL, such as /shared/runs or s3://bucket/runs, or leave it out for the run folder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +79,14 @@ class Cluster:
     sees it."""
 
     def __post_init__(self) -> None:
-        faults = [
-            *([f"--cpus-per-trial {self.cpus}"] if self.cpus is not None and self.cpus < 1 else []),
-            *([f"--gpus-per-trial {self.gpus:g}"] if self.gpus is not None and not _is_amount(self.gpus) else []),
+        found = [
+            *([("--address is empty", ADDRESS)] if self.address is not None and not self.address.strip() else []),
+            *([(f"--cpus-per-trial {self.cpus}", AMOUNTS)] if self.cpus is not None and self.cpus < 1 else []),
+            *([(f"--gpus-per-trial {self.gpus:g}", AMOUNTS)] if not _is_amount(self.gpus) else []),
+            *([(fault, PLACE)] if (fault := _misplaced(self.checkpoints)) else []),
         ]
-        if faults:
-            raise PlanError(faults, mend="give at least one CPU, and whole GPUs, a fraction of one, or 0")
+        if found:
+            raise PlanError([fault for fault, _ in found], mend="; ".join(dict.fromkeys(mend for _, mend in found)))
 
     @property
     def ranks(self) -> int:
@@ -86,8 +94,15 @@ class Cluster:
         return max(1, int(self.gpus or 0))
 
 
-def _is_amount(gpus: float) -> bool:
-    return 0 <= gpus <= 1 or (gpus > 1 and math.isfinite(gpus) and gpus == int(gpus))
+def _misplaced(checkpoints: str | None) -> str:
+    """What is wrong with a place for checkpoints, if anything is. No part of it is repeated: it may be a password."""
+    if checkpoints is None or _FOLDER.fullmatch(checkpoints):
+        return ""
+    return f"--checkpoints is {'no absolute path and no URL of a folder' if checkpoints.strip() else 'empty'}"
+
+
+def _is_amount(gpus: float | None) -> bool:
+    return gpus is None or 0 <= gpus <= 1 or (gpus > 1 and math.isfinite(gpus) and gpus == int(gpus))
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,10 @@ REACHED = 10.0
 """Time for a first answer from the address of a cluster [s]."""
 REASON = 300
 """Characters of what Ray says of a failure; the rest is its traceback."""
+SHORT = "/tmp"
+"""Where sockets have short paths."""
+TOKEN = "set RAY_AUTH_MODE=token, with its token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
+"""What mends a lack of it."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Environment under which Ray reports nothing to its makers and warns of no change that does not concern us."""
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
@@ -61,7 +65,7 @@ def connected(address: str | None) -> Iterator[None]:
         address: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None = a cluster of this machine, started and ended here.
 
     Raises:
-        ClusterError: there is no cluster, or it runs another Python or Ray.
+        ClusterError: there is no cluster, it asks for a token that is not known here, or runs another Python or Ray.
     """
     with _environment(QUIET if address else QUIET | ALONE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}):
         if address and "/" not in address.removeprefix("ray://") and ":" in address:
@@ -80,12 +84,17 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def _place_of_its_own() -> tempfile.TemporaryDirectory[str]:
-    """Where a Ray that is started here keeps its sockets and logs."""
-    return tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+    """Where a Ray that is started here keeps its sockets and logs.
+
+    The path of a socket has room for 107 bytes (103 on macOS), and some 75 are Ray's own: TMPDIR may be too long.
+    """
+    short = SHORT if os.access(SHORT, os.W_OK | os.X_OK) else None
+    return tempfile.TemporaryDirectory(prefix="ray-", dir=short, ignore_cleanup_errors=True)
 
 
 def _connect(address: str | None, place: str) -> None:
     import ray
+    from ray.exceptions import RayError
 
     own = {"num_cpus": usable_cores(), "include_dashboard": False, "_temp_dir": place}
     try:
@@ -94,12 +103,22 @@ def _connect(address: str | None, place: str) -> None:
         # notes on dead nodes, which it would print on stdout, for want of an option
         with suppress(KeyError):  # a Ray that keeps it elsewhere prints them
             vars(sys.modules["ray._private.worker"])["_worker_logs_enabled"] = False
-    except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
-        reason = " ".join(str(error).split())[:REASON]
-        where = f"the Ray cluster at {address}" if address else "a local Ray cluster"
-        raise ClusterError(
-            f"{where} cannot be used: {reason}", mend="see --address, and the versions on its nodes"
-        ) from None
+    except (RayError, OSError, RuntimeError, ValueError, SystemExit) as error:
+        raise _refusal(address, error) from None
+
+
+def _refusal(address: str | None, error: BaseException) -> ClusterError:
+    """What Ray says of a cluster that cannot be used, in a line."""
+    from ray.exceptions import AuthenticationError
+
+    where = f"the Ray cluster at {address}" if address else "a local Ray cluster"
+    if isinstance(error, AuthenticationError):  # of which Ray says in many words what the mend says
+        return ClusterError(f"{where} asks for a token, and takes none from here: {error.message}", mend=TOKEN)
+    reason = " ".join(str(error).split())[:REASON]
+    ours = f"see that {SHORT} can be written and has room, for its sockets and logs; or leave out --engine ray"
+    theirs = f"see --address, and the versions on its nodes; if it asks for a token, {TOKEN}"  # Ray may not say so
+    mend = theirs if address else ours
+    return ClusterError(f"{where} cannot be used: {reason}", mend=mend)
 
 
 def _reach(address: str) -> None:

@@ -223,6 +223,65 @@ def test_addresses_without_a_cluster_and_shares_that_are_none_are_one_line_each(
         assert len(told.err.splitlines()) == 1
 
 
+TASK = """
+from scalesearch.engine.connecting import connected
+with connected(None):
+    import ray
+    print(ray.get(ray.remote(lambda: "done").remote()))
+"""
+WITHOUT_TMP = """
+import os, sys
+
+is_open = os.access
+os.access = lambda path, mode: path != "/tmp" and is_open(path, mode)
+from scalesearch.cli import main
+
+main(sys.argv[1:])
+"""
+"""The program where nothing may be written to /tmp."""
+
+
+def with_a_long_name(folder: Path) -> Path:
+    """A folder whose path is longer than that of a socket may be."""
+    long = folder / ("x" * 100)
+    long.mkdir()
+    return long
+
+
+def test_a_ray_of_this_machine_starts_wherever_temporary_files_lie(program: Callable[..., Any], tmp_path: Path):
+    run = program(entry=("-c", TASK), TMPDIR=str(with_a_long_name(tmp_path)))
+    assert run.wait() == 0, run.err.read_text()
+    assert run.out.read_text() == "done\n"
+
+
+def test_a_place_too_long_for_sockets_is_one_line_and_leaves_no_run_folder(
+    program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    options = ("run", *tiny_options, "--out", tmp_path / "run", "--engine", "ray")
+    run = program(*options, entry=("-c", WITHOUT_TMP), TMPDIR=str(with_a_long_name(tmp_path)))
+    assert run.wait() == 2, run.err.read_text()
+    [line] = run.err.read_text().splitlines()
+    assert line.startswith("scalesearch: a local Ray cluster cannot be used: ")
+    assert "see that /tmp can be written" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cluster_whose_token_is_not_known_here_is_one_line_that_tells_of_it(
+    program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    guarded = Raylets(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="hunter22" * 4)
+    try:
+        lacking = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
+        run = program("run", *tiny_options, "--out", tmp_path / "run", *on(guarded), **lacking)
+        assert run.wait() == 2, run.err.read_text()
+    finally:
+        guarded.end()
+    [line] = run.err.read_text().splitlines()
+    assert line.startswith(f"scalesearch: the Ray cluster at {guarded.address} asks for a token, ")
+    assert "; set RAY_AUTH_MODE=token, with its token in RAY_AUTH_TOKEN" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_machine_without_room_for_a_trial_is_one_line(
     program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
 ):

@@ -151,6 +151,8 @@ def test_a_stop_a_node_killed_and_one_that_joins_change_no_byte_and_no_trial_run
     nodes.kill(0)
     nodes.add()
     assert second.wait() == 0, second.err.read_text()
+    assert "is lost; it goes on later" in second.out.read_text()  # Ray's words of it are as we know them
+    assert "its process died" not in second.out.read_text()
     assert same_answer(folder, finished[0])
     assert_nothing_ran_again(folder, begun)
     assert "Traceback" not in first.out.read_text() + second.out.read_text() + second.err.read_text()

@@ -203,9 +203,9 @@ def _named(storage: Storage) -> Iterator[None]:
     """Faults inside are told of in one line, with their mend."""
     try:
         yield
-    except ModuleNotFoundError:
-        raise StudyError("--storage needs psycopg", mend="pip install 'scalesearch[postgres]'") from None
     except Exception as error:  # noqa: BLE001  whatever a driver or a server says, each of its own kind
+        if isinstance(_said_by(error), ModuleNotFoundError):
+            raise StudyError("--storage needs psycopg", mend="pip install 'scalesearch[postgres]'") from None
         raise StudyError(
             f"no study can be kept in {storage.shown}: {reason(storage, error)}",
             mend="mend the URL or the server, or leave out --storage for a file in the run folder",

@@ -582,7 +582,39 @@ def test_nonsense_is_one_line_with_the_mend_and_exit_code_2(line: str, call: Cal
 
 @pytest.mark.parametrize("command", ["status", "rank", "report", "repair", "emit"])
 def test_an_empty_name_of_a_run_folder_is_not_the_current_one(command: str, call: Call):
-    assert "the name of the folder is empty" in call(command, "").refusal
+    assert "it is empty" in call(command, "").refusal
+
+
+def test_a_server_without_its_driver_is_told_with_the_extra_that_brings_it(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    told = call("run", "--budget", "0.5x", "--out", tmp_path / "run", "--storage", "postgresql://me@127.0.0.1:9/db")
+    assert told.refusal == "scalesearch: --storage needs psycopg; pip install 'scalesearch[postgres]'"
+    assert list(tmp_path.iterdir()) == []
+
+
+PLACES = [
+    ("run", "--out"),
+    ("run", "--cache"),
+    ("run", "--data-root"),
+    ("run", "--study"),
+    ("run", "--storage"),
+    ("plan", "--study"),
+    ("emit", "--out"),
+    ("report", "--out"),
+    ("report", "--figures"),
+]
+
+
+@pytest.mark.parametrize(("command", "option"), PLACES, ids=" ".join)
+def test_an_empty_place_as_of_a_variable_that_is_not_set_is_refused_before_anything_is_made(
+    command: str, option: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    told = call(command, *(("run",) if command == "report" else ()), option, "")
+    assert told.refusal == f"scalesearch: Invalid value for '{option}': it is empty; see scalesearch {command} --help"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("line", NONSENSE)

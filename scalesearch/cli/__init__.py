@@ -78,7 +78,9 @@ def _run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         if not error.format_message():  # no command: the help has been shown
             return USAGE
-        failure = ScaleSearchError(error.format_message().rstrip("."), mend="see scalesearch --help")
+        context = getattr(error, "ctx", None)  # of the command whose option it is
+        command = context.command_path if context else "scalesearch"
+        failure = ScaleSearchError(error.format_message().rstrip("."), mend=f"see {command} --help")
         return _tell(failure, arguments, USAGE)
     except FAILURES as error:
         return _tell(error, arguments, INSIDE)

@@ -20,6 +20,7 @@ from scalesearch.cli.options import (
     Rounding,
     RunOfRule,
     Weights,
+    a_path,
     output,
     scaled,
 )
@@ -76,7 +77,7 @@ def emit(
     weights: Weights = False,
     from_weights: FromWeights = None,
     naming: Naming = None,
-    out: Annotated[Path | None, output("--out", help="Default: RUN/family, RUN/family-ID or family.")] = None,
+    out: Annotated[Path | None, output("--out", **a_path, help="Default: RUN/family, RUN/family-ID or family.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:

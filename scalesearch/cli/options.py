@@ -10,11 +10,20 @@ from scalesearch.presets import PolicyName, PresetName
 from scalesearch.space import Policy
 
 
-def named_folder(text: str) -> Path:
-    """A folder as it is typed; an empty text, as of a variable that is not set, would be the current one."""
+def named(text: str) -> str:
+    """What is typed; nothing is empty but a variable that is not set."""
     if not text:
-        raise typer.BadParameter("the name of the folder is empty")
-    return Path(text)
+        raise typer.BadParameter("it is empty")
+    return text
+
+
+def named_path(text: str) -> Path:
+    """A path as it is typed; an empty one would be the current folder."""
+    return Path(named(text))
+
+
+a_path = {"parser": named_path, "metavar": "PATH"}
+a_text = {"parser": named, "metavar": "TEXT"}
 
 
 scaled = partial(typer.Option, rich_help_panel="What is scaled")
@@ -38,7 +47,7 @@ Tolerance = Annotated[float | None, scaled("--tolerance", help="Of the constrain
 Data = Annotated[
     str | None, training("--data", help="ImageFolder, FILE.npz or torchvision:NAME; default: Fashion-MNIST subset.")
 ]
-DataRoot = Annotated[Path | None, training("--data-root", help="Folder of torchvision datasets.")]
+DataRoot = Annotated[Path | None, training("--data-root", **a_path, help="Folder of torchvision datasets.")]
 Download = Annotated[bool, training("--download", help="Let torchvision fetch the dataset.")]
 PresetOption = Annotated[PresetName | None, search("--preset", help="Default: standard with a GPU, else quick.")]
 ProxyResolution = Annotated[int | None, training("--proxy-resolution", help="Of the proxy base, in pixels.")]
@@ -69,11 +78,12 @@ Together = Annotated[
     int | None, place("--together", help="Seeds of a proxy trained as one network; default: as measured.")
 ]
 Cache = Annotated[
-    Path | None, place("--cache", help="Folder of decoded images that runs share; default: in the run folder.")
+    Path | None,
+    place("--cache", **a_path, help="Folder of decoded images that runs share; default: in the run folder."),
 ]
 StorageUrl = Annotated[
     str | None,
-    place("--storage", help="PostgreSQL URL of the Optuna study; default: study.db in the run folder."),
+    place("--storage", **a_text, help="PostgreSQL URL of the Optuna study; default: study.db in the run folder."),
 ]
 EngineOption = Annotated[
     Literal["local", "ray"] | None, place("--engine", help="local (default): this machine; ray: a Ray cluster.")
@@ -91,15 +101,15 @@ Checkpoints = Annotated[
         "--checkpoints", help="On Ray: URL of a folder that all nodes reach, such as s3://…; default: the run folder."
     ),
 ]
-OutFolder = Annotated[Path | None, output("--out", help="Run folder; default: runs/<named after the plan>.")]
+OutFolder = Annotated[Path | None, output("--out", **a_path, help="Run folder; default: runs/<named after the plan>.")]
 Live = Annotated[bool, output("--live", help="Write report.html again after every decision, and when interrupted.")]
 Log = Annotated[
     Literal["tensorboard"] | None, output("--log", help="tensorboard: curves of each trial, in the run folder.")
 ]
-StudyFile = Annotated[Path | None, search("--study", help="study.yaml; options on the command line win.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", parser=named_folder, help="A run folder.")]
+StudyFile = Annotated[Path | None, search("--study", **a_path, help="study.yaml; options on the command line win.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", parser=named_path, help="A run folder.")]
 RunOfRule = Annotated[
-    Path | None, typer.Argument(metavar="[RUN]", parser=named_folder, help="A run folder, for its rule.")
+    Path | None, typer.Argument(metavar="[RUN]", parser=named_path, help="A run folder, for its rule.")
 ]
 MaxParams = Annotated[str | None, scaled("--max-params", help="Most parameters of a network, such as 20M.")]
 MaxActivations = Annotated[str | None, scaled("--max-activations", help="Most activations, such as 30M.")]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from scalesearch.cli.console import console, print_document, terminal
-from scalesearch.cli.options import Json, RunFolder
+from scalesearch.cli.options import Json, RunFolder, a_path
 from scalesearch.cli.plots import damage
 from scalesearch.errors import SearchFailedError
 
@@ -75,8 +75,10 @@ def _boards(folder: Path) -> Boards:
 def report(
     folder: RunFolder,
     open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
-    figures: Annotated[Path | None, typer.Option("--figures", help="Folder for each figure alone, as SVG.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The file; default: RUN/report.html.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", **a_path, help="Folder for each figure alone, as SVG.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", **a_path, help="The file; default: RUN/report.html.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write the report of a run, finished or not: one HTML file that opens offline."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import statistics
 from collections.abc import Mapping, Sequence
@@ -134,7 +135,8 @@ def image_size(file: str) -> tuple[int, int]:
 
 
 def _unreadable(error: OSError) -> DataError:
-    return DataError(f"{error.filename} cannot be read: {error.strerror}", mend="correct its permissions")
+    mend = "correct its permissions" if error.errno in (errno.EACCES, errno.EPERM) else "mend it, or move it away"
+    return DataError(f"{error.filename} cannot be read: {error.strerror}", mend=mend)
 
 
 def _class_files(folder: Path, classes: Sequence[str]) -> list[list[str]]:

@@ -121,10 +121,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         EmitError: the file is missing, damaged, or holds something else.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise EmitError(f"{path}: not a weights file", mend=f"give a file that ends in {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise EmitError(f"{path}: no such file", mend="check the path")
+    if path.suffix.lower() not in SUFFIXES:
+        raise EmitError(f"{path}: not a weights file", mend=f"give a file that ends in {', '.join(SUFFIXES)}")
     try:
         content = _content(path)
     except EmitError:

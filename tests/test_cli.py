@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path

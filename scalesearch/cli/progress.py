@@ -192,7 +192,7 @@ class RunDisplay(Display):
         self.bars.update(self.overall, note="done")
         leader = outcome.leader.id if outcome.leader else "none"
         over = "the time is over, the same command goes on" if outcome.stage else "trials done"
-        self.say(f"{over}; first on budget: {leader}; writing the family")
+        self.say(f"{over}; first on budget: {leader}; writing the family (`rank` shows the ranking meanwhile)")
 
 
 class EmitDisplay(Display):

@@ -86,7 +86,7 @@ def _said(outcome: Outcome, terrain: Terrain | None) -> str:
         )
     )
     region = f"{100 * found.region:.0f} % of the shares within the trained range may be as good"
-    return f"The surface is highest at {shares}; {region}. {beyond}"
+    return f"The surface is highest at {shares}; {region}, whatever single networks add. {beyond}"
 
 
 def _ground() -> Iterator[Mark]:

@@ -43,7 +43,11 @@ class Disk:
         subprocess.run(["mount", "-o", "loop,errors=remount-ro", self.image, self.place], check=True)
 
     def unmount(self) -> None:
-        subprocess.run(["umount", self.place], check=True)
+        """As soon as the last process that holds it is gone: killed ones take a moment."""
+        end = time.monotonic() + 60
+        while subprocess.run(["umount", self.place], capture_output=True, check=False).returncode:
+            assert time.monotonic() < end, "somebody holds the disk"
+            time.sleep(0.1)
 
     def lose_power(self) -> None:
         """From here on nothing is read or written; what had been written and not synced is lost."""

@@ -488,8 +488,8 @@ def test_an_interrupted_run_waits_for_its_last_page_no_longer_than_it_may(
     monkeypatch.setattr("scalesearch.report.live.write_report", lambda _: is_over.wait(300))
     begun = time.monotonic()
     with pytest.raises(CtrlCError), LiveReport(tmp_path):
-        raise CtrlCError(begun - 4)  # its trials took four seconds to stop
-    assert 1.9 < time.monotonic() - begun < 60
+        raise CtrlCError(begun - 4)  # its trials took four seconds to stop, of the five there are
+    assert 0.9 < time.monotonic() - begun < 60
     is_over.set()
 
 

@@ -194,8 +194,8 @@ def _beside(path: Path) -> Path:
 class _Brought:
     """What a study has been brought to so far; behind a full disk it is opened anew and gone on with."""
 
-    added: set[TrialKey] = field(default_factory=lambda: set())
-    changed: set[TrialKey] = field(default_factory=lambda: set())
+    added: set[TrialKey] = field(default_factory=set[TrialKey])
+    changed: set[TrialKey] = field(default_factory=set[TrialKey])
     trials: int = 0
     """Of the study, when all is done."""
 

@@ -140,8 +140,8 @@ class LocalExecutor:
         now = time.monotonic()
         free = [index for index, worker in enumerate(self._workers) if worker.work is None]
         rested = [index for index in free if now >= self._workers[index].rests]
-        is_trained = any(worker.work is not None and now >= worker.rests for worker in self._workers)
-        return sorted(rested if rested or is_trained else free, key=lambda index: self._workers[index].failures)
+        others_train = any(worker.work is not None and now >= worker.rests for worker in self._workers)
+        return sorted(rested if rested or others_train else free, key=lambda index: self._workers[index].failures)
 
     def submit(self, work: Work) -> None:
         """Start a trial on an idle slot; not after `stop`."""

@@ -122,6 +122,16 @@ def on(raylets: Raylets) -> tuple[str, ...]:
     return ("--engine", "ray", "--address", raylets.address)
 
 
+@pytest.fixture
+def emptied(
+    cluster: Raylets, program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+) -> Iterator[Callable[[], Any]]:
+    """Starts a run of the cluster, which has no node before and behind the test."""
+    cluster.clear()
+    yield lambda: program("run", *tiny_options, "--out", tmp_path / "run", *on(cluster))
+    cluster.clear()
+
+
 def same_answer(folder: Path, other: Path) -> bool:
     return all((folder / name).read_bytes() == (other / name).read_bytes() for name in ("ranking.json", "trials.csv"))
 
@@ -330,34 +340,26 @@ wrong_nodes = pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__
 
 @wrong_nodes
 def test_a_cluster_without_any_node_that_can_train_is_refused_by_name(
-    wrong: Callable[[Path], None],
-    cluster: Raylets,
-    program: Callable[..., Any],
-    tiny_options: tuple[str, ...],
-    tmp_path: Path,
+    wrong: Callable[[Path], None], cluster: Raylets, emptied: Callable[[], Any], tmp_path: Path
 ):
-    cluster.clear()
     wrong(tmp_path / "place")
     cluster.add(tmp_path / "place")
-    run = program("run", *tiny_options, "--out", tmp_path / "run", *on(cluster))
+    run = emptied()
     assert run.wait() == 2, run.err.read_text()
     [line] = run.err.read_text().splitlines()
     assert WRONG[wrong] in line
-    cluster.kill(0)
 
 
 @wrong_nodes
 def test_a_node_that_joins_and_cannot_train_is_told_of_and_the_others_go_on(
     wrong: Callable[[Path], None],
     cluster: Raylets,
-    program: Callable[..., Any],
+    emptied: Callable[[], Any],
     finished: tuple[Path, Any],
-    tiny_options: tuple[str, ...],
     tmp_path: Path,
 ):
-    cluster.clear()
     cluster.add()
-    run = program("run", *tiny_options, "--out", tmp_path / "run", *on(cluster))
+    run = emptied()
     run.wait_for("1/8 ", 300)
     cluster.freeze()
     wrong(tmp_path / "place")
@@ -367,7 +369,6 @@ def test_a_node_that_joins_and_cannot_train_is_told_of_and_the_others_go_on(
     assert run.wait() == 0, run.err.read_text()
     assert run.out.read_text().count(WRONG[wrong]) == 1
     assert same_answer(tmp_path / "run", finished[0])
-    cluster.clear()
 
 
 IMPATIENT = """
@@ -500,22 +501,16 @@ node._is_here = not_here
 
 
 def test_nodes_that_do_not_see_the_images_get_them_through_ray_and_come_to_the_same(
-    cluster: Raylets,
-    program: Callable[..., Any],
-    finished: tuple[Path, Any],
-    tiny_options: tuple[str, ...],
-    tmp_path: Path,
+    cluster: Raylets, emptied: Callable[[], Any], finished: tuple[Path, Any], tmp_path: Path
 ):
-    cluster.clear()
     place, note = tmp_path / "place", tmp_path / "asked"
     place.mkdir()
     change(place, BLIND.format(note=str(note)))
     cluster.add(place)
-    run = program("run", *tiny_options, "--out", tmp_path / "run", *on(cluster))
+    run = emptied()
     assert run.wait() == 0, run.err.read_text()
     assert note.exists()
     assert same_answer(tmp_path / "run", finished[0])
-    cluster.clear()
 
 
 def test_a_trial_over_two_gpus_of_two_nodes_shares_its_batches_and_goes_on_when_one_node_is_lost(

@@ -33,6 +33,13 @@ others' hidden files may be called so too."""
 
 Told = Callable[[str], None]
 """Hears a line for people."""
+
+
+def remedy(error: OSError) -> str:
+    """What a person may do where an output folder cannot be written."""
+    return "make room on its disk, or lift its limit" if error.errno in FULL else "choose another folder with --out"
+
+
 T = TypeVar("T")
 
 

@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -120,7 +120,7 @@ def run(
     with (
         claimed(folder, plan) as plan,
         closing(Journal(folder / NAME, _heard(observer), asked.check)) as journal,
-        _followed(placed(folder, storage), journal, plan, layout, folder, observer) as study,
+        ExitStack() as following,
     ):
         now = agenda(plan, layout, journal.results, player(plan, layout, journal.decided))
         with engine(plan, layout, now, _own_place(cluster, journal)) as workers:
@@ -128,6 +128,8 @@ def run(
             ready = workers.arranged(plan, layout, now, folder, _heard(observer), partial(observer.measuring, plan))
             _write_environment(folder, ready.slots, observer)
             _tell_of_start(ready, layout, journal.results, found, observer)
+            place = placed(folder, storage)
+            study = following.enter_context(_followed(place, journal, plan, layout, folder, observer))
             with noting(asked):
                 what = ready.plan, layout, journal, study, ready.executor, folder, observer
                 late = partial(_is_over, asked, end)

@@ -19,7 +19,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from scalesearch.errors import ScaleSearchError, StudyError
-from scalesearch.files import FULL, Told, has_locks, make_folder, nearest, write_whole
+from scalesearch.files import Told, has_locks, make_folder, nearest, remedy, write_whole
 from scalesearch.journal import NAME, Journal, Record, read_journal, refuse_link
 from scalesearch.jsonfile import read_object
 from scalesearch.plan import Plan, read_plan
@@ -106,9 +106,8 @@ def held(folder: Path) -> Iterator[None]:
     except Timeout:
         raise StudyError(f"{folder} is in use by {_holder(folder)}", mend="wait for it, or stop it first") from None
     except OSError as error:
-        mend = "make room on its disk" if error.errno in FULL else "choose another folder with --out"
         place = error.filename if error.filename in {str(folder / name) for name in BARE} else folder
-        raise StudyError(f"{place} cannot be written: {error.strerror}", mend=mend) from None
+        raise StudyError(f"{place} cannot be written: {error.strerror}", mend=remedy(error)) from None
     try:
         yield
     finally:

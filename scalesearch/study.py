@@ -46,6 +46,8 @@ BUSY = 10.0
 
 DAMAGES = ("SQLITE_ERROR", "SQLITE_CORRUPT", "SQLITE_NOTADB")
 """What SQLite says of a file without our tables, a damaged one, and one that is none of its own."""
+MADE = ("23505", "42P07", "42710")
+"""Codes that PostgreSQL has for a row, a table and a type which another client has made at the same moment."""
 NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
 """What it says of a disk that has no room for the file or its log, and for the index of the log."""
 
@@ -212,11 +214,17 @@ def _named(storage: Storage) -> Iterator[None]:
         ) from None
 
 
-def _database(storage: Storage) -> optuna.storages.RDBStorage:
+def _database(storage: Storage, attempts: int = 5) -> optuna.storages.RDBStorage:
+    """The database, with Optuna's tables; runs that begin together in an empty one make them one step each."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if storage.file is not None and _is_unmade(storage.file):
         _make(storage.file)
-    return optuna.storages.RDBStorage(_address(storage), engine_kwargs=_engine(storage))
+    try:
+        return optuna.storages.RDBStorage(_address(storage), engine_kwargs=_engine(storage))
+    except Exception as error:
+        if attempts == 1 or getattr(_said_by(error), "sqlstate", "") not in MADE:
+            raise
+    return _database(storage, attempts - 1)
 
 
 def _is_unmade(path: Path) -> bool:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,16 @@ def test_an_output_that_finds_no_room_is_a_line_on_stderr(arguments: tuple[str, 
     assert line.startswith("scalesearch: ")
     assert "; " in line
     assert ("the output cannot be written: No space left on device" in line) == (code == 1)
+
+
+def test_a_family_beyond_the_largest_file_allowed_is_one_line_and_leaves_no_half(tmp_path: Path):
+    command = [sys.executable, "-m", "scalesearch", "emit", "--base", "b0", "--published", "--out", "family"]
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (2048, resource.RLIM_INFINITY))
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, preexec_fn=limit)
+    assert done.returncode == 2, done.stderr
+    fault = "family/B0/network.py cannot be written: File too large"
+    assert done.stderr == f"scalesearch: {fault}; make room on its disk, or lift its limit\n"
+    assert [path.name for path in (tmp_path / "family").rglob("*") if path.is_file()] == ["config.yaml"]  # a whole one
 
 
 @pytest.mark.parametrize("errors", [subprocess.PIPE, subprocess.STDOUT], ids=["alone", "with its errors"])

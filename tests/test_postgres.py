@@ -1,9 +1,12 @@
 """The study on a PostgreSQL server that the test starts: it may be restarted, killed, frozen or away; nothing waits."""
 
 import signal
+import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not IS_THERE, reason="needs a PostgreSQL server's binaries"),
 ]
-pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg")
 
 
 @pytest.fixture
@@ -151,6 +154,51 @@ def test_a_url_that_cannot_be_used_is_refused_before_training_without_its_passwo
     assert line.startswith("scalesearch: no study can be kept in postgresql://me@127.0.0.1:")
     assert SECRET not in told.out + told.err
     assert list(tmp_path.iterdir()) == []
+
+
+def studies(url: str) -> list[str]:
+    with closing(psycopg.connect(url)) as opened:
+        return [name for (name,) in opened.execute("SELECT study_name FROM studies ORDER BY study_name")]
+
+
+def test_a_run_that_is_refused_before_it_has_images_leaves_no_folder_and_no_study(
+    server: Server, call: Callable[..., Any], tmp_path: Path
+):
+    url = server.database(tmp_path.name)
+    data = "--data", "torchvision:CIFAR10", "--data-root", tmp_path / "none"
+    told = call("run", *data, "--preset", "quick", "--quiet", "--storage", url, "--out", tmp_path / "run")
+    assert "torchvision:CIFAR10 cannot be read from" in told.refusal
+    assert list(tmp_path.iterdir()) == []
+    assert studies(url) == []
+
+
+OPENING = """
+import sys
+from scalesearch.study import reach, try_out
+from scalesearch.storage import on_server
+import psycopg
+place = on_server(*sys.argv[1:])
+print("ready", flush=True)
+sys.stdin.readline()
+reach(place)
+try_out(place)
+"""
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_runs_that_begin_together_in_an_empty_database_all_find_their_tables(
+    postgres: Server, tmp_path: Path, turn: int
+):
+    url, names = postgres.database(tmp_path.name), [f"run {number}" for number in range(3)]
+    with ExitStack() as stack:
+        commands = [[sys.executable, "-c", OPENING, url, name] for name in names]
+        runs = [stack.enter_context(Popen(one, stdin=PIPE, stdout=PIPE, text=True)) for one in commands]
+        assert [run.stdout.readline() for run in runs] == ["ready\n"] * 3
+        for run in runs:
+            run.stdin.write("\n")
+            run.stdin.flush()
+        assert [run.wait(60) for run in runs] == [0, 0, 0]
+    assert studies(url) == names
 
 
 def test_no_file_and_no_line_of_a_run_holds_the_password(

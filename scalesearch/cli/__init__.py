@@ -13,16 +13,17 @@ from pathlib import Path
 
 from scalesearch.cli.console import plain, silence
 from scalesearch.errors import CostMismatchError, EmitError, EngineError, ScaleSearchError, SearchFailedError
+from scalesearch.files import FULL
 from scalesearch.stopping import TerminatedError, end_with, raising
 from scalesearch.storage import redacted, redacted_argument
 
 USAGE, INSIDE, INTERRUPTED, UNREAD, TERMINATED = 2, 1, 130, 141, 143
 FAILURES = (CostMismatchError, EmitError, EngineError, SearchFailedError)
 """Faults that no other usage would mend."""
-REFUSALS = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
-    | {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}
-)
+REFUSALS = FULL | {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP),
+}
 """Faults of files that another place or more room mends."""
 
 

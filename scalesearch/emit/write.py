@@ -22,7 +22,7 @@ from scalesearch.emit.source import source
 from scalesearch.emit.start import Start, renamed, started
 from scalesearch.emit.weights import is_written, weights_digest, write_weights
 from scalesearch.errors import EmitError, PlanError
-from scalesearch.files import Told, make_folder, patiently, write_whole
+from scalesearch.files import Told, make_folder, patiently, remedy, write_whole
 from scalesearch.members import Member, Rule, Unreached
 from scalesearch.nets.architecture import build, measure
 from scalesearch.nets.builder import seeded
@@ -91,9 +91,8 @@ def write(
         manifest["unreached"] = _missing(found)
         write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode(), full)
     except OSError as error:
-        raise PlanError(
-            f"{folder} cannot be written: {error.strerror}", mend="choose another folder with --out"
-        ) from None
+        place = error.filename or folder
+        raise PlanError(f"{place} cannot be written: {error.strerror}", mend=remedy(error)) from None
     return manifest
 
 

@@ -21,7 +21,7 @@ from scalesearch.plan import Layout, Plan, lay_out, read_plan
 from scalesearch.runfolder import bind_storage, held, is_torn, placed, recorded
 from scalesearch.search import entries
 from scalesearch.storage import Storage
-from scalesearch.study import Study, is_damage, is_full, reason, try_out
+from scalesearch.study import Study, is_damage, is_full, reach, reason
 from scalesearch.trials import Stage, TrialKey, TrialResult, TrialState
 
 
@@ -80,7 +80,7 @@ def repair(folder: Path, url: str | None = None, told: Told = lambda _: None) ->
     with held(folder):
         record, place = recorded(folder), placed(folder, url)
         if place.file is None:
-            try_out(place)
+            reach(place)
         layout = lay_out(plan)
         now = agenda(plan, layout, record.results, player(plan, layout, record.decided))
         place, kept = _with_room(place, now, record.results, told)

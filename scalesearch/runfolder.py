@@ -97,10 +97,7 @@ def held(folder: Path) -> Iterator[None]:
         if not has_locks(nearest(folder)):
             fault = f"{folder} lies on a file system without file locks, which keep two runs apart"
             raise StudyError(fault, mend="keep it on another, or mount that one with locks (of Lustre: -o flock)")
-        for name in ("checkpoints", "logs"):
-            make_folder(folder / name)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=5)  # a coordinator that was just told to stop needs a moment
+        lock = _locked(folder)
         sweep_left(folder)
         write_text(folder / ".holder", json.dumps(_ourselves()))
     except Timeout:
@@ -114,6 +111,23 @@ def held(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             (folder / ".holder").unlink()
         lock.release()
+
+
+def _locked(folder: Path) -> FileLock:
+    """The lock of a run folder, which is made; a run that is refused meanwhile takes away what it has made of it."""
+    lock = FileLock(folder / ".lock")
+    with suppress(FileNotFoundError):
+        _furnish(folder)
+        lock.acquire(timeout=5)  # a coordinator that was just told to stop needs a moment
+    _furnish(folder)
+    if not lock.is_locked:
+        lock.acquire(timeout=5)
+    return lock
+
+
+def _furnish(folder: Path) -> None:
+    for name in ("checkpoints", "logs"):
+        make_folder(folder / name)
 
 
 def _ourselves() -> dict[str, object]:

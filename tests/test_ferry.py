@@ -25,10 +25,14 @@ class Silent(MemoryFileSystem):
 
     protocol = "silent"
     answers = threading.Event()
+    kept: bytes | None = None
+    """What each of its files holds; None = there is none."""
 
     def cat_file(self, *arguments: object, **options: object) -> object:
         self.answers.wait()
-        raise FileNotFoundError
+        if self.kept is None:
+            raise FileNotFoundError
+        return self.kept
 
     def pipe_file(self, path: str, value: bytes, *arguments: object, **options: object) -> None:
         self.answers.wait()
@@ -41,6 +45,7 @@ def ferry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ferry]:
     register_implementation("silent", Silent)
     monkeypatch.setattr("scalesearch.engine.ferry.SILENT", 0.5)
     Silent.answers.clear()
+    Silent.kept = None
     yield Ferry(Afar("silent://run"), tmp_path / "a.safetensors")
     Silent.answers.set()
     Silent.store.clear()
@@ -101,10 +106,44 @@ def test_a_silent_store_is_told_of_and_the_work_ends_without_it(ferry: Ferry, tm
     assert last == [Noticed("silent://run has not answered for 0 s; going on without")]
 
 
-def test_a_silent_store_is_waited_for_at_the_beginning_and_told_of_once(ferry: Ferry):
+def test_a_silent_store_is_waited_for_at_the_beginning_and_told_of_once(ferry: Ferry, tmp_path: Path):
     told, end = [], time.monotonic() + 2
     for events in ferry.fetched():
         told += events
         if time.monotonic() > end:
             Silent.answers.set()
     assert told == [Noticed("silent://run has not answered for 0 s; waiting for it")]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_work_begins_anew_without_a_checkpoint_that_never_comes_and_a_late_one_harms_nothing(
+    ferry: Ferry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("scalesearch.engine.ferry.LATEST", 1.5)
+    Silent.kept = b"0"
+    begun = time.monotonic()
+    assert [event for events in ferry.fetched() for event in events] == [
+        Noticed("silent://run has not answered for 0 s; waiting for it"),
+        Noticed("silent://run has not answered for 2 s; beginning anew"),
+    ]
+    checkpoint = tmp_path / "a.safetensors"
+    checkpoint.write_bytes(b"1")
+    assert ferry.told([kept(1)]) == []
+    last = [event for events in ferry.landed(is_spent=False) for event in events]
+    assert last == [Noticed("silent://run has not answered for 0 s; going on without")]
+    assert time.monotonic() - begun < 60
+    Silent.answers.set()
+    while b"0" not in {path.read_bytes() for path in tmp_path.rglob("*.safetensors")}:
+        assert time.monotonic() - begun < 120
+        time.sleep(0.05)
+    assert checkpoint.read_bytes() == b"1"
+
+
+def test_what_a_store_keeps_comes_to_its_place(ferry: Ferry, tmp_path: Path):
+    Silent.answers.set()
+    Silent.kept = b"0"
+    assert [event for events in ferry.fetched() for event in events] == []
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "a.safetensors": b"0",
+        "a.safetensors.before": b"0",
+    }

@@ -6,6 +6,8 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -449,6 +451,30 @@ def test_what_stands_in_the_way_of_holding_a_folder_is_named(name: str, plan: tu
         (folder / name).mkdir()
     with pytest.raises(StudyError, match=rf"run/{name} cannot be written: "), claimed(folder, plan[0]):
         pass
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["there before", "new"])
+def test_a_run_that_waits_for_one_that_is_refused_has_a_whole_folder(
+    is_new: bool, plan: tuple[Plan, Layout], tmp_path: Path
+):
+    folder, found = tmp_path / "run", list[set[str]]()
+    if not is_new:
+        folder.mkdir()
+
+    def wait() -> None:
+        with claimed(folder, plan[0]):
+            found.append({path.name for path in folder.iterdir()})
+
+    def refuse() -> None:
+        waiting.start()
+        time.sleep(1)
+        raise StudyError("refused", mend="none")
+
+    waiting = threading.Thread(target=wait)
+    with pytest.raises(StudyError, match="refused"), claimed(folder, plan[0]):
+        refuse()
+    waiting.join(60)
+    assert found == [{"checkpoints", "logs", "plan.yaml", ".lock", ".holder"}]
 
 
 def test_a_file_system_without_locks_is_refused_and_its_folders_are_read(

@@ -1,7 +1,8 @@
-"""Checkpoints on their way to a store and back, in threads: one that is slow, or silent, holds up no training."""
+"""Checkpoints on their way to a store and back, in threads: one that is slow holds up no training."""
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections import deque
@@ -12,11 +13,14 @@ from pathlib import Path
 
 from scalesearch.engine.afar import Afar
 from scalesearch.engine.work import Event, Kept, Noticed
+from scalesearch.files import generations
 
 MOMENT = 0.2
 """Between looks at what is on its way [s]."""
 SILENT = 60.0
 """Time after which people are told that a store has not answered, and that a work waits for it at its end [s]."""
+LATEST = 300.0
+"""Time after which a work begins anew whose checkpoint a store has not brought [s]."""
 PATIENCE = 10.0
 """Most time that a coordinator waits for a store, at the start of a run and at its end [s]."""
 
@@ -116,16 +120,30 @@ class Ferry:
         """What is told when the checkpoint that is on its way has come."""
         self._ashore: list[Event] = []
         """The same of a newer one, which is to follow."""
+        self._is_silent = False
+        """Whether the store has been waited for long enough, and in vain."""
 
     def fetched(self) -> Iterator[list[Event]]:
-        """Bring the generations of the checkpoint here, where there are any; often nothing to tell, until they are."""
-        self._errands.add(partial(self._afar.fetch, self._checkpoint))
-        end, is_told = time.monotonic() + SILENT, False
+        """Bring the generations of the checkpoint here, where there are any; often nothing to tell, until they are.
+
+        What comes too late is left where it arrives, apart from what is trained by then.
+        """
+        arriving = Path(tempfile.mkdtemp(dir=self._checkpoint.parent)) / self._checkpoint.name
+        self._errands.add(partial(self._afar.fetch, arriving))
+        begun, is_told = time.monotonic(), False
         while not self._errands.are_done:
-            faults = self._errands.wait(MOMENT)
-            if time.monotonic() > end and not is_told:
+            faults, waited = self._errands.wait(MOMENT), time.monotonic() - begun
+            if waited > LATEST:
+                self._is_silent = True
+                yield [*faults, self._afar.silence(LATEST, "beginning anew")]
+                return
+            if waited > SILENT and not is_told:
                 faults, is_told = [*faults, self._afar.silence(SILENT, "waiting for it")], True
             yield [*faults]
+        for here, there in zip(generations(self._checkpoint), generations(arriving), strict=True):
+            with suppress(FileNotFoundError):
+                there.rename(here)
+        arriving.parent.rmdir()
 
     def told(self, events: list[Event]) -> list[Event]:
         """Events of a training: that a checkpoint is kept is told once it has come, in other words if it could not."""
@@ -141,7 +159,7 @@ class Ferry:
         """
         if is_spent:
             self._ashore = []
-        end = time.monotonic() + SILENT
+        end = time.monotonic() + (0 if self._is_silent else SILENT)
         while self._aboard or self._ashore:
             if time.monotonic() > end:
                 yield [self._afar.silence(SILENT, "going on without")]

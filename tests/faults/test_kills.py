@@ -1,6 +1,7 @@
 """SIGKILL, at random and at every file operation: nothing that has ended is lost or run again, no byte changes."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -28,8 +29,10 @@ from servers import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by /proc")]
 
-KILLS = 35 if FULL else 4
+KILLS = 40 if FULL else 4
 """Of each policy on each storage."""
+SHARES = 7 * ("worker",) + 2 * ("coordinator",) + ("both",)
+"""Whom kills meet; of forty they meet 28 workers, 8 coordinators, and both 4 times."""
 CASES = [(policy, storage) for policy in SEARCHES for storage in ("sqlite", "postgresql")]
 SOME = [("fit", "sqlite"), ("fit", "postgresql"), ("pairs", "sqlite")]
 """Cases of the smaller set."""
@@ -53,7 +56,6 @@ EVERY = (
 TURNS = 8 if FULL else 0
 """Runs at most in which what no full disk has met finds no room: what is not tried again waits for the next run."""
 OPTIONS = {**SEARCHES, "few": FEW}
-SHARES = {"worker": 70, "coordinator": 20, "both": 10}
 
 
 @pytest.fixture(scope="session")
@@ -104,31 +106,38 @@ def disturbed(
 def test_random_kills_lose_nothing_run_nothing_again_and_change_no_byte(
     disturbed: Callable[[str, str], Run], policy: str, storage: str, tmp_path: Path
 ):
-    chance, run, killed, number = random.Random(policy), disturbed(policy, storage), 0, 0
-    while killed < KILLS:
+    chance, run, number = random.Random(policy), disturbed(policy, storage), 0
+    due = dealt(chance)
+    while due:
         number += 1
         folder = tmp_path / f"{policy}-{storage}-{number}"
-        killed += kill_until_done(run, folder, chance, KILLS - killed)
+        kill_until_done(run, folder, chance, due)
         assert contents(folder) == run.answers
         assert_nothing_ran_again(folder, run.begun)
         assert_study_is_whole(folder, run.driver)
         assert list((folder / "checkpoints").iterdir()) == []
 
 
-def kill_until_done(run: Run, folder: Path, chance: random.Random, most: int) -> int:
-    """Kill at random until a run has come to its end or enough are killed; returns the kills."""
-    kills, before = 0, {}
+def dealt(chance: random.Random) -> list[str]:
+    """Whom the kills are to meet, in random order."""
+    every = [*SHARES] * math.ceil(KILLS / len(SHARES))
+    chance.shuffle(every)
+    return every[:KILLS]
+
+
+def kill_until_done(run: Run, folder: Path, chance: random.Random, due: list[str]) -> None:
+    """Kill at random until a run has come to its end or nobody is due; takes away who was met."""
+    before: dict[str, Any] = {}
     going = run.start(folder)
-    while going.process.poll() is None:
+    while due:
         time.sleep(chance.uniform(0.1, 2.5))
-        if kills == most:
-            assert going.wait() == 0, going.err.read_text()
-            break
-        [what] = chance.choices([*SHARES], [*SHARES.values()])
         workers = going.workers()
-        if (what == "worker" and not workers) or going.process.poll() is not None:
+        if going.process.poll() is not None:
+            break
+        if due[-1] != "coordinator" and not workers:  # they are still to begin, or have ended
             continue
-        if what != "coordinator" and workers:
+        what = due.pop()
+        if what != "coordinator":
             os.kill(chance.choice(workers), signal.SIGKILL)
         if what != "worker":
             going.process.kill()
@@ -137,11 +146,9 @@ def kill_until_done(run: Run, folder: Path, chance: random.Random, most: int) ->
             now = ends(folder)
             assert {name: now[name] for name in before} == before
             before, going = now, run.start(folder)
-        kills += 1
     assert going.wait() == 0, going.err.read_text()
     after = ends(folder)
     assert {name: after[name] for name in before} == before
-    return kills
 
 
 UNKEPT = {"STEP_SECONDS": "1", "KEEP_FROM": "9"}

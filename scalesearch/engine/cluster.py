@@ -109,7 +109,7 @@ class ClusterExecutor:
     def submit(self, work: Work) -> None:
         """Start a work on an idle slot; not after `stop`."""
         seat = next(seat for seat in self._seats if seat.is_idle)
-        fingerprint = open_images(work.data).fingerprint
+        fingerprint, work = open_images(work.data).fingerprint, work.from_anywhere
         seat.work, seat.left = work, list(work.keys)
         seat.watch.begin()
         seat.asked = deque([seat.trainer.begin.remote(work, fingerprint)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +44,12 @@ class Work:
     """Images of a seed in flight at a time; None = a whole batch."""
     sharing: int = 1
     """Works that share the memory of the device."""
+
+    @property
+    def from_anywhere(self) -> Work:
+        """The same to processes that were started in other folders: its paths are absolute."""
+        paths = {"data": self.data, "checkpoint": self.checkpoint, "log": self.log}
+        return replace(self, **{name: path.absolute() for name, path in paths.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

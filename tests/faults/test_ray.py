@@ -170,6 +170,27 @@ def test_a_stop_a_node_killed_and_one_that_joins_change_no_byte_and_no_trial_run
     assert {path.name: path.read_bytes() for path in others.iterdir()} == kept
 
 
+def test_a_run_in_a_relative_folder_keeps_its_checkpoints_there_though_nodes_were_started_elsewhere(
+    nodes: Raylets,
+    begun: Path,
+    program: Callable[..., Any],
+    finished: tuple[Path, Any],
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+):
+    first = program("run", *tiny_options, "--out", "run", *on(nodes))
+    folder = tmp_path / "program-0" / "run"
+    first.wait_for("1/8 ", 300)
+    first.process.send_signal(signal.SIGTERM)
+    assert first.wait(60) == 143, first.err.read_text()
+    assert list((folder / "checkpoints").iterdir())
+    second = program("run", *tiny_options, "--out", "../program-0/run", *on(nodes))
+    assert second.wait() == 0, second.err.read_text()
+    assert same_answer(folder, finished[0])
+    for run in (first, second):
+        assert str(tmp_path) not in run.out.read_text() + run.err.read_text()  # paths are shown as they were typed
+
+
 def test_of_a_run_whose_head_is_lost_all_is_kept_and_ctrl_c_is_heard(
     begun: Path,
     program: Callable[..., Any],

@@ -13,9 +13,9 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from scalesearch.engine.ferry import Store
 from scalesearch.engine.head import Head
-from scalesearch.engine.local import SILENCE, UNBORN
+from scalesearch.engine.local import SILENCE
 from scalesearch.engine.node import Place, Report
-from scalesearch.engine.seats import Kind, Seat, other_versions
+from scalesearch.engine.seats import Kind, Seat, Unborn, other_versions
 from scalesearch.engine.slots import Slot
 from scalesearch.engine.tidings import Tidings
 from scalesearch.engine.watch import Looks
@@ -30,8 +30,6 @@ PATIENCE = 600.0
 """Time that a slot is waited for while there is none: an autoscaler takes minutes for a node [s]."""
 TOLD = 10.0
 """Time after which people hear of that [s]."""
-REST = 60.0
-"""Time in which no room is asked for, behind seats that ended one after another [s]."""
 HEADLESS = 10.0
 """Most time to stop in where the head is gone: Ray ends the program soon [s]."""
 JUDGED = 30.0
@@ -71,10 +69,7 @@ class ClusterExecutor:
         self._shared: dict[str, Any] = {}
         """Images in Ray's object store, by fingerprint."""
         self._found = Tidings(*self._store.swept())
-        self._unborn = 0
-        """Seats that ended one after another before they could take up work."""
-        self._resting = 0.0
-        """Until when no room is asked for."""
+        self._unborn = Unborn()
         self._end: float | None = None
         """When works that were told to stop are ended."""
         self._looks = Looks(2 * MOMENT)
@@ -147,7 +142,7 @@ class ClusterExecutor:
             return
         while self._spent:
             remove_placement_group(self._spent.pop())
-        if time.monotonic() < self._resting:
+        if self._unborn.is_resting:
             return
         while len(self._seats) < min(self._most, self._head.rooms(self._kind.needs) + 1):
             self._seats.append(self._kind.seat(SILENCE))
@@ -197,19 +192,13 @@ class ClusterExecutor:
             return
         seat.place = place if is_first else seat.place
         if seat.is_idle:
-            self._unborn = 0
+            self._unborn.clear()
 
     def _end_unborn(self, seat: Seat, fault: str, mend: str = "see Ray's logs of it", *, may_pass: bool = True) -> None:
         """Replace a seat that cannot take up work; give up where nobody else can either, and it was not bad luck."""
         self._dismiss(seat, "", counts=False)
-        self._unborn += 1
-        is_bad_luck = may_pass and self._unborn < UNBORN
-        if not is_bad_luck and not any(other.place for other in self._seats):
-            raise ClusterError(fault, mend=mend)
-        if not is_bad_luck:
+        if self._unborn.add(ClusterError(fault, mend=mend), self._seats, may_pass=may_pass):
             self._found.add(Noticed(f"{fault}; the others go on"))
-        if self._unborn >= UNBORN:
-            self._unborn, self._resting = 0, time.monotonic() + REST
 
     def _gather(self, seat: Seat, address: str) -> None:
         """Have the trainers of a seat meet."""
@@ -289,10 +278,12 @@ class ClusterExecutor:
                 self._dismiss(seat, seat.charge[1], counts=self._end is None)
             elif self._end is not None and now >= self._end:
                 self._dismiss(seat, "stopped before a checkpoint was written", counts=False)
+        for seat in [seat for seat in self._seats if seat.is_held(passed, SILENCE)]:
+            self._dismiss(seat, "", counts=False)  # the work is whole; others than the first hang behind it
         if not self._most or any(seat.place for seat in self._seats):
             self._roomy = now
         elif now - self._roomy > PATIENCE:
-            raise self._head.no_room(self._kind.wanted, f"within {PATIENCE:.0f} s has had")
+            raise self._unborn.refusal or self._head.no_room(self._kind.wanted, f"within {PATIENCE:.0f} s has had")
         elif now - self._roomy > TOLD:
             self._found.add(Noticed(f"no node of the Ray cluster has {self._kind.wanted} free; waiting for one"))
 

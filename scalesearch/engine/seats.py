@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +13,15 @@ from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from scalesearch.engine.afar import Afar
+from scalesearch.engine.local import UNBORN
 from scalesearch.engine.node import Place, Trainer, versions
 from scalesearch.engine.watch import Watch
 from scalesearch.engine.work import Work
+from scalesearch.errors import ClusterError
 from scalesearch.trials import TrialKey
+
+REST = 60.0
+"""Time in which no room is asked for, behind seats that ended one after another [s]."""
 
 
 @dataclass(slots=True)
@@ -53,7 +60,8 @@ class Seat:
     """Trials of the work that have not ended."""
     following: dict[Any, Any] = field(default_factory=dict)
     """What the others are asked, with whom."""
-
+    late: float = 0.0
+    """Time that they have been at a work which is over [s]."""
     charge: tuple[float, str] | None = None
     """Of what its work has failed, which counts from that time on [s], unless a trainer turns out to be lost."""
 
@@ -61,6 +69,11 @@ class Seat:
     def is_idle(self) -> bool:
         """Whether it can take up a work."""
         return self.place is not None and self.work is None and not self.following
+
+    def is_held(self, passed: float, limit: float) -> bool:
+        """Whether others are at a work that is over for too long [s], so many seconds after the last look."""
+        self.late = self.late + passed if self.place and self.work is None and self.following else 0.0
+        return self.late > limit
 
     def free(self) -> None:
         """Have no work any more."""
@@ -71,6 +84,52 @@ class Seat:
         """End every trainer at once. Places of several are given back by the coordinator, or with the job."""
         for trainer in (self.trainer, *self.others):
             ray.kill(trainer)
+
+
+class Unborn:
+    """Seats that end one after another before they can take up work."""
+
+    def __init__(self) -> None:
+        self.refusal: ClusterError | None = None
+        """What is wrong with the nodes that have answered, while no seat lives."""
+        self._awaited: Sequence[Seat] = ()
+        """Those that may still be on another node."""
+        self._count, self._resting = 0, 0.0
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether no room is to be asked for."""
+        return time.monotonic() < self._resting
+
+    def clear(self) -> None:
+        """One can take up work."""
+        self.refusal, self._count = None, 0
+
+    def add(self, fault: ClusterError, others: Sequence[Seat], *, may_pass: bool) -> bool:
+        """One has ended.
+
+        Args:
+            fault: by what.
+            others: seats that there are besides.
+            may_pass: whether it may have been bad luck.
+
+        Returns:
+            Whether it was not.
+
+        Raises:
+            ClusterError: nor can any other take up work. Those who have not answered when the first one fails may be
+                on nodes that take longer to start; one for which there was no room gets that of another which fails.
+        """
+        self._count += 1
+        is_bad_luck = may_pass and self._count < UNBORN and self.refusal is None
+        if self._count >= UNBORN:
+            self._count, self._resting = 0, time.monotonic() + REST
+        if not is_bad_luck and not any(other.place for other in others):
+            if self.refusal is None:
+                self.refusal, self._awaited = fault, [*others]
+            if not any(other in self._awaited for other in others):
+                raise self.refusal
+        return not is_bad_luck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

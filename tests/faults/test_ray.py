@@ -392,6 +392,35 @@ def test_a_node_that_joins_and_cannot_train_is_told_of_and_the_others_go_on(
     assert same_answer(tmp_path / "run", finished[0])
 
 
+STARTING_SLOWLY = """
+import time
+from scalesearch.engine import node
+
+place = node.Trainer.place
+
+def slowly(self):
+    time.sleep(20)
+    return place(self)
+
+node.Trainer.place = slowly
+"""
+"""Has a trainer tell late where it is."""
+
+
+def test_a_node_of_another_version_that_answers_first_keeps_no_run_from_the_others(
+    cluster: Raylets, emptied: Callable[[], Any], finished: tuple[Path, Any], tmp_path: Path
+):
+    with_another_version(tmp_path / "wrong")
+    (tmp_path / "slow").mkdir()
+    change(tmp_path / "slow", STARTING_SLOWLY)
+    cluster.add(tmp_path / "wrong")
+    cluster.add(tmp_path / "slow")
+    run = emptied()
+    assert run.wait() == 0, run.err.read_text()
+    assert run.out.read_text().count(WRONG[with_another_version]) == 1
+    assert same_answer(tmp_path / "run", finished[0])
+
+
 IMPATIENT = """
 import sys
 from scalesearch.engine import local
@@ -428,6 +457,38 @@ def test_a_trainer_that_hangs_is_replaced_and_its_trial_comes_to_the_same_elsewh
             os.kill(hanging, signal.SIGKILL)
     assert same_answer(folder, finished[0])
     assert_nothing_ran_again(folder, begun)
+    cluster.clear()
+
+
+FREEZING = """
+import os, signal
+from pathlib import Path
+
+follow, place = node.Trainer.follow, Path({place!r})
+
+def stay(self, *given):
+    answer = follow(self, *given)
+    if not (place / "frozen").exists():
+        (place / "frozen").touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return answer
+
+node.Trainer.follow = stay
+"""
+"""Has the trainer that follows another one freeze at the end of a work, the first time."""
+
+
+def test_a_trainer_that_freezes_while_the_first_one_ends_their_work_is_replaced(
+    cluster: Raylets, begun: Path, program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    place = tmp_path / "place"
+    options = ("run", *tiny_options, *two_gpus(cluster, place, WITHOUT_GPUS + FREEZING.format(place=str(place))))
+    run = program(*options, "--out", tmp_path / "run", entry=("-c", IMPATIENT))
+    run.wait_for("3/8 ", 600)
+    assert (place / "frozen").exists()  # in the only place that trials have
+    run.process.send_signal(signal.SIGTERM)
+    assert run.wait(60) == 143, run.err.read_text()
+    assert_nothing_ran_again(tmp_path / "run", begun)
     cluster.clear()
 
 

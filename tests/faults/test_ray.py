@@ -191,6 +191,88 @@ def test_a_run_in_a_relative_folder_keeps_its_checkpoints_there_though_nodes_wer
         assert str(tmp_path) not in run.out.read_text() + run.err.read_text()  # paths are shown as they were typed
 
 
+RESTORING = """
+import time
+from pathlib import Path
+from scalesearch.engine import node, worker
+
+answers, place = node.answers, Path({place!r})
+
+def noted(*given):
+    from scalesearch.engine import trial
+
+    class Keeper(trial.Keeper):
+        def restored(self):
+            found = super().restored()
+            with (place / "restored").open("a") as file:
+                file.write(f"{{self._training.step}}\\n")
+            return found
+
+    kept, trial.Keeper = trial.Keeper, Keeper
+    for answer in answers(*given):
+        if not (place / "killed").exists():
+            time.sleep(1)
+        yield answer
+    trial.Keeper = kept
+
+worker.answers = node.answers = noted  # Ray brings the trainer's methods with the names that they were given here
+"""
+"""Has a trainer note the step that it goes on from, and take long over each step until one was killed."""
+
+
+def test_a_trainer_killed_by_sigkill_is_named_and_its_trial_goes_on_from_its_checkpoint(
+    cluster: Raylets,
+    begun: Path,
+    program: Callable[..., Any],
+    finished: tuple[Path, Any],
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+):
+    place, folder = tmp_path / "place", tmp_path / "run"
+    cluster.clear()
+    place.mkdir()
+    change(place, RESTORING.format(place=str(place)))
+    cluster.add(place)
+    run = program("run", *tiny_options, "--out", folder, *on(cluster))
+    run.wait_for("8 trials in all", 300)
+    while not list(folder.glob("checkpoints/*.safetensors")):
+        assert run.process.poll() is None, run.err.read_text()
+        time.sleep(0.1)
+    [trainer] = cluster.trainers()
+    (place / "killed").touch()
+    os.kill(trainer, signal.SIGKILL)
+    run.wait_for("ended: its process died; tried again")
+    assert run.wait() == 0, run.err.read_text()
+    steps = [int(step) for step in (place / "restored").read_text().split()]
+    assert len(steps) == 8 + 1
+    assert len([step for step in steps if step > 0]) == 1
+    assert same_answer(folder, finished[0])
+    assert_nothing_ran_again(folder, begun)
+    cluster.clear()
+
+
+def test_of_a_coordinator_killed_by_sigkill_no_trainer_is_left_and_the_same_command_goes_on(
+    nodes: Raylets,
+    begun: Path,
+    program: Callable[..., Any],
+    finished: tuple[Path, Any],
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+):
+    command = ("run", *tiny_options, "--out", tmp_path / "run", *on(nodes))
+    first = program(*command)
+    first.wait_for("2/8 ", 300)
+    left = nodes.trainers()
+    assert left
+    first.process.kill()
+    assert first.wait() == -signal.SIGKILL
+    second = program(*command)
+    assert second.wait() == 0, second.err.read_text()
+    assert not set(left).intersection(nodes.trainers())
+    assert same_answer(tmp_path / "run", finished[0])
+    assert_nothing_ran_again(tmp_path / "run", begun)
+
+
 def test_of_a_run_whose_head_is_lost_all_is_kept_and_ctrl_c_is_heard(
     begun: Path,
     program: Callable[..., Any],

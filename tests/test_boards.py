@@ -1,6 +1,7 @@
 """Curves for TensorBoard, read back by TensorBoard."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,6 @@ def test_epochs_that_a_trial_tells_again_stand_once(tmp_path: Path):
 def test_curves_without_tensorboard_are_refused_in_a_line_before_anything_is_written(
     tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     told = call("run", "--log", "tensorboard", "--out", tmp_path / "run")
     assert told.code == 2
@@ -72,3 +72,13 @@ def test_curves_that_cannot_be_written_end_no_search(tmp_path: Path):
         for event in (epoch(1), epoch(2), Finished(KEY)):
             boards.happened(event)
     assert (tmp_path / FOLDER).read_text() == ""
+
+
+def test_curves_that_go_on_under_a_clock_that_was_set_back_stand_behind_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for number in (1, 2, 3):
+        monkeypatch.setattr(time, "time_ns", lambda now=4 - number: now)
+        with Boards(tmp_path) as boards:
+            boards.happened(epoch(number))
+    assert curve(tmp_path, "accuracy") == [(1, 40.0), (2, 80.0), (3, 120.0)]

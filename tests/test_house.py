@@ -108,7 +108,8 @@ FLOORS = {
 # Each library outside the standard one, and the only modules that may import it, even inside a function. An import
 # under TYPE_CHECKING loads nothing and needs no door.
 DOORS = {
-    "torch": ("nets", "proxy", "emit", "engine", "kernels", "boards"),
+    "torch": ("nets", "proxy", "emit", "engine", "kernels"),
+    "tensorboard": ("boards",),
     "triton": ("kernels",),
     "torchvision": ("proxy.data",),
     "fvcore": ("nets.measure",),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -23,11 +23,15 @@ from servers import Server
 
 from scalesearch import emit
 from scalesearch.bases import find
+from scalesearch.boards import Boards
+from scalesearch.engine.work import Progress
 from scalesearch.files import write_whole
 from scalesearch.journal import NAME
 from scalesearch.limits import Limits
 from scalesearch.members import published
+from scalesearch.recipe import EpochResult
 from scalesearch.repair import repair
+from scalesearch.trials import TrialKey
 
 ROOM = 2**20
 FILLINGS = 60 if FULL else 4
@@ -353,6 +357,76 @@ def test_a_repair_says_once_that_it_waits_until_ctrl_c_or_room_comes(
     assert one.err.read_text().splitlines() == [*said]
     assert journal.read_bytes() == content
     assert states(folder) == expected(folder)
+
+
+CURVES = TrialKey(proxy="d16-w1.000-r312", seed=1, rung=99_999)
+
+
+def learn(boards: Boards, epochs: Iterable[int]) -> None:
+    """Have a trial tell of epochs."""
+    for number in epochs:
+        boards.happened(Progress(CURVES, EpochResult(epoch=number, train_loss=1.0, accuracy=number, loss=2.0)))
+
+
+def curve(folder: Path) -> list[int]:
+    """The epochs that TensorBoard reads, each with its own accuracy, and whole where one of its values is there."""
+    read = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
+    found = read(str(folder / "tensorboard" / str(CURVES)), size_guidance={"scalars": 0})
+    found.Reload()
+    accuracies, *losses = (found.Scalars(name) for name in ("accuracy", "loss", "train_loss"))
+    assert [point.value for point in accuracies] == [point.step for point in accuracies]
+    assert [[point.step for point in points] for points in losses] == 2 * [[point.step for point in accuracies]]
+    return [point.step for point in accuracies]
+
+
+def test_epochs_that_find_no_room_are_left_out_of_the_curves_without_a_word_and_later_ones_are_written(
+    disk: Path, capfd: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("tensorboard")
+    filler, threads = Filler(disk), threading.active_count()
+    with Boards(disk) as boards:
+        learn(boards, range(1, 50))
+        leave(filler.ballast, 3)
+        learn(boards, range(50, 1000))
+        filler.empty()
+        learn(boards, range(1000, 1100))
+    assert threading.active_count() == threads
+    assert capfd.readouterr() == ("", "")
+    *_, last = filled = [number for number in curve(disk) if number < 1000]
+    assert filled == list(range(50, last + 1))
+    assert last < 999
+    assert curve(disk)[len(filled) :] == list(range(1000, 1100))
+
+
+@pytest.mark.slow
+def test_a_run_whose_curves_lie_on_a_full_disk_says_nothing_of_it_and_is_as_without(
+    disk: Path, program: Callable[..., Any], finished: tuple[Path, Any], tiny_options: tuple[str, ...], tmp_path: Path
+):
+    pytest.importorskip("tensorboard")
+    folder, filler = shutil.copytree(finished[0], tmp_path / "run"), Filler(disk)
+    for name in (NAME, "study.db", "ranking.json", "trials.csv"):  # plan and images stay
+        (folder / name).unlink()
+    (folder / "tensorboard").symlink_to(disk)
+    run = program("run", *tiny_options, "--log", "tensorboard", "--out", folder)
+    assert run.wait() == 0
+    assert run.err.read_text() == ""
+    assert sum(path.stat().st_size for path in disk.rglob("*tfevents*")) == 0
+    filler.empty()
+    for name in ("ranking.json", "trials.csv"):
+        assert (folder / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
+def test_curves_on_a_disk_that_is_read_only_for_a_while_are_left_out_meanwhile(
+    disk: Path, capfd: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("tensorboard")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with Boards(disk) as boards:
+        learn(boards, range(1, 50))
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        learn(boards, range(50, 60))
+    assert capfd.readouterr() == ("", "")
+    assert curve(disk) == list(range(50, 60))
 
 
 def test_a_read_only_folder_is_refused_in_one_line(disk: Path, call: Callable[..., Any], tiny_options: tuple[str, ...]):

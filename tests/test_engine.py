@@ -102,6 +102,12 @@ def carried_out(executor: LocalExecutor, works: Sequence[Work]) -> list[Event]:
     return found
 
 
+def follow(executor: LocalExecutor, found: list[Event]) -> None:
+    """Hear what happens until nothing is at work."""
+    while executor.busy:
+        found += executor.events()
+
+
 def results(events: Sequence[Event], key: TrialKey) -> list[EpochResult]:
     return [event.result for event in events if isinstance(event, Progress) and event.key == key]
 
@@ -462,6 +468,38 @@ def test_images_that_are_damaged_under_a_run_are_told_and_the_slot_stays(
     )
     file.write_bytes(content)  # touched, but what it was
     assert isinstance(carried_out(one_slot, [work(damaged, tmp_path)])[-1], Finished)
+
+
+def test_images_that_are_cut_under_a_worker_which_streams_them_end_the_run_and_fail_no_trial(
+    data: Path, tmp_path: Path
+):
+    cut = tmp_path / "data"
+    shutil.copytree(data, cut)
+    streams = replace(work(cut, tmp_path / "cut", epochs=2_000), sharing=2**60)  # no memory to have them whole in
+    before = set(multiprocessing.active_children())
+    with closing(LocalExecutor([SLOT])) as executor:
+        begun(executor, streams)
+        [worker] = new_workers(before)
+        os.truncate(cut / "train_images.npy", 0)
+        found: list[Event] = []
+        with pytest.raises(DataError, match=re.escape(f"{cut} does not hold the images of a study: train_images.npy")):
+            follow(executor, found)
+        assert worker.exitcode == -signal.SIGBUS
+        assert [event for event in found if isinstance(event, Failed)] == []
+        assert isinstance(carried_out(executor, [work(data, tmp_path / "whole")])[-1], Finished)
+
+
+def test_a_worker_that_dies_of_a_bus_error_though_its_images_are_whole_fails_its_trial(data: Path, tmp_path: Path):
+    one = work(data, tmp_path, epochs=2_000)
+    before = set(multiprocessing.active_children())
+    with closing(LocalExecutor([SLOT])) as executor:
+        begun(executor, one)
+        [worker] = new_workers(before)
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGBUS)
+        found: list[Event] = []
+        follow(executor, found)
+    assert found[-1] == Failed(one.keys[0], "worker killed by SIGBUS", final=False)
 
 
 def test_a_loss_that_is_not_finite_fails_for_good(one_slot: LocalExecutor, data: Path, tmp_path: Path):

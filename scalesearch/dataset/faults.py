@@ -42,7 +42,7 @@ def image_reason(where: str, error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
         is_empty = os.path.isfile(where) and os.path.getsize(where) == 0
         return "the file is empty" if is_empty else "its format is unknown"
-    return _first_line(error)
+    return first_line(error)
 
 
 def unreadable(images: Sequence[tuple[str, str]], total: int) -> DataError:
@@ -66,11 +66,12 @@ def reading_npz(where: str) -> Generator[None]:
     except DataError:
         raise
     except (*ARRAY_DAMAGE, zlib.error, zipfile.BadZipFile) as error:
-        fault = f"{where} is not a readable .npz archive: {_first_line(error)}"
+        fault = f"{where} is not a readable .npz archive: {first_line(error)}"
         raise DataError(fault, mend="write it again with numpy.savez_compressed") from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return next(iter(str(error).splitlines()), type(error).__name__)

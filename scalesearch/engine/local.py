@@ -20,6 +20,7 @@ from scalesearch.engine.watch import SLOWLY, Looks, Watch
 from scalesearch.engine.work import KILLS, Event, Failed, Finished, Noticed, Probe, Work
 from scalesearch.engine.worker import Answer, serve
 from scalesearch.errors import DataError, EngineError
+from scalesearch.proxy.images import open_images
 from scalesearch.stopping import deferring
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -204,13 +205,21 @@ class LocalExecutor:
                 self._lose(index, "stopped before a step was over")
 
     def _lose(self, index: int, reason: str = "") -> None:
-        """Replace a worker that died or is to; its work has failed, unless it was never taken up."""
+        """Replace a worker that died or is to; its work has failed, unless it was never taken up.
+
+        Raises:
+            DataError: it died of images that the disk has no more.
+            EngineError: workers end before they take up any work, again and again.
+        """
         worker = self._workers[index]
         work = worker.work
         assert work is not None
         is_ours, died = bool(reason), self._bury(index)
         reason = reason or died
-        is_kill = not is_ours and -(worker.process.exitcode or 0) in KILLING
+        number = 0 if is_ours else -(worker.process.exitcode or 0)
+        is_kill = number in KILLING
+        if number == signal.SIGBUS and self._end is None:
+            open_images(work.data, verify=True)
         if worker.watch.has_begun or self._end is not None:
             counts = self._end is None
             if not is_kill:

@@ -128,8 +128,7 @@ def run(
             ready = workers.arranged(plan, layout, now, folder, _heard(observer), partial(observer.measuring, plan))
             _write_environment(folder, ready.slots, observer)
             _tell_of_start(ready, layout, journal.results, found, observer)
-            place = placed(folder, storage)
-            study = following.enter_context(_followed(place, journal, plan, layout, folder, observer))
+            study = following.enter_context(_followed(storage, journal, plan, layout, folder, observer))
             with noting(asked):
                 what = ready.plan, layout, journal, study, ready.executor, folder, observer
                 late = partial(_is_over, asked, end)
@@ -162,9 +161,10 @@ def _is_bound(place: Storage, bound: Mapping[str, str]) -> bool:
 
 @contextmanager
 def _followed(
-    place: Storage, journal: Journal, plan: Plan, layout: Layout, folder: Path, observer: Observer
+    storage: str | None, journal: Journal, plan: Plan, layout: Layout, folder: Path, observer: Observer
 ) -> Iterator[Mirror]:
     """The study, which follows the journal; at the end it has some time to come up with it."""
+    place = placed(folder, storage)
     if not _is_bound(place, journal.bound):
         from scalesearch.study import try_out
 

@@ -489,6 +489,7 @@ node.Trainer.place = slowly
 """Has a trainer tell late where it is."""
 
 
+@pytest.mark.skipif(not FULL, reason="takes minutes; set SCALESEARCH_FAULTS=full")
 def test_a_node_of_another_version_that_answers_first_keeps_no_run_from_the_others(
     cluster: Raylets, emptied: Callable[[], Any], finished: tuple[Path, Any], tmp_path: Path
 ):
@@ -560,6 +561,7 @@ node.Trainer.follow = stay
 """Has the trainer that follows another one freeze at the end of a work, the first time."""
 
 
+@pytest.mark.skipif(not FULL, reason="takes minutes; set SCALESEARCH_FAULTS=full")
 def test_a_trainer_that_freezes_while_the_first_one_ends_their_work_is_replaced(
     cluster: Raylets, begun: Path, program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
 ):

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from scalesearch.dataset import Dataset
-from scalesearch.engine.work import Work
+from scalesearch.engine.local import LocalExecutor
+from scalesearch.engine.work import Event, Work
 from scalesearch.proxy.choice import Choice, key_of
 from scalesearch.proxy.data import choose, choose_test
 from scalesearch.proxy.decoding import RECORD, UNFINISHED, decode
@@ -98,3 +99,9 @@ def smallest_work(data: Path, folder: Path, *, micro_batch: int, epochs: int = 3
         log=folder / f"{key}.log",
         micro_batch=micro_batch,
     )
+
+
+def follow(executor: LocalExecutor, found: list[Event]) -> None:
+    """Hear what happens until nothing is at work."""
+    while executor.busy:
+        found += executor.events()

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from preparing import save
+from preparing import follow, save
 from safetensors.torch import load
 
 from scalesearch.engine.local import UNBORN, LocalExecutor
@@ -100,12 +100,6 @@ def carried_out(executor: LocalExecutor, works: Sequence[Work]) -> list[Event]:
             executor.submit(waiting.pop(0))
         found += executor.events()
     return found
-
-
-def follow(executor: LocalExecutor, found: list[Event]) -> None:
-    """Hear what happens until nothing is at work."""
-    while executor.busy:
-        found += executor.events()
 
 
 def results(events: Sequence[Event], key: TrialKey) -> list[EpochResult]:

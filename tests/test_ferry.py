@@ -139,6 +139,25 @@ def test_a_work_begins_anew_without_a_checkpoint_that_never_comes_and_a_late_one
     assert checkpoint.read_bytes() == b"1"
 
 
+def test_a_store_that_answers_again_is_waited_for_at_the_end(
+    ferry: Ferry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("scalesearch.engine.ferry.LATEST", 0.5)
+    assert list(ferry.fetched())
+    monkeypatch.setattr("scalesearch.engine.ferry.SILENT", 60)
+    (tmp_path / "a.safetensors").write_bytes(b"1")
+    told, end = ferry.told([kept(1)]), time.monotonic() + 60
+    Silent.answers.set()
+    while not Silent.store:
+        assert time.monotonic() < end
+        told += ferry.told([])
+        time.sleep(0.05)
+    told += ferry.told([kept(2)])
+    told += [event for events in ferry.landed(is_spent=False) for event in events]
+    assert told[-1] == kept(2)
+    assert not any(isinstance(event, Noticed) for event in told)
+
+
 def test_what_a_store_keeps_comes_to_its_place(ferry: Ferry, tmp_path: Path):
     Silent.answers.set()
     Silent.kept = b"0"

@@ -20,10 +20,11 @@ from scalesearch.storage import redacted, redacted_argument
 USAGE, INSIDE, INTERRUPTED, UNREAD, TERMINATED = 2, 1, 130, 141, 143
 FAILURES = (CostMismatchError, EmitError, EngineError, SearchFailedError)
 """Faults that no other usage would mend."""
-REFUSALS = FULL | {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG),
-    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP),
-}
+REFUSALS = (
+    FULL
+    | {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG}
+    | {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}
+)
 """Faults of files that another place or more room mends."""
 
 

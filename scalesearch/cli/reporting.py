@@ -67,7 +67,7 @@ def reported(folder: Path, *, live: bool, log: str | None) -> Iterator[Heard]:
 
 
 def _boards(folder: Path) -> Boards:
-    from scalesearch.boards import Boards  # brings the engine's values
+    from scalesearch.boards import Boards  # loaded where curves are wanted
 
     return Boards(folder)
 

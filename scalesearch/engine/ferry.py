@@ -121,7 +121,7 @@ class Ferry:
         self._ashore: list[Event] = []
         """The same of a newer one, which is to follow."""
         self._is_silent = False
-        """Whether the store has been waited for long enough, and in vain."""
+        """Whether the store has been waited for in vain, and has not answered since."""
 
     def fetched(self) -> Iterator[list[Event]]:
         """Bring the generations of the checkpoint here, where there are any; often nothing to tell, until they are.
@@ -172,7 +172,7 @@ class Ferry:
         found: list[Event] = [*self._errands.heard()]
         if not self._errands.are_done:
             return found
-        found, self._aboard = found or self._aboard, []
+        found, self._aboard, self._is_silent = found or self._aboard, [], False
         if self._ashore:
             with suppress(OSError):  # a copy that somebody has removed
                 content = self._checkpoint.read_bytes()  # here, where it is written too

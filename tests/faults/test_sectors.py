@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preparing import smallest_images, smallest_work
+from preparing import follow, smallest_images, smallest_work
 
 from scalesearch.engine.local import LocalExecutor
 from scalesearch.engine.slots import Slot
@@ -103,12 +103,6 @@ except DataError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{spoilt} {LINE}\n", "")
-
-
-def follow(executor: LocalExecutor, found: list[Event]) -> None:
-    """Hear what happens until nothing is at work."""
-    while executor.busy:
-        found += executor.events()
 
 
 def test_a_worker_that_meets_a_bad_sector_ends_the_run_with_the_file_and_fails_no_trial(spoilt: Path, tmp_path: Path):

@@ -7,9 +7,10 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import multivariate_t, norm, studentized_range, t
+from scipy.special import ndtri, stdtrit
 
 from scalesearch.samples import Noise, Sample
+from scalesearch.tukey import survival
 
 CONFIDENCE = 0.95
 """Of each interval, and of all comparisons with the leader together."""
@@ -27,9 +28,8 @@ def interval(sample: Sample, noise: Noise | None) -> tuple[float | None, float |
     """The 95 % interval of a mean; of zero width where the noise is zero."""
     if noise is None:
         return None, None
-    low, high = t.interval(CONFIDENCE, noise.df)
-    error = noise.sd / math.sqrt(sample.seeds)
-    return sample.mean + float(low) * error, sample.mean + float(high) * error
+    reach = float(stdtrit(noise.df, (1 + CONFIDENCE) / 2)) * noise.sd / math.sqrt(sample.seeds)
+    return sample.mean - reach, sample.mean + reach
 
 
 def _studentized(leader: Sample, other: Sample, sd: float, margin: float) -> float:
@@ -51,10 +51,9 @@ def tied(rivals: Sequence[Sample], noise: Noise | None, margin: float) -> frozen
     ordered = sorted(distances.values())
 
     def separated(distance: float) -> bool:
-        # the limit of many degrees of freedom is fast, and what it does not separate, fewer do not either
-        return all(studentized_range.sf(distance, len(rivals), df) < 1 - CONFIDENCE for df in (math.inf, noise.df))
+        return survival(distance, len(rivals), noise.df) < 1 - CONFIDENCE
 
-    # bisection asks the slow distribution about few distances; the first is the leader's own 0, which never is
+    # the first is the leader's own 0, which never is
     largest = ordered[bisect_left(ordered, True, key=separated) - 1]
     return frozenset(name for name, distance in distances.items() if distance <= largest)
 
@@ -69,24 +68,24 @@ def chances(rivals: Sequence[Sample], noise: Noise | None) -> dict[str, float]:
     ordered = sorted(rivals, key=lambda rival: rival.arm.id)  # the order of the arms changes nothing
     means = np.array([rival.mean for rival in ordered])
     if noise.sd:
-        shape = np.diag([noise.sd**2 / rival.seeds for rival in ordered])
-        # pyright takes the type of `shape` from its default, the number 1
-        posterior = multivariate_t(means, shape, df=noise.df)  # pyright: ignore[reportArgumentType]
-        draws = posterior.rvs(size=DRAWS, random_state=0)
-        wins = np.bincount(np.reshape(draws, (DRAWS, -1)).argmax(axis=1), minlength=len(ordered))
+        random = np.random.RandomState(0)
+        spread = np.sqrt(random.chisquare(noise.df, size=DRAWS) / noise.df)
+        errors = np.diag([noise.sd**2 / rival.seeds for rival in ordered])
+        draws = means + random.multivariate_normal(np.zeros(len(means)), errors, size=DRAWS) / spread[:, None]
+        wins = np.bincount(draws.argmax(axis=1), minlength=len(ordered))
     else:
         wins = (means == means.max()).astype(int)
     shares = np.round(wins / wins.sum(), CHANCE_DIGITS).tolist()
     return {rival.arm.id: share for rival, share in zip(ordered, shares, strict=True)}
 
 
-def _separates(seeds: int, effect: float, arms: int, df: float) -> bool:
+def _separates(seeds: int, effect: float, arms: int) -> bool:
     """Whether `seeds` each separate two means `effect` standard deviations apart with the wanted power.
 
     The power takes the noise as known: P(difference of means > q · sd / √seeds) ≥ 0.8 bounds the quantile q.
     """
-    bound = math.sqrt(2) * (effect * math.sqrt(seeds / 2) + float(norm.isf(POWER)))
-    return bool(studentized_range.sf(bound, arms, df) <= 1 - CONFIDENCE)
+    bound = math.sqrt(2) * (effect * math.sqrt(seeds / 2) - float(ndtri(POWER)))
+    return survival(bound, arms, arms * (seeds - 1)) <= 1 - CONFIDENCE
 
 
 def seeds_needed(gap: float, noise: Noise | None, arms: int) -> int | None:
@@ -98,6 +97,5 @@ def seeds_needed(gap: float, noise: Noise | None, arms: int) -> int | None:
         return None
     effect = gap / noise.sd
     options = range(2, MOST_SEEDS + 1)
-    # the limit of many degrees of freedom is fast, and a seed or so too low
-    start = bisect_left(options, True, key=lambda seeds: _separates(seeds, effect, arms, math.inf))
-    return next((seeds for seeds in options[start:] if _separates(seeds, effect, arms, arms * (seeds - 1))), None)
+    first = bisect_left(options, True, key=lambda seeds: _separates(seeds, effect, arms))
+    return options[first] if first < len(options) else None

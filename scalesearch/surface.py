@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from scalesearch.basis import Array, Basis
 from scalesearch.samples import Sample, Shares
@@ -256,10 +256,10 @@ def misfit(surface: Surface) -> Misfit:
     residuals, leverage = _left_out(terms, means, spread)
     flat, _ = _left_out(terms[:, :1], means, spread)
     scores = residuals / np.sqrt(rest[best] / df * spread / (1 - leverage))
-    beyond = int((np.abs(scores) > stats.t.isf((1 - CONFIDENCE) / 2, df)).sum())
+    beyond = int((np.abs(scores) > special.stdtrit(df, (1 + CONFIDENCE) / 2)).sum())
     return Misfit(
         cubic=_cubic(surface, means, spread, terms),
-        outside=float(stats.binom.sf(beyond - 1, len(scores), 1 - CONFIDENCE)),
+        outside=float(special.bdtrc(beyond - 1, len(scores), 1 - CONFIDENCE)),
         loo=float(np.sqrt((residuals**2).mean())),
         loo_flat=float(np.sqrt((flat**2).mean())),
     )
@@ -283,7 +283,7 @@ def _cubic(surface: Surface, means: Array, spread: Array, terms: Array) -> float
         return 1.0
     small, large = (_squares(columns, means, spread) for columns in (terms, more))
     ratio = (small - large) / (more.shape[1] - terms.shape[1]) / max(large / left, 1e-12)
-    return float(stats.f.sf(ratio, more.shape[1] - terms.shape[1], left))
+    return float(special.fdtrc(more.shape[1] - terms.shape[1], left, ratio))
 
 
 def _squares(terms: Array, means: Array, spread: Array) -> float:

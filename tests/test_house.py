@@ -69,6 +69,7 @@ FLOORS = {
     "engine": 5,
     "samples": 6,
     "means": 6,
+    "tukey": 6,
     "basis": 6,
     "surface": 6,
     "optimum": 6,
@@ -117,9 +118,9 @@ DOORS = {
     "optuna": ("study",),
     "filelock": ("runfolder", "prepared"),
     "pandas": ("tables",),
-    "scipy": ("means", "surface"),
+    "scipy": ("means", "surface", "tukey"),
     "numpy": (
-        *("means", "basis", "surface", "optimum", "ranking", "policies", "fidelity"),
+        *("means", "tukey", "basis", "surface", "optimum", "ranking", "policies", "fidelity"),
         *(
             "nets.builder",
             "engine.probe",
@@ -150,6 +151,7 @@ SURFACES = ("scipy", "numpy")
 STATISTICS = ("pandas", *SURFACES)
 LOADS = {
     "means": SURFACES,
+    "tukey": SURFACES,
     "basis": ("numpy",),
     "surface": SURFACES,
     "optimum": SURFACES,

@@ -282,7 +282,7 @@ def _cubic(surface: Surface, means: Array, spread: Array, terms: Array) -> float
     if basis is None or left < LEAST_DF or np.linalg.matrix_rank(more, tol=1e-6) < more.shape[1]:
         return 1.0
     small, large = (_squares(columns, means, spread) for columns in (terms, more))
-    ratio = (small - large) / (more.shape[1] - terms.shape[1]) / max(large / left, 1e-12)
+    ratio = max(0.0, small - large) / (more.shape[1] - terms.shape[1]) / max(large / left, 1e-12)
     return float(special.fdtrc(more.shape[1] - terms.shape[1], left, ratio))
 
 

@@ -195,6 +195,14 @@ def test_leave_one_out_is_that_of_refits():
     assert misfit(found).loo == pytest.approx(np.sqrt(np.mean(np.square(errors))))
 
 
+@pytest.mark.parametrize("accuracy", [10.0, 79.3, 1 / 3])
+def test_accuracies_that_are_all_equal_fit_a_quadratic(accuracy):
+    """Both polynomials meet them up to rounding, which may come out on either side."""
+    found = misfit(fitted({f"a{i:02}": [accuracy] * (1 + i % 3) for i in range(len(SHARES))}))
+    assert (found.cubic, found.outside) == (1.0, 1.0)
+    assert not found.is_poor
+
+
 def test_a_poor_fit_leaves_the_ranking_to_the_means():
     random = np.random.default_rng(0)
     truth = 80 + 0.8 * np.sin(9 * SHARES[:, 0])

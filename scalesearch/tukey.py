@@ -31,7 +31,7 @@ def survival(distance: float, arms: int, df: float) -> float:
     number of nodes (Trefethen & Weideman 2014, doi:10.1137/130932132). Absolute error below 1e-11.
 
     Args:
-        distance: the studentized range, at least 0; inf allowed.
+        distance: the studentized range; inf allowed. None is below 0: there it is 1.
         arms: how many means, at least 2.
         df: degrees of freedom of the standard deviation, at least 1; inf where it is known.
 

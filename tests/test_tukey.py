@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
+from scalesearch import tukey
 from scalesearch.tukey import survival
 
 DISTANCES = (0.0, 0.01, 0.5, 1.0, 2.0, 3.5, 6.0, 10.0, 100.0)
@@ -30,6 +31,18 @@ def test_it_is_scipys(arms, df):
         assert survival(distance, arms, df) == pytest.approx(expected, abs=1e-8)
 
 
+@pytest.mark.parametrize("arms", [3, 20, 500])
+@pytest.mark.parametrize("df", [1, 2, 5, 59, 9000, math.inf])
+def test_four_times_the_nodes_change_nothing(arms, df, monkeypatch):
+    found = [survival(distance, arms, df) for distance in DISTANCES]
+    for step in ("NORMAL_STEP", "LOG_STEP"):
+        monkeypatch.setattr(tukey, step, getattr(tukey, step) / 4)
+    monkeypatch.setattr(tukey, "LEAST_NODES", 4 * tukey.LEAST_NODES)
+    tukey._spreads.cache_clear()
+    assert [survival(distance, arms, df) for distance in DISTANCES] == pytest.approx(found, abs=1e-11)
+    tukey._spreads.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("arms", "df", "point"), [(3, 10, 3.877), (5, 20, 4.232), (10, 5, 6.995), (20, 60, 5.241), (3, 2, 8.331)]
 )
@@ -46,8 +59,9 @@ def test_it_is_a_probability_that_falls_with_the_distance_and_rises_with_the_arm
     assert survival(distance, arms + 1, df) >= there - 1e-12
 
 
-def test_beyond_every_distance_nothing_is_left():
+def test_beyond_every_distance_nothing_is_left_and_below_none_all():
     assert survival(math.inf, 5, 10) == 0.0
+    assert survival(-1.0, 5, 10) == 1.0
 
 
 def test_a_ranking_is_made_without_all_of_scipys_distributions():

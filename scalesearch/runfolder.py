@@ -79,9 +79,16 @@ def _withdraw(folder: Path, made: Sequence[Path]) -> None:
 
     Whoever is killed meanwhile leaves what a run may begin in. Folders that hold anything stay.
     """
+    inside = [path for path in made if path.parent == folder]
+    outside = [path for path in made if path.parent != folder]
+    _remove(inside)  # while the lock is held: whoever waits for it makes them again
     for name in (NAME, "plan.yaml", ".holder", ".lock"):
         (folder / name).unlink(missing_ok=True)
-    for path in made:
+    _remove(outside)
+
+
+def _remove(empty: Sequence[Path]) -> None:
+    for path in empty:
         with suppress(OSError):
             path.rmdir()
 
@@ -99,7 +106,8 @@ def held(folder: Path) -> Iterator[None]:
             raise StudyError(fault, mend="keep it on another, or mount that one with locks (of Lustre: -o flock)")
         lock = _locked(folder)
         sweep_left(folder)
-        write_text(folder / ".holder", json.dumps(_ourselves()))
+        said = json.dumps(_ourselves())
+        write_text(folder / ".holder", said)
     except Timeout:
         raise StudyError(f"{folder} is in use by {_holder(folder)}", mend="wait for it, or stop it first") from None
     except OSError as error:
@@ -109,7 +117,8 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            (folder / ".holder").unlink()
+            if (folder / ".holder").read_text() == said:  # else that of another, in a folder that was given up here
+                (folder / ".holder").unlink()
         lock.release()
 
 

@@ -13,7 +13,7 @@ from scalesearch.engine.connecting import cluster_executor
 from scalesearch.engine.local import LocalExecutor
 from scalesearch.engine.pacing import arranged, is_open, measured
 from scalesearch.engine.slots import Slot, local_slots
-from scalesearch.engine.work import Cluster, Executor, Probe
+from scalesearch.engine.work import Cluster, Event, Executor, Probe
 from scalesearch.files import Told
 from scalesearch.pace import Pace
 from scalesearch.plan import Layout, Plan
@@ -57,7 +57,9 @@ class Engine(Protocol):
 
 
 @contextmanager
-def engine(plan: Plan, layout: Layout, now: Agenda, cluster: Cluster | None) -> Iterator[Engine]:
+def engine(
+    plan: Plan, layout: Layout, now: Agenda, cluster: Cluster | None, tell: Callable[[Event], None]
+) -> Iterator[Engine]:
     """Workers for what is due of a plan, until the end of the context.
 
     Args:
@@ -65,6 +67,7 @@ def engine(plan: Plan, layout: Layout, now: Agenda, cluster: Cluster | None) -> 
         layout: its candidates.
         now: what is due of it.
         cluster: where; None = on this machine.
+        tell: hears what happens on a cluster before there is a slot.
 
     Raises:
         StudyError: the plan counts on a GPU of this machine, and torch cannot use it.
@@ -76,7 +79,7 @@ def engine(plan: Plan, layout: Layout, now: Agenda, cluster: Cluster | None) -> 
             yield _OneMachine(executor, machine)
         return
     pace = _simple(plan, cluster)
-    with cluster_executor(cluster, threads=pace.threads, most=now.most if now.stage else 0) as executor:
+    with cluster_executor(cluster, threads=pace.threads, most=now.most if now.stage else 0, tell=tell) as executor:
         yield _OnRay(executor, pace)
 
 

@@ -123,7 +123,7 @@ def run(
         ExitStack() as following,
     ):
         now = agenda(plan, layout, journal.results, player(plan, layout, journal.decided))
-        with engine(plan, layout, now, _own_place(cluster, journal)) as workers:
+        with engine(plan, layout, now, _own_place(cluster, journal), observer.happened) as workers:
             images, found = _prepared(plan, layout, folder, journal, observer, cache=cache, download=download)
             ready = workers.arranged(plan, layout, now, folder, _heard(observer), partial(observer.measuring, plan))
             _write_environment(folder, ready.slots, observer)

@@ -133,10 +133,21 @@ def test_a_work_begins_anew_without_a_checkpoint_that_never_comes_and_a_late_one
     assert last == [Noticed("silent://run has not answered for 0 s; going on without")]
     assert time.monotonic() - begun < 60
     Silent.answers.set()
-    while b"0" not in {path.read_bytes() for path in tmp_path.rglob("*.safetensors")}:
+    while list(tmp_path.iterdir()) != [checkpoint]:
         assert time.monotonic() - begun < 120
         time.sleep(0.05)
     assert checkpoint.read_bytes() == b"1"
+
+
+@pytest.mark.usefixtures("ferry")
+def test_a_work_begins_anew_where_its_checkpoint_cannot_be_brought(tmp_path: Path):
+    Silent.answers.set()
+    (tmp_path / "file").touch()
+    ferry = Ferry(Afar("silent://run"), tmp_path / "file" / "a.safetensors")
+    ((told,),) = [events for events in ferry.fetched() if events]
+    assert isinstance(told, Noticed)
+    assert told.text.startswith("no checkpoint can be read from silent://run: ")
+    assert told.text.endswith("; trials begin anew")
 
 
 def test_a_store_that_answers_again_is_waited_for_at_the_end(

@@ -32,7 +32,7 @@ class Afar:
     """With the secrets that it may hold."""
 
     def fetch(self, path: Path) -> Noticed | None:
-        """Bring the generations of a file to its place on this machine, where there are any."""
+        """Bring the generations of a file, where there are any, to its place on this machine; its folder is made."""
         return self._tried(lambda: self._fetch(path), "read from", "trials begin anew")
 
     def send(self, name: str, content: bytes) -> Noticed | None:
@@ -70,6 +70,7 @@ class Afar:
         return None
 
     def _fetch(self, path: Path) -> None:
+        make_folder(path.parent)
         system, root = self._opened()
         for generation in generations(path):
             with suppress(FileNotFoundError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,13 +44,14 @@ NODE_DIED = "node has died"
 class ClusterExecutor:
     """Trainers on the nodes of a cluster; those that are lost are replaced, and their trials go on elsewhere."""
 
-    def __init__(self, cluster: Cluster, *, threads: int, most: int) -> None:
+    def __init__(self, cluster: Cluster, *, threads: int, most: int, tell: Callable[[Event], None]) -> None:
         """Wait for the first slot.
 
         Args:
             cluster: what a trial takes.
             threads: CPUs of a trial, unless the cluster says.
             most: slots that are of use.
+            tell: hears what happens meanwhile.
 
         Raises:
             ClusterError: no node has room for a trial, or one has other versions of what decides bits.
@@ -78,7 +80,8 @@ class ClusterExecutor:
         if most and cluster.address is None and not self._head.rooms(needs):
             raise self._head.no_room(self._kind.wanted, "has")
         while most and not self.idle:
-            self._pass()
+            for event in self.events():
+                tell(event)
 
     @property
     def slots(self) -> list[Slot]:
@@ -214,11 +217,12 @@ class ClusterExecutor:
 
     def _with_images(self, work: Work) -> tuple[Work, str, Any]:
         """A work for a node that does not see the folder of its images: they are put into Ray's object store, once."""
-        images = open_images(work.data)
-        if images.fingerprint not in self._shared:
+        fingerprint = open_images(work.data).fingerprint
+        if fingerprint not in self._shared:
+            images = open_images(work.data, verify=True)  # what a map cannot read ends the process
             arrays = {name: getattr(images, name).view(type=np.ndarray) for name in ARRAYS}  # not their files
-            self._shared[images.fingerprint] = ray.put(Images(**arrays, fingerprint=images.fingerprint))
-        return work, images.fingerprint, self._shared[images.fingerprint]
+            self._shared[fingerprint] = ray.put(Images(**arrays, fingerprint=fingerprint))
+        return work, fingerprint, self._shared[fingerprint]
 
     def _hear(self, seat: Seat, report: Report) -> None:
         assert seat.work is not None

@@ -11,13 +11,13 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from scalesearch.engine.slots import usable_cores
-from scalesearch.engine.work import Cluster
+from scalesearch.engine.work import Cluster, Event
 from scalesearch.errors import ClusterError
 from scalesearch.storage import redacted_argument
 
@@ -39,13 +39,16 @@ ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 
 
 @contextmanager
-def cluster_executor(cluster: Cluster, *, threads: int, most: int) -> Iterator[ClusterExecutor]:
+def cluster_executor(
+    cluster: Cluster, *, threads: int, most: int, tell: Callable[[Event], None]
+) -> Iterator[ClusterExecutor]:
     """Trainers on a cluster, until the end of the context.
 
     Args:
         cluster: which, and what a trial takes of it.
         threads: CPUs of a trial, unless the cluster says.
         most: slots that are of use.
+        tell: hears what happens before the first slot is there.
 
     Raises:
         ClusterError: there is no such cluster, no room for a trial, or other versions; or Ray is not installed.
@@ -53,7 +56,7 @@ def cluster_executor(cluster: Cluster, *, threads: int, most: int) -> Iterator[C
     with connected(cluster.address):
         from scalesearch.engine.cluster import ClusterExecutor
 
-        with closing(ClusterExecutor(cluster, threads=threads, most=most)) as executor:
+        with closing(ClusterExecutor(cluster, threads=threads, most=most, tell=tell)) as executor:
             yield executor
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
+import secrets
+import shutil
 import threading
 import time
 from collections import deque
@@ -126,24 +127,32 @@ class Ferry:
     def fetched(self) -> Iterator[list[Event]]:
         """Bring the generations of the checkpoint here, where there are any; often nothing to tell, until they are.
 
-        What comes too late is left where it arrives, apart from what is trained by then.
+        What comes too late arrives apart from what is trained by then, and is removed.
         """
-        arriving = Path(tempfile.mkdtemp(dir=self._checkpoint.parent)) / self._checkpoint.name
-        self._errands.add(partial(self._afar.fetch, arriving))
+        arriving = self._checkpoint.parent / f"arriving-{secrets.token_hex(4)}" / self._checkpoint.name
+        is_late = threading.Event()
+        self._errands.add(partial(self._bring, arriving, is_late))
         begun, is_told = time.monotonic(), False
         while not self._errands.are_done:
             faults, waited = self._errands.wait(MOMENT), time.monotonic() - begun
             if waited > LATEST:
                 self._is_silent = True
+                is_late.set()
                 yield [*faults, self._afar.silence(LATEST, "beginning anew")]
                 return
             if waited > SILENT and not is_told:
                 faults, is_told = [*faults, self._afar.silence(SILENT, "waiting for it")], True
             yield [*faults]
         for here, there in zip(generations(self._checkpoint), generations(arriving), strict=True):
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, NotADirectoryError):  # none came
                 there.rename(here)
-        arriving.parent.rmdir()
+        shutil.rmtree(arriving.parent, ignore_errors=True)
+
+    def _bring(self, arriving: Path, is_late: threading.Event) -> Noticed | None:
+        fault = self._afar.fetch(arriving)
+        if is_late.is_set():
+            shutil.rmtree(arriving.parent, ignore_errors=True)
+        return fault
 
     def told(self, events: list[Event]) -> list[Event]:
         """Events of a training: that a checkpoint is kept is told once it has come, in other words if it could not."""

@@ -453,6 +453,17 @@ def test_a_cluster_without_any_node_that_can_train_is_refused_by_name(
     assert WRONG[wrong] in line
 
 
+def test_a_run_that_waits_for_its_first_node_says_so_and_takes_the_one_that_joins(
+    cluster: Raylets, emptied: Callable[[], Any], finished: tuple[Path, Any], tmp_path: Path
+):
+    run = emptied()
+    run.wait_for("no node of the Ray cluster has 1 CPU free; waiting for one", 120)
+    cluster.add()
+    assert run.wait() == 0, run.err.read_text()
+    assert run.out.read_text().count("waiting for one") == 1
+    assert same_answer(tmp_path / "run", finished[0])
+
+
 @wrong_nodes
 def test_a_node_that_joins_and_cannot_train_is_told_of_and_the_others_go_on(
     wrong: Callable[[Path], None],

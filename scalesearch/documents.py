@@ -147,7 +147,7 @@ def rule_document(rule: Rule) -> Document:
 
 def rank_document(outcome: Outcome) -> Document:
     """Of `rank`, and `ranking.json`: no times, paths or order of arrival, so that equal results give equal bytes."""
-    from scalesearch.findings import findings  # brings scipy, which `plan` does without
+    from scalesearch.findings import findings  # brings numpy, which `plan` does without
     from scalesearch.verdict import verdict
 
     ranking = outcome.ranking.to_dict()

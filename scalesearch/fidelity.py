@@ -132,11 +132,11 @@ def _redrawn(rung: Rung, arms: NDArray[np.intp], noise: np.random.Generator) -> 
     """The mean of each drawn arm over seeds drawn from its own with replacement (arms, draws)."""
     most = max(len(values) for values in rung.values())
     table = np.array([[*values, *[0.0] * (most - len(values))] for values in rung.values()])
-    seeds = np.array([len(values) for values in rung.values()])[arms]
+    seeds, firsts = np.array([len(values) for values in rung.values()])[arms], arms * most
     total = np.zeros(arms.shape)
     for place in range(most):
-        chosen = (noise.random(arms.shape) * seeds).astype(np.intp)
-        total += np.where(place < seeds, table[arms, chosen], 0.0)
+        chosen = firsts + (noise.random(arms.shape) * seeds).astype(np.intp)
+        total += np.where(place < seeds, table.take(chosen), 0.0)
     return np.round(total / seeds, DIGITS)
 
 

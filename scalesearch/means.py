@@ -7,7 +7,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
 
 from scalesearch.samples import Noise, Sample
 from scalesearch.tukey import survival
@@ -28,6 +27,8 @@ def interval(sample: Sample, noise: Noise | None) -> tuple[float | None, float |
     """The 95 % interval of a mean; of zero width where the noise is zero."""
     if noise is None:
         return None, None
+    from scipy.special import stdtrit
+
     reach = float(stdtrit(noise.df, (1 + CONFIDENCE) / 2)) * noise.sd / math.sqrt(sample.seeds)
     return sample.mean - reach, sample.mean + reach
 
@@ -84,6 +85,8 @@ def _separates(seeds: int, effect: float, arms: int) -> bool:
 
     The power takes the noise as known: P(difference of means > q · sd / √seeds) ≥ 0.8 bounds the quantile q.
     """
+    from scipy.special import ndtri
+
     bound = math.sqrt(2) * (effect * math.sqrt(seeds / 2) - float(ndtri(POWER)))
     return survival(bound, arms, arms * (seeds - 1)) <= 1 - CONFIDENCE
 

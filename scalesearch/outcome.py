@@ -111,11 +111,7 @@ def conclude(
     """
     now = now or agenda(plan, layout, results)
     ranking = search_ranking(plan, layout, results, now.search.leaves)
-    anchor = [
-        result.accuracy
-        for result in sorted(results, key=lambda result: result.key)
-        if (result.key.proxy, result.key.stage) == (ANCHOR, "search") and result.accuracy is not None
-    ]
+    anchors = [result for result in results if result.key.proxy == ANCHOR]
     return Outcome(
         plan=plan,
         layout=layout,
@@ -126,7 +122,7 @@ def conclude(
         fidelity=_fidelity(plan, layout, results),
         confirmation=_confirmation(plan, layout, results) if now.stage not in ("search", "confirm") else None,
         travel=_travel(plan, layout, results, ranking) if now.stage is None else None,
-        anchor=tuple(anchor),
+        anchor=tuple(accuracies(anchors, "search", plan.epochs, without="").get(ANCHOR, ())),
         remarks=tuple(remarks),
         trials=tuple(in_order(now.planned, results)),
         failed=tuple(sorted((one for one in results if one.state is TrialState.FAILED), key=lambda one: one.key)),

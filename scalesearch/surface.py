@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from scipy import special
 
 from scalesearch.basis import Array, Basis
 from scalesearch.samples import Sample, Shares
@@ -247,6 +246,8 @@ class Misfit:
 
 def misfit(surface: Surface) -> Misfit:
     """Test a quadratic surface, at the likeliest roughness."""
+    from scipy.special import bdtrc, stdtrit
+
     trained = surface.counts > 0
     weights, _, _, rest, df = surface._posterior
     best = int(weights.argmax())
@@ -256,10 +257,10 @@ def misfit(surface: Surface) -> Misfit:
     residuals, leverage = _left_out(terms, means, spread)
     flat, _ = _left_out(terms[:, :1], means, spread)
     scores = residuals / np.sqrt(rest[best] / df * spread / (1 - leverage))
-    beyond = int((np.abs(scores) > special.stdtrit(df, (1 + CONFIDENCE) / 2)).sum())
+    beyond = int((np.abs(scores) > stdtrit(df, (1 + CONFIDENCE) / 2)).sum())
     return Misfit(
         cubic=_cubic(surface, means, spread, terms),
-        outside=float(special.bdtrc(beyond - 1, len(scores), 1 - CONFIDENCE)),
+        outside=float(bdtrc(beyond - 1, len(scores), 1 - CONFIDENCE)),
         loo=float(np.sqrt((residuals**2).mean())),
         loo_flat=float(np.sqrt((flat**2).mean())),
     )
@@ -281,9 +282,11 @@ def _cubic(surface: Surface, means: Array, spread: Array, terms: Array) -> float
     left = len(means) - more.shape[1]
     if basis is None or left < LEAST_DF or np.linalg.matrix_rank(more, tol=1e-6) < more.shape[1]:
         return 1.0
+    from scipy.special import fdtrc
+
     small, large = (_squares(columns, means, spread) for columns in (terms, more))
     ratio = max(0.0, small - large) / (more.shape[1] - terms.shape[1]) / max(large / left, 1e-12)
-    return float(special.fdtrc(more.shape[1] - terms.shape[1], left, ratio))
+    return float(fdtrc(more.shape[1] - terms.shape[1], left, ratio))
 
 
 def _squares(terms: Array, means: Array, spread: Array) -> float:

@@ -7,7 +7,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincinv, ndtr
 
 Array = NDArray[np.float64]
 
@@ -46,6 +45,8 @@ def survival(distance: float, arms: int, df: float) -> float:
 
 def _within(widths: Array, arms: int) -> Array:
     """Probability that so many standard normal variables lie within each width of one another."""
+    from scipy.special import ndtr  # half a second, which a folder's state does without
+
     lowest = np.arange(-REACH, REACH, NORMAL_STEP)
     density = np.exp(-(lowest**2) / 2) / math.sqrt(2 * math.pi)
     others = np.maximum(ndtr(lowest + widths[:, None]) - ndtr(lowest), 0.0)
@@ -57,6 +58,8 @@ def _spreads(df: float) -> tuple[Array, Array]:
     """Values of an estimated standard deviation, in units of the true one, and their probabilities."""
     if math.isinf(df):
         return np.ones(1), np.ones(1)
+    from scipy.special import gammaincinv
+
     ends = gammaincinv(df / 2, [TAIL, 1 - TAIL])  # of half a chi-squared variable
     low, high = np.log(ends)
     log = np.linspace(low, high, max(LEAST_NODES, math.ceil((high - low) / LOG_STEP)))

@@ -21,10 +21,10 @@ import torch
 from preparing import follow, save
 from safetensors.torch import load
 
-from scalesearch.engine.local import UNBORN, LocalExecutor
+from scalesearch.engine.local import LocalExecutor
 from scalesearch.engine.pacing import arranged
 from scalesearch.engine.slots import Slot, local_slots
-from scalesearch.engine.work import Event, Failed, Finished, Kept, Noticed, Progress, Work
+from scalesearch.engine.work import UNBORN, Event, Failed, Finished, Kept, Noticed, Progress, Work
 from scalesearch.errors import DataError, EngineError, StudyError
 from scalesearch.pace import Pace
 from scalesearch.proxy.checkpoint import Checkpoint, read_checkpoint, write_checkpoint

@@ -17,7 +17,7 @@ from scalesearch.engine.memory import out_of_memory_kills
 from scalesearch.engine.slots import Slot
 from scalesearch.engine.tidings import Tidings
 from scalesearch.engine.watch import SLOWLY, Looks, Watch
-from scalesearch.engine.work import KILLS, Event, Failed, Finished, Noticed, Probe, Work
+from scalesearch.engine.work import KILLS, UNBORN, Event, Failed, Finished, Noticed, Probe, Work
 from scalesearch.engine.worker import Answer, serve
 from scalesearch.errors import DataError, EngineError
 from scalesearch.proxy.images import open_images
@@ -30,9 +30,6 @@ TICK = 0.5
 """Between two looks at workers that say nothing [s]."""
 EXIT = 10.0
 """Most time that a process takes to end when nobody listens to it any more [s]."""
-UNBORN = 3
-"""Workers of a slot that end one after another before they take up any work, until the slot is given up; `KILLS` where
-somebody else ends the last of them."""
 REST = 20.0
 """Time that a slot has no work after a failure, as long as others are at work [s]; twice that after the next."""
 DOUBLINGS = 5

@@ -13,10 +13,9 @@ from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from scalesearch.engine.afar import Afar
-from scalesearch.engine.local import UNBORN
 from scalesearch.engine.node import Place, Trainer, versions
 from scalesearch.engine.watch import Watch
-from scalesearch.engine.work import Work
+from scalesearch.engine.work import UNBORN, Work
 from scalesearch.errors import ClusterError
 from scalesearch.trials import TrialKey
 

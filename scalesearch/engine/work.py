@@ -15,6 +15,9 @@ from scalesearch.pace import Group
 from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.trials import TrialKey
 
+UNBORN = 3
+"""Workers that end one after another before they take up any work, until their slot is given up (`KILLS` where somebody
+else ends the last of them) or, on a cluster, no room is asked for for a while."""
 KILLS = 20
 """Kills from outside, one after another without progress, that a work is given up at: another program's hunger for
 memory may pass."""

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
@@ -31,15 +31,15 @@ def test_it_is_scipys(arms, df):
         assert survival(distance, arms, df) == pytest.approx(expected, abs=1e-8)
 
 
-@pytest.mark.parametrize("arms", [3, 20, 500])
-@pytest.mark.parametrize("df", [1, 2, 5, 59, 9000, math.inf])
-def test_four_times_the_nodes_change_nothing(arms, df, monkeypatch):
-    found = [survival(distance, arms, df) for distance in DISTANCES]
+@pytest.mark.parametrize("arms", [3, 500])
+@pytest.mark.parametrize("df", [1, 2, 59, 9000, math.inf])
+def test_twice_the_nodes_change_nothing(arms, df, monkeypatch):
+    found = [survival(distance, arms, df) for distance in (0.5, 2.0, 6.0)]
     for step in ("NORMAL_STEP", "LOG_STEP"):
-        monkeypatch.setattr(tukey, step, getattr(tukey, step) / 4)
-    monkeypatch.setattr(tukey, "LEAST_NODES", 4 * tukey.LEAST_NODES)
+        monkeypatch.setattr(tukey, step, getattr(tukey, step) / 2)
+    monkeypatch.setattr(tukey, "LEAST_NODES", 2 * tukey.LEAST_NODES)
     tukey._spreads.cache_clear()
-    assert [survival(distance, arms, df) for distance in DISTANCES] == pytest.approx(found, abs=1e-11)
+    assert [survival(distance, arms, df) for distance in (0.5, 2.0, 6.0)] == pytest.approx(found, abs=1e-11)
     tukey._spreads.cache_clear()
 
 
@@ -51,6 +51,7 @@ def test_its_5_percent_points_are_the_published_ones(arms, df, point):
     assert survival(point - 0.0006, arms, df) > 0.05 > survival(point + 0.0006, arms, df)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 50), st.floats(0, 5), st.integers(2, 500), st.one_of(st.integers(1, 5_000_000), st.just(math.inf)))
 def test_it_is_a_probability_that_falls_with_the_distance_and_rises_with_the_arms(distance, more, arms, df):
     there = survival(distance, arms, df)

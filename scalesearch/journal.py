@@ -12,12 +12,13 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from scalesearch.decision import Decision, decision_of
 from scalesearch.errors import StudyError
@@ -30,6 +31,8 @@ NAME = "journal.jsonl"
 """File in the run folder."""
 MOST = 2**31
 """Most bytes of a journal; 10,000 trials write some 10 million."""
+TOGETHER = 1000
+"""Lines that are parsed at a time."""
 CHECK = b',"crc":"'
 CHECKED = len(CHECK) + len(b'00000000"}')
 """Bytes of a line that hold its checksum."""
@@ -126,18 +129,29 @@ def _read(path: Path) -> _Found:
         raise StudyError(f"{path} cannot be read: {error.strerror}", mend="mend its permissions") from None
     *lines, torn = content.split(b"\n")
     found = _Found(whole=len(content) - len(torn))
-    for number, line in enumerate(lines, start=1):
-        if not is_whole(line):
-            found.damaged.append(number)
-            continue
+    numbered = {number: line for number, line in enumerate(lines, start=1) if is_whole(line)}
+    found.damaged += sorted(set(range(1, len(lines) + 1)) - numbered.keys())
+    rows = _rows([*numbered.values()])
+    for number in numbered:
         try:
-            found.tell(json.loads(line))
+            found.tell(next(rows))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             reason = f"no field {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
             raise StudyError(f"{path}, line {number}: {reason}", mend=f"remove line {number}") from None
     if lines and len(found.damaged) == len(lines):
         raise StudyError(f"{path} is damaged: none of its lines is whole", mend="restore it, or run into a new folder")
     return found
+
+
+def _rows(lines: Sequence[bytes]) -> Iterator[Any]:
+    """What whole lines hold, parsed many at a time, which takes half the time; one by one where one of them is bad."""
+    for first in range(0, len(lines), TOGETHER):
+        some = lines[first : first + TOGETHER]
+        try:
+            rows: list[Any] = json.loads(b"[%b]" % b",".join(some))
+        except (ValueError, RecursionError):
+            rows = []
+        yield from rows if len(rows) == len(some) else map(json.loads, some)
 
 
 def is_whole(line: bytes) -> bool:

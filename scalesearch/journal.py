@@ -130,7 +130,7 @@ def _read(path: Path) -> _Found:
     *lines, torn = content.split(b"\n")
     found = _Found(whole=len(content) - len(torn))
     numbered = {number: line for number, line in enumerate(lines, start=1) if is_whole(line)}
-    found.damaged += sorted(set(range(1, len(lines) + 1)) - numbered.keys())
+    found.damaged += [number for number in range(1, len(lines) + 1) if number not in numbered]
     rows = _rows([*numbered.values()])
     for number in numbered:
         try:
@@ -149,9 +149,10 @@ def _rows(lines: Sequence[bytes]) -> Iterator[Any]:
         some = lines[first : first + TOGETHER]
         try:
             rows: list[Any] = json.loads(b"[%b]" % b",".join(some))
-        except (ValueError, RecursionError):
-            rows = []
-        yield from rows if len(rows) == len(some) else map(json.loads, some)
+            is_each_a_row = [row["crc"].encode() for row in rows] == [line[-10:-2] for line in some]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            rows, is_each_a_row = [], False
+        yield from rows if is_each_a_row else map(json.loads, some)
 
 
 def is_whole(line: bytes) -> bool:

@@ -106,8 +106,8 @@ def held(folder: Path) -> Iterator[None]:
             raise StudyError(fault, mend="keep it on another, or mount that one with locks (of Lustre: -o flock)")
         lock = _locked(folder)
         sweep_left(folder)
-        said = json.dumps(_ourselves())
-        write_text(folder / ".holder", said)
+        holder, said = folder / ".holder", json.dumps(_ourselves())
+        write_text(holder, said)
     except Timeout:
         raise StudyError(f"{folder} is in use by {_holder(folder)}", mend="wait for it, or stop it first") from None
     except OSError as error:
@@ -117,8 +117,9 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            if (folder / ".holder").read_text() == said:  # else that of another, in a folder that was given up here
-                (folder / ".holder").unlink()
+            # another's where the folder was given up here
+            if holder.is_file() and holder.read_bytes() == said.encode():
+                holder.unlink()
         lock.release()
 
 

@@ -30,22 +30,24 @@ def survival(distance: float, arms: int, df: float) -> float:
     number of nodes (Trefethen & Weideman 2014, doi:10.1137/130932132). Absolute error below 1e-11.
 
     Args:
-        distance: the studentized range; inf allowed. None is below 0: there it is 1.
+        distance: the studentized range; inf allowed. At 0 and below the probability is 1.
         arms: how many means, at least 2.
         df: degrees of freedom of the standard deviation, at least 1; inf where it is known.
 
     Source:
         Lund & Lund (1983), Applied Statistics 32(2), algorithm AS 190, doi:10.2307/2347300.
     """
-    if math.isinf(distance):
+    if distance <= 0:
+        return 1.0
+    if distance == math.inf:
         return 0.0
     spreads, weights = _spreads(df)
-    return max(0.0, 1 - float(weights @ _within(distance * spreads, arms)))
+    return float(np.clip(1 - weights @ _within(distance * spreads, arms), 0, 1))
 
 
 def _within(widths: Array, arms: int) -> Array:
     """Probability that so many standard normal variables lie within each width of one another."""
-    from scipy.special import ndtr  # half a second, which a folder's state does without
+    from scipy.special import ndtr  # takes half a second, which `status` need not pay
 
     lowest = np.arange(-REACH, REACH, NORMAL_STEP)
     density = np.exp(-(lowest**2) / 2) / math.sqrt(2 * math.pi)

@@ -216,6 +216,28 @@ def test_what_no_run_has_written_is_named_by_its_line_whatever_its_checksum(plac
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("before", [1, 2, 998, 999, 1000, 1001])
+def test_a_bad_line_is_named_by_its_own_number_however_many_stand_before_it(place: Path, before: int):
+    """Lines are parsed many at a time."""
+    one = checked(kind="bound", part="images", value="x")
+    place.write_bytes(one * before + b"".join([checked(kind="epoch"), one]))
+    with pytest.raises(StudyError, match=rf"{NAME}, line {before + 1}: .*; remove line {before + 1}"):
+        read_journal(place)
+
+
+def test_lines_that_are_rows_only_together_are_not_believed(place: Path):
+    """As many rows as lines, of lines of which none is a row."""
+    bodies = [
+        '{"kind":"bound","part":"a","value":"b"},{"x":1',
+        '{"x":[{"y":1',
+        '1],"kind":"bound","part":"a","value":"c"',
+    ]
+    lines = [b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body)) for body in map(str.encode, bodies)]
+    place.write_bytes(b"".join(lines))
+    with pytest.raises(StudyError, match=rf"{NAME}, line 1: Extra data.*; remove line 1"):
+        read_journal(place)
+
+
 def test_two_decisions_on_the_same_results_are_named_by_the_line_of_the_second(place: Path):
     place.write_bytes(checked(**DECIDED) * 2)
     assert list(read_journal(place).decided) == ["ab"]

@@ -337,6 +337,18 @@ def test_a_dead_holder_holds_up_nobody(folder: Path, plan: tuple[Plan, Layout]):
     assert not (folder / ".holder").exists()
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", b'{"pid": 1, "host": "elsewhere", "since": "now"}'], ids=repr)
+def test_whoever_lets_go_of_a_folder_removes_no_name_but_its_own(
+    folder: Path, plan: tuple[Plan, Layout], content: bytes
+):
+    with claimed(folder, plan[0]):
+        (folder / ".holder").write_bytes(content)
+    assert (folder / ".holder").read_bytes() == content
+    with claimed(folder, plan[0]):  # which is free
+        pass
+    assert not (folder / ".holder").exists()
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"pid": "x"}'], ids=repr)
 def test_a_holder_that_does_not_name_itself_is_another_run(folder: Path, plan: tuple[Plan, Layout], content: str):
     with FileLock(folder / ".lock"):

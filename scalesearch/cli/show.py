@@ -77,7 +77,7 @@ def rank(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def _ranking(out: Console, outcome: Outcome) -> None:
-    from scalesearch.verdict import out_of_order  # brings scipy
+    from scalesearch.verdict import out_of_order  # brings numpy
 
     said = partial(sentence, out)
     said(stamp(outcome.plan.evidence, outcome.plan.base.name))
@@ -115,7 +115,7 @@ def _ranking_table(ranking: Ranking, outcome: Outcome, title: str) -> Table:
 
 def _ranked(row: Row, ranking: Ranking, outcome: Outcome) -> dict[str, str]:
     """A row of the table, by the names of its columns."""
-    from scalesearch.verdict import chance  # brings scipy
+    from scalesearch.verdict import chance  # brings numpy
 
     return {
         "candidate": row.id + (" ×" if row.off_budget else ""),

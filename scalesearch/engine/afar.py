@@ -65,7 +65,8 @@ class Afar:
         try:
             do()
         except Exception as error:  # noqa: BLE001  each of the many kinds of storage has faults of its own
-            reason = " ".join(str(error).split()) or type(error).__name__
+            told = getattr(error, "strerror", None) or str(error)  # without its file, which differs from trial to trial
+            reason = " ".join(told.split()) or type(error).__name__
             return Noticed(redacted(f"no checkpoint can be {what} {self.url}: {reason}; {then}"))
         return None
 

@@ -172,8 +172,7 @@ class ClusterExecutor:
         elif isinstance(answer, Report):
             self._hear(seat, answer)
         elif answer is False:
-            assert seat.work is not None
-            seat.asked.append(seat.trainer.begin.remote(*self._with_images(seat.work)))
+            seat.asked.append(seat.trainer.begin.remote(*self._with_images(seat)))
         elif answer is True:
             seat.asked.extend(seat.trainer.advance.remote() for _ in range(AHEAD))
 
@@ -213,15 +212,21 @@ class ClusterExecutor:
         if isinstance(answer, Place):
             self._hear_place(seat, answer, is_first=False)
         elif answer is False and seat.work is not None:
-            seat.following[other.follow.remote(*self._with_images(seat.work))] = other
+            seat.following[other.follow.remote(*self._with_images(seat))] = other
 
-    def _with_images(self, work: Work) -> tuple[Work, str, Any]:
-        """A work for a node that does not see the folder of its images: they are put into Ray's object store, once."""
-        fingerprint = open_images(work.data).fingerprint
-        if fingerprint not in self._shared:
-            images = open_images(work.data, verify=True)  # what a map cannot read ends the process
-            arrays = {name: getattr(images, name).view(type=np.ndarray) for name in ARRAYS}  # not their files
-            self._shared[fingerprint] = ray.put(Images(**arrays, fingerprint=fingerprint))
+    def _with_images(self, seat: Seat) -> tuple[Work, str, Any]:
+        """A seat's work, where its node does not see the folder of the images: Ray's object store holds them, once."""
+        work = seat.work
+        assert work is not None
+        try:
+            fingerprint = open_images(work.data).fingerprint
+            if fingerprint not in self._shared:
+                images = open_images(work.data, verify=True)  # what a map cannot read ends the process
+                arrays = {name: getattr(images, name).view(type=np.ndarray) for name in ARRAYS}  # not their files
+                self._shared[fingerprint] = ray.put(Images(**arrays, fingerprint=fingerprint))
+        except DataError:
+            seat.free()  # nobody waits for a work that has not begun
+            raise
         return work, fingerprint, self._shared[fingerprint]
 
     def _hear(self, seat: Seat, report: Report) -> None:

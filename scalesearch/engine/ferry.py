@@ -135,7 +135,7 @@ class Ferry:
         begun, is_told = time.monotonic(), False
         while not self._errands.are_done:
             faults, waited = self._errands.wait(MOMENT), time.monotonic() - begun
-            if waited > LATEST:
+            if waited > LATEST and not self._errands.are_done:
                 self._is_silent = True
                 is_late.set()
                 yield [*faults, self._afar.silence(LATEST, "beginning anew")]

@@ -16,8 +16,8 @@ from scalesearch.recipe import EpochResult, Recipe
 from scalesearch.trials import TrialKey
 
 UNBORN = 3
-"""Workers that end one after another before they take up any work, until their slot is given up (`KILLS` where somebody
-else ends the last of them) or, on a cluster, no room is asked for for a while."""
+"""After so many workers in a row that end before they take up any work, their slot is given up (`KILLS` where somebody
+else ends the last of them); on a cluster no more are asked for during a rest."""
 KILLS = 20
 """Kills from outside, one after another without progress, that a work is given up at: another program's hunger for
 memory may pass."""

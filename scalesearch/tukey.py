@@ -6,9 +6,8 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from scalesearch.basis import Array
 
 REACH = 9.0
 """A normal density beyond this many standard deviations is less than rounding [-]."""

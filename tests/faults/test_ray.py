@@ -690,6 +690,35 @@ def test_nodes_that_do_not_see_the_images_get_them_through_ray_and_come_to_the_s
     assert same_answer(tmp_path / "run", finished[0])
 
 
+SPOILT = """
+from pathlib import Path
+
+def spoilt(folder, _):
+    place = Path(folder) / "train_images.npy"
+    content = bytearray(place.read_bytes())
+    content[-1] ^= 1
+    place.write_bytes(content)
+    return False
+
+node._is_here = spoilt
+"""
+"""Has a node see no folder of images, which are damaged by the time that it is asked for one."""
+
+
+def test_images_that_are_damaged_when_a_node_wants_them_end_the_run_in_a_line_at_once(
+    cluster: Raylets, emptied: Callable[[], Any], tmp_path: Path
+):
+    (tmp_path / "place").mkdir()
+    change(tmp_path / "place", SPOILT)
+    cluster.add(tmp_path / "place")
+    run = emptied()
+    assert run.wait() == 2
+    (line,) = run.err.read_text().splitlines()
+    fault = f"{tmp_path / 'run' / 'data'} does not hold the images of a study: its bytes have changed"
+    assert line == f"scalesearch: {fault}; delete the folder and run again"
+    assert "stop" not in run.out.read_text()
+
+
 def test_a_trial_over_two_gpus_of_two_nodes_shares_its_batches_and_goes_on_when_one_node_is_lost(
     cluster: Raylets, program: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
 ):
